@@ -1,0 +1,122 @@
+"""What can go wrong, grouped by what helps.
+
+The base classes are recovery strategies: whoever catches one knows what to do without knowing the case.
+
+::
+
+    BalanceBridgeError
+    ├── FinalError                 trying again cannot help: somebody has to change something
+    │   ├── ConfigurationError     accounts file, option, connection, parameter
+    │   │   ├── AccountsFileError
+    │   │   └── InvalidDay         a date that is malformed, in the future or not over
+    │   ├── CredentialsRefused     the API answered: not with this key
+    │   ├── RequestRefused         the API answered: not this request
+    │   ├── BadAnswer              an answer that is not what the API documents
+    │   ├── InvalidAmount          text that is no exact amount, or one too large to hold
+    │   ├── RetentionExceeded      the exchange no longer serves that day
+    │   ├── ReconciliationBroken   opening + changes is not closing
+    │   ├── RecordsRejected        a destination refused records, with its reasons
+    │   ├── NumberReused           a communication number would go out with other content
+    │   └── StoreDamaged           an object of the store is not what was written
+    └── PassingError               passes by itself: try again later
+        ├── NotReached             nothing was sent: name, connection or TLS failed
+        ├── AnswerLost             something was sent; whether it was acted upon is not known
+        ├── ServerFault            5xx and the exchange's own codes for "my fault"
+        ├── WindowFull             429 and its like: wait until the window is free
+        ├── OutcomeUnknown         a destination did not say what became of records
+        └── NotYetAvailable        the closing snapshot of a day that has just ended
+"""
+
+from __future__ import annotations
+
+
+class BalanceBridgeError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+
+class FinalError(BalanceBridgeError):
+    """Trying again cannot help; the task fails at once."""
+
+
+class PassingError(BalanceBridgeError):
+    """Passes by itself; the task is tried again after a delay."""
+
+
+class ConfigurationError(FinalError):
+    """The accounts file, an option, a connection or a parameter is wrong."""
+
+
+class AccountsFileError(ConfigurationError):
+    """The accounts file, or one account in it, is wrong; told with file, line, key, value and what is allowed."""
+
+
+class InvalidDay(ConfigurationError):
+    """A day that is malformed, in the future or not over yet."""
+
+
+class CredentialsRefused(FinalError):
+    """The API does not accept the key, the signature or the token, or they lack a permission."""
+
+
+class RequestRefused(FinalError):
+    """The API understood who is asking and refuses the request itself (4xx)."""
+
+
+class BadAnswer(FinalError):
+    """An answer that is not what the API documents. The message names the path, the sequence number and the value."""
+
+
+class InvalidAmount(FinalError):
+    """Text that is no exact decimal amount, or an amount that ``decimal128(38, 18)`` cannot hold."""
+
+
+class RetentionExceeded(FinalError):
+    """The exchange no longer serves that day and the store does not have it."""
+
+
+class ReconciliationBroken(FinalError):
+    """Opening plus every change is not closing. The message names asset, amount, last good and first bad sn."""
+
+
+class RecordsRejected(FinalError):
+    """A destination, or a check before it, rejected records. The message counts and names them with their reasons."""
+
+
+class NumberReused(FinalError):
+    """A communication number that was sent before would go out with other content."""
+
+
+class StoreDamaged(FinalError):
+    """An object in the store is missing, unreadable or of a format version that this release does not know."""
+
+
+class NotReached(PassingError):
+    """The request never left: the name did not resolve, the connection was refused or TLS failed."""
+
+
+class AnswerLost(PassingError):
+    """The request left and no whole answer came back. A read may be repeated; a write has an unknown outcome."""
+
+
+class ServerFault(PassingError):
+    """The server says that the fault is its own (5xx, or the exchange's codes for it)."""
+
+
+class WindowFull(PassingError):
+    """The server says that there were too many requests.
+
+    Attributes:
+        retry_after_s: Seconds to wait as the server asked for, or None if it did not say.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class OutcomeUnknown(PassingError):
+    """A destination did not say what became of some records; they are sent again under the same numbers."""
+
+
+class NotYetAvailable(PassingError):
+    """The exchange has no snapshot for that date yet."""

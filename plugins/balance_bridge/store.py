@@ -1,0 +1,192 @@
+"""The store: what every stage leaves behind, as objects that are written whole or not at all and never changed.
+
+Keys are ``<stage>/<account>/<day>/...``. The root is an fsspec path (Airflow's ``ObjectStoragePath`` is one): a
+local folder, or a bucket by URL. Object stores cannot append, so whatever grows is a series of numbered objects:
+:meth:`Store.append` adds the next one, unless the newest says the same already. Two copies of one task therefore
+converge instead of overwriting each other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from balance_bridge.errors import StoreDamaged
+
+_DIGITS = 4
+
+
+class StorePath(Protocol):
+    """The part of an fsspec path (``upath.UPath``) that the store needs."""
+
+    @property
+    def fs(self) -> Any:
+        """The fsspec file system."""
+
+    @property
+    def path(self) -> str:
+        """The path within that file system."""
+
+
+class Store:
+    """Immutable objects under one root.
+
+    Args:
+        root: A local folder, or an fsspec path such as ``ObjectStoragePath("s3://conn@bucket/balances")``.
+    """
+
+    def __init__(self, root: Path | StorePath) -> None:
+        self._root = root
+        if isinstance(root, Path):
+            self._fs: Any = None
+            self._base = str(root)
+        else:
+            local = "file" in _protocols(root.fs)
+            self._fs = None if local else root.fs
+            self._base = root.path.rstrip("/") or "/"
+
+    def __repr__(self) -> str:
+        return f"Store({str(self._root)!r})"
+
+    def describe(self, key: str) -> str:
+        """The object's place as a person would look for it."""
+        return self._place(key)
+
+    def put(self, key: str, data: bytes) -> bool:
+        """Write an object whole, unless it exists.
+
+        Args:
+            key: Slash-separated, below the root.
+            data: The whole content.
+
+        Returns:
+            True if it was written, False if an object of that key was there before; that one is left as it is.
+        """
+        if self._fs is None:
+            return _put_local(Path(self._place(key)), data)
+        try:
+            # Where the backend can (S3's If-None-Match), exclusive; elsewhere checked first and then written whole.
+            self._fs.pipe_file(self._place(key), data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def append(self, prefix: str, suffix: str, data: bytes) -> str:
+        """Add the next object of a numbered series, unless the newest holds the very same bytes.
+
+        Args:
+            prefix: The series' folder.
+            suffix: Ending of the names, such as ``.json``.
+            data: The whole content.
+
+        Returns:
+            The key under which the content lies.
+        """
+        while True:
+            newest = self.newest(prefix, suffix)
+            if newest is not None and self.read(newest) == data:
+                return newest
+            number = 1 if newest is None else int(_name(newest)[:_DIGITS]) + 1
+            key = f"{prefix}/{number:0{_DIGITS}d}{suffix}"
+            if self.put(key, data):
+                return key
+
+    def series(self, prefix: str, suffix: str) -> list[str]:
+        """The keys of a numbered series, oldest first."""
+        numbered = re.compile(rf"[0-9]{{{_DIGITS}}}{re.escape(suffix)}")
+        return [key for key in self.list(prefix) if numbered.fullmatch(key.removeprefix(f"{prefix}/"))]
+
+    def newest(self, prefix: str, suffix: str) -> str | None:
+        """The key of the newest object of a numbered series, or None."""
+        keys = self.series(prefix, suffix)
+        return keys[-1] if keys else None
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object of that key."""
+        return bool(os.path.isfile(self._place(key)) if self._fs is None else self._fs.isfile(self._place(key)))
+
+    def read(self, key: str) -> bytes:
+        """The object's content.
+
+        Raises:
+            StoreDamaged: If there is no such object.
+        """
+        try:
+            if self._fs is None:
+                return Path(self._place(key)).read_bytes()
+            return bytes(self._fs.cat_file(self._place(key)))
+        except FileNotFoundError as error:
+            raise StoreDamaged(f"{self._place(key)} is missing from the store") from error
+
+    def read_json(self, key: str) -> Any:
+        """The object's content as JSON; numbers stay exact only if they were written as text.
+
+        Raises:
+            StoreDamaged: If the object is missing or not JSON.
+        """
+        try:
+            return json.loads(self.read(key))
+        except ValueError as error:
+            raise StoreDamaged(f"{self._place(key)} is not JSON: {error}") from error
+
+    def list(self, prefix: str) -> list[str]:
+        """The keys below a prefix, at any depth, sorted. What is being written does not show."""
+        return sorted(key for key in self._walk(prefix) if not _name(key).startswith("."))
+
+    def _walk(self, prefix: str) -> Iterator[str]:
+        if self._fs is None:
+            folder = Path(self._place(prefix))
+            for directory, _, names in os.walk(folder):
+                for name in names:
+                    yield f"{prefix}/{(Path(directory) / name).relative_to(folder).as_posix()}"
+            return
+        place = self._place(prefix)
+        for found in self._fs.find(place):
+            yield f"{prefix}/{str(found).removeprefix('/').removeprefix(place.removeprefix('/')).removeprefix('/')}"
+
+    def _place(self, key: str) -> str:
+        return f"{self._base}/{key}"
+
+
+def to_json(document: Any) -> bytes:
+    """A document of the store as JSON bytes. Keys are sorted: the same document gives the same bytes."""
+    return (json.dumps(document, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1) + "\n").encode()
+
+
+def _protocols(fs: Any) -> tuple[str, ...]:
+    protocol = fs.protocol
+    return (protocol,) if isinstance(protocol, str) else tuple(protocol)
+
+
+def _name(key: str) -> str:
+    return key.rsplit("/", 1)[-1]
+
+
+def _put_local(path: Path, data: bytes) -> bool:
+    if path.exists():
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A hidden name beside the target; a hard link makes the target appear whole, and only if nobody else's did.
+    draft = path.parent / f".{path.name}.{uuid.uuid4().hex}"
+    try:
+        with draft.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return False
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return True
+    finally:
+        draft.unlink(missing_ok=True)
