@@ -1,0 +1,108 @@
+"""One DAG per account of the accounts file: its balances out of the exchange, proven, and into its destinations."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+
+from airflow.sdk import DAG, CronDataIntervalTimetable, ExceptionRetryPolicy, Param, RetryAction, RetryRule
+
+from balance_bridge import settings
+from balance_bridge.accounts import Account, BrokenAccount, load_accounts
+from balance_bridge.dag_docs import account_doc, broken_doc
+from balance_bridge.errors import FinalError
+from balance_bridge.operators.daily import Deliver, FetchHistory, FetchSnapshot, Reconcile, RefuseAccount, ResolveDay
+
+# What cannot get better by itself fails at once; everything else is tried again after growing delays.
+FAIL_WHAT_IS_FINAL = ExceptionRetryPolicy(rules=[RetryRule(exception=FinalError, action=RetryAction.FAIL)])
+
+DEFAULT_ARGS: dict[str, Any] = {
+    "owner": "balance-bridge",
+    "retries": 6,
+    "retry_delay": settings.retry_delay(),
+    "retry_exponential_backoff": 2,
+    "max_retry_delay": timedelta(hours=1),
+    "retry_policy": FAIL_WHAT_IS_FINAL,
+}
+
+
+def account_dag(account: Account) -> DAG:
+    """The daily run of one account."""
+    names = list(account.destinations)
+    with _dag(
+        account.name,
+        datetime.combine(account.start_date, time(), UTC),
+        tags=["balance-bridge", account.source.type, account.source.category],
+        doc_md=account_doc(account),
+        params={
+            "date": Param(
+                None,
+                type=["null", "string"],
+                title="Day",
+                description="The UTC day to deliver, YYYY-MM-DD. Empty: the run's logical date, else the last whole day.",
+            ),
+            "destinations": Param(
+                None,
+                type=["null", "array"],
+                items={"type": "string"},
+                examples=names,
+                title="Destinations",
+                description=f"Only these of {', '.join(names)}. Empty: all.",
+            ),
+            "dry_run": Param(
+                False, type="boolean", title="Dry run", description="Build and check everything, send nothing."
+            ),
+            "refetch": Param(
+                False, type="boolean", title="Refetch", description="Ask the exchange anew for what the store has."
+            ),
+        },
+    ) as dag:
+        common: dict[str, Any] = {"account": account.name}
+        asking: dict[str, Any] = {"pool": account.source.conn_id, **common}
+        day = ResolveDay(task_id="day", **common).output
+        opening = FetchSnapshot(task_id="opening_snapshot", which="opening", day=day, **asking).output
+        closing = FetchSnapshot(task_id="closing_snapshot", which="closing", day=day, **asking).output
+        history = FetchHistory(task_id="history", day=day, opening=opening, closing=closing, **asking).output
+        proof = Reconcile(task_id="reconcile", day=day, extracted=history, **common).output
+        for name in names:
+            Deliver(task_id=f"load_{name}", day=day, destination=name, reconciled=proof, **common)
+    return dag
+
+
+def broken_dag(account: BrokenAccount) -> DAG:
+    """The run of an account that the accounts file gets wrong: red, with the whole message."""
+    start = account.start_date
+    with _dag(
+        account.name,
+        datetime.combine(start, time(), UTC) if start else datetime(2000, 1, 1, tzinfo=UTC),
+        # Without a start date of its own only the latest day runs, so that the mistake shows.
+        catchup=start is not None,
+        tags=["balance-bridge", "broken"],
+        doc_md=broken_doc(account),
+    ) as dag:
+        RefuseAccount(task_id="day", message=account.message)
+    return dag
+
+
+def dag_id(account: str) -> str:
+    """``balances_<account>``; a wrong account's name may hold what a DAG id may not."""
+    return f"balances_{re.sub(r'[^A-Za-z0-9_.-]', '_', account)[:200]}"
+
+
+def _dag(account: str, start: datetime, *, catchup: bool = True, **kwargs: Any) -> DAG:
+    return DAG(
+        dag_id(account),
+        schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
+        start_date=start,
+        catchup=catchup,
+        max_active_runs=1,
+        default_args=DEFAULT_ARGS,
+        **kwargs,
+    )
+
+
+ACCOUNTS = load_accounts(settings.accounts_file())
+# The right ones last: where a wrong name comes down to the id of a right account, the right one keeps it.
+DAGS = [*map(broken_dag, ACCOUNTS.broken.values()), *map(account_dag, ACCOUNTS.accounts.values())]
+globals().update({dag.dag_id: dag for dag in DAGS})

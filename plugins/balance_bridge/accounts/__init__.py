@@ -1,0 +1,32 @@
+"""The accounts file: which accounts there are, where they come from and where their balances go.
+
+:func:`load_accounts` reads the whole file. An account that is wrong lands in :attr:`AccountsFile.broken` with one
+message that holds all of its problems; the others are in :attr:`AccountsFile.accounts`. Only what cannot be told
+apart by account (no such file, no YAML, no ``accounts``) is raised.
+
+DAG files import this room: nothing in here may import pandas, pyarrow, requests, pendulum or Airflow.
+"""
+
+from __future__ import annotations
+
+from balance_bridge.accounts.loading import AccountsFile, BrokenAccount, load_accounts
+from balance_bridge.accounts.models import (
+    Account,
+    AmlyzeDestination,
+    AscendexSource,
+    Destination,
+    ElvenAsset,
+    ElvenDestination,
+)
+
+__all__ = [
+    "Account",
+    "AccountsFile",
+    "AmlyzeDestination",
+    "AscendexSource",
+    "BrokenAccount",
+    "Destination",
+    "ElvenAsset",
+    "ElvenDestination",
+    "load_accounts",
+]

@@ -1,0 +1,233 @@
+"""Reads one account and finds everything that is wrong with it by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from balance_bridge.accounts.document import Entry, Findings, Plain, plain
+from balance_bridge.accounts.models import (
+    DESTINATIONS,
+    Account,
+    AscendexSource,
+    ElvenAsset,
+    ElvenDestination,
+    parse_day,
+)
+from balance_bridge.accounts.problems import Path, Problem, describe, did_you_mean
+from balance_bridge.accounts.sharing import Place
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_NAME_CHARACTERS = 100
+_DESTINATION_NAMES = f"up to {_NAME_CHARACTERS} characters: a letter a-z, then a-z, 0-9 and '_'"
+NAMES = f"{_DESTINATION_NAMES}; each name once; not preflight; not ending in _intraday"
+_MAPPING = "a mapping of keys and values"
+
+_FAULTS = {
+    "missing": "this key is required",
+    "string_type": "is not text",
+    "dict_type": "is not a mapping",
+    "model_type": "is not a mapping",
+    "tuple_type": "is not a list",
+    "greater_than_equal": "is too small",
+    "less_than_equal": "is too large",
+}
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+@dataclass
+class Reading:
+    """One account as far as it could be read.
+
+    Attributes:
+        number: Its number in the file.
+        entry: Its key, line and value.
+        findings: What is wrong with it.
+        places: Its destinations that are right by themselves.
+        account: The account, if all of it is right by itself.
+        start_date: Its first day, if that is right.
+    """
+
+    number: int
+    entry: Entry
+    findings: Findings = field(default_factory=Findings)
+    places: list[Place] = field(default_factory=list)
+    account: Account | None = None
+    start_date: date | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where the account stands."""
+        return ("accounts", self.entry.key)
+
+    def line_at(self, path: Path) -> int:
+        """The line of the deepest key on the path (from the top of the file) that exists."""
+        return self.entry.node.line_at(path[len(self.path) :]) or self.entry.line
+
+    def add(self, path: Path, value: str, fault: str, allowed: str) -> None:
+        """Add a problem."""
+        self.findings.add(Problem(self.line_at(path), path, value, fault, allowed))
+
+
+def read_account(number: int, entry: Entry) -> Reading:
+    """Read one account.
+
+    Args:
+        number: Its number in the file.
+        entry: Its name and settings.
+    """
+    reading = Reading(number, entry)
+    _check_name(reading, reading.path, NAMES)
+    values = plain(entry.node, reading.path, reading.findings)
+    if not isinstance(values, dict):
+        reading.add(
+            reading.path, describe(values), "is not a mapping", "a mapping with source, start_date, destinations"
+        )
+        return reading
+    given = values.get("start_date")
+    with contextlib.suppress(ValueError):
+        reading.start_date = parse_day(given)
+    destinations = values.get("destinations")
+    whole = True
+    if isinstance(destinations, dict):
+        for name, options in destinations.items():
+            whole = _read_destination(reading, (*reading.path, "destinations", name), options) and whole
+        read = {place.destination.name: place.destination for place in reading.places}
+        reading.account = _validate(reading, Account, reading.path, {**values, "destinations": read}, whole=whole)
+    else:
+        reading.account = _validate(reading, Account, reading.path, values)
+    return reading
+
+
+def _check_name(reading: Reading, path: Path, allowed: str) -> None:
+    name = str(path[-1])
+    if not _NAME.fullmatch(name):
+        reading.add(path, describe(name), "is not a name", allowed)
+    elif len(name) > _NAME_CHARACTERS:
+        reading.add(path, describe(name), f"has {len(name)} characters", allowed)
+    elif path == reading.path and (name == "preflight" or name.endswith("_intraday")):
+        reading.add(path, describe(name), "is a name that is kept for another purpose", allowed)
+
+
+def _read_destination(reading: Reading, path: Path, options: Plain) -> bool:
+    """Whether the destination is right by itself; then it is among the places."""
+    name = str(path[-1])
+    before = len(reading.findings.problems)
+    _check_name(reading, path, _DESTINATION_NAMES)
+    if not isinstance(options, dict):
+        reading.add(path, describe(options), "is not a mapping", _MAPPING)
+        return False
+    kind = options.get("type", name if name in DESTINATIONS else None)
+    if kind is None:
+        told = f"a destination that is named neither {' nor '.join(DESTINATIONS)} must say its type"
+        reading.add((*path, "type"), "missing", told, ", ".join(DESTINATIONS))
+        return False
+    if not isinstance(kind, str) or kind not in DESTINATIONS:
+        close = did_you_mean(kind, DESTINATIONS) if isinstance(kind, str) else ""
+        reading.add((*path, "type"), describe(kind), f"is not a type of destination{close}", ", ".join(DESTINATIONS))
+        return False
+    destination = _validate(reading, DESTINATIONS[kind], path, options | {"type": kind})
+    if destination is None:
+        return False
+    key = "source_id" if isinstance(destination, ElvenDestination) else "account_ext_id"
+    line = reading.line_at((*path, key))
+    reading.places.append(Place(reading.entry.key, reading.number, path, line, destination))
+    return len(reading.findings.problems) == before
+
+
+def _validate(
+    reading: Reading, model: type[_Model], path: Path, values: Mapping[str, Any], *, whole: bool = True
+) -> _Model | None:
+    if "name" in values:
+        # The model's name is the key above; in the file it is a key like any other unknown one.
+        reading.add((*path, "name"), "'name'", "unknown key", _keys(model))
+    try:
+        return model.model_validate({**values, "name": path[-1]})
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            location = _in_file(detail["loc"])
+            if whole or location[0] != "destinations":
+                _tell(reading, model, path, location, detail, values)
+        return None
+
+
+def _in_file(location: Path) -> Path:
+    """Pydantic's location without the names of the alternatives that it tried."""
+    if location[:1] == ("account_ext_id",):
+        return location[:1] + location[2:]
+    if location[:1] == ("assets",) and location[2:3] in {("text",), ("mapping",)}:
+        return location[:2] + location[3:]
+    return location
+
+
+def _tell(
+    reading: Reading,
+    model: type[BaseModel],
+    path: Path,
+    location: Path,
+    detail: ErrorDetails,
+    values: Mapping[str, Any],
+) -> None:
+    context = detail.get("ctx", {})
+    kind = detail["type"]
+    key_itself = location[-1:] == ("[key]",)
+    if key_itself:
+        location = location[:-1]
+    if "below" in context:
+        location = (*location, context["below"])
+    owner, rest = _owner(model, location)
+    known = owner.model_fields.get(str(rest[0])) if rest else None
+    allowed = (known.description if known else None) or _keys(owner)
+    value: Any = values
+    for part in location:
+        value = _item(value, part)
+    shown = describe(value)
+    if kind == "missing":
+        shown = "missing"
+    elif kind == "extra_forbidden" or key_itself:
+        shown = describe(location[-1])
+    reading.add((*path, *location), shown, _fault(detail, value, owner), allowed)
+
+
+def _fault(detail: ErrorDetails, value: Any, owner: type[BaseModel]) -> str:
+    context = detail.get("ctx", {})
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        return f"unknown key{did_you_mean(str(detail['loc'][-1]), _fields(owner))}"
+    if kind == "literal_error":
+        names = re.findall(r"'([^']*)'", context["expected"])
+        return f"is not allowed here{did_you_mean(value, names) if isinstance(value, str) else ''}"
+    return str(context.get("fault") or context.get("error") or _FAULTS.get(kind) or detail["msg"])
+
+
+def _owner(model: type[BaseModel], location: Path) -> tuple[type[BaseModel], Path]:
+    """The model whose field is at fault, and the location from there."""
+    if model is Account and location[0] == "source" and len(location) > 1:
+        return AscendexSource, location[1:]
+    if model is ElvenDestination and location[0] == "assets" and len(location) > 2:
+        return ElvenAsset, location[2:]
+    return model, location
+
+
+def _fields(model: type[BaseModel]) -> list[str]:
+    return [name for name in model.model_fields if name != "name"]
+
+
+def _keys(model: type[BaseModel]) -> str:
+    return ", ".join(_fields(model))
+
+
+def _item(value: Any, part: str | int) -> Any:
+    if isinstance(value, Mapping) and isinstance(part, str):
+        return value.get(part)
+    if isinstance(value, list) and isinstance(part, int) and part < len(value):
+        return value[part]
+    return None

@@ -1,0 +1,51 @@
+"""Which day a run is about."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, timedelta
+
+from balance_bridge.errors import InvalidDay
+
+
+def resolve_day(requested: str | None, logical_date: datetime | None, run_after: datetime) -> date:
+    """The UTC day D that a run delivers: never by the wall clock, never by the data interval.
+
+    Airflow shifts the data interval of manual runs, and gives those without a logical date none at all. What every run
+    has is the instant from which it was due.
+
+    Args:
+        requested: The parameter ``date``, if it was given. It wins.
+        logical_date: The run's logical date, if it has one. Its UTC day counts if that day had ended when the run was
+            due.
+        run_after: The instant from which the run was due.
+
+    Returns:
+        The day; without a request or a usable logical date the last one that had ended when the run was due.
+
+    Raises:
+        InvalidDay: If the requested day is malformed, in the future or not over.
+    """
+    last_ended = run_after.astimezone(UTC).date() - timedelta(days=1)
+    if requested is not None:
+        day = _parse(requested)
+        if day > last_ended:
+            state = "is not over yet" if day == last_ended + timedelta(days=1) else "lies in the future"
+            raise InvalidDay(
+                f"date = {day} {state}: when this run was due ({run_after.astimezone(UTC):%Y-%m-%d %H:%M} UTC) the last "
+                f"UTC day that had ended was {last_ended}; give that one or an earlier one"
+            )
+        return day
+    if logical_date is not None and logical_date.astimezone(UTC).date() <= last_ended:
+        return logical_date.astimezone(UTC).date()
+    return last_ended
+
+
+def _parse(text: str) -> date:
+    # date.fromisoformat would also take 20261120 and 2026-W47-5.
+    if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+        try:
+            return date.fromisoformat(text)
+        except ValueError:
+            pass
+    raise InvalidDay(f"date = {text!r} is not a day: YYYY-MM-DD is expected, such as 2026-11-20")

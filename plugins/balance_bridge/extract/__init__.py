@@ -1,0 +1,3 @@
+"""Extraction: asking an exchange, within its limits, and keeping its answers as they came."""
+
+from __future__ import annotations

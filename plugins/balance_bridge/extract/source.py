@@ -1,0 +1,106 @@
+"""What a source must be able to do: positions by day, and changes after a position.
+
+A source turns an exchange's answers into three things that the rest of the package knows: a :class:`SnapshotAnswer`, a
+:class:`Page` and a table of legs. It knows nothing of the store, of days or of destinations.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Protocol
+
+from balance_bridge.transform.reconciliation import Snapshot
+from balance_bridge.transport import Answer
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Record(Protocol):
+    """A change as the exchange records it, with its place in the one order of all changes."""
+
+    @property
+    def sn(self) -> int:
+        """The sequence number: unique, increasing, with gaps."""
+
+
+@dataclass(frozen=True)
+class SnapshotAnswer:
+    """A day's opening balances, as read from an answer.
+
+    Attributes:
+        account_ref: The exchange's own name of the account, as this endpoint spells it.
+        snapshot: Sequence number, instant and balances.
+    """
+
+    account_ref: str
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of changes, as read from an answer.
+
+    Attributes:
+        account_ref: The exchange's own name of the account, as this endpoint spells it.
+        lists: The page's lists of records, each in any order. They share one sequence of numbers.
+    """
+
+    account_ref: str
+    lists: tuple[Sequence[Record], ...]
+
+    def __len__(self) -> int:
+        return sum(len(records) for records in self.lists)
+
+
+class Source(ABC):
+    """One account at an exchange.
+
+    Attributes:
+        page_limit: Records that a full page holds at least.
+    """
+
+    page_limit: int
+
+    @abstractmethod
+    def today(self) -> date:
+        """The UTC day by the exchange's clock, as far as it was seen, else by ours."""
+
+    @abstractmethod
+    def ask_snapshot(self, day: date) -> Answer:
+        """Ask for the balances at the start of a UTC day.
+
+        Raises:
+            NotYetAvailable: The exchange has none for that date (too early, or too long ago).
+        """
+
+    @abstractmethod
+    def ask_changes(self, from_sn: int) -> Answer:
+        """Ask for the page of changes that begins at a sequence number (itself included)."""
+
+    @abstractmethod
+    def read_snapshot(self, body: bytes, day: date) -> SnapshotAnswer:
+        """Interpret an answer to :meth:`ask_snapshot`.
+
+        Raises:
+            BadAnswer: If it is not what the exchange documents, or another day's.
+        """
+
+    @abstractmethod
+    def read_page(self, body: bytes) -> Page:
+        """Interpret an answer to :meth:`ask_changes`.
+
+        Raises:
+            BadAnswer: If it is not what the exchange documents.
+        """
+
+    @abstractmethod
+    def legs(self, records: Sequence[Record]) -> pa.Table:
+        """Records that :meth:`read_page` gave as a table of the schema ``transform.schema.LEGS``, in any order.
+
+        Raises:
+            BadAnswer: If an amount or an asset is malformed.
+        """

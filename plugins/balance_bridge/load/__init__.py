@@ -1,0 +1,3 @@
+"""Delivery: what is sent to which destination, under which number, and what became of it."""
+
+from __future__ import annotations

@@ -1,0 +1,213 @@
+"""Amlyze: anti-money-laundering monitoring. Imports balances by ``POST /amlyze-ws-rest/batch-account-balances``.
+
+A balance has no currency there: each asset is an account of its own. Each record has a communication number that is
+unique for ever and is used up by failed requests as well; each is accepted or rejected for itself, and the results
+come in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from balance_bridge.errors import BadAnswer, ConfigurationError
+from balance_bridge.load.batches import Limits
+from balance_bridge.load.destination import (
+    IGNORE,
+    Balance,
+    Candidate,
+    Destination,
+    LocalRejection,
+    Prepared,
+    length_problem,
+)
+from balance_bridge.load.numbers import rfc3339
+from balance_bridge.load.outcomes import ACCEPTED, Outcome, Status
+from balance_bridge.load.replies import Verdict, describe, document_of, text_of
+from balance_bridge.transport import Answer, Transport
+
+IMPORT_PATH = "/amlyze-ws-rest/batch-account-balances"
+MAX_REQUESTER_CHARS = 100
+MAX_ID_CHARS = 255
+PLACEHOLDER = "{asset}"
+
+# "communicationNumber already used": the number was seen, which is not to say that its balance was taken.
+_ALREADY_USED = "O005"
+
+_TIMEOUT_S = 30.0
+# The samples of the vendor's page take some 0.2 s a record.
+_TIMEOUT_PER_ROW_S = 1.0
+
+
+class Amlyze(Destination):
+    """One account's balances at an Amlyze tenant.
+
+    Args:
+        name: The destination's name in the accounts file.
+        transport: Sends the requests.
+        base_url: The tenant's.
+        token: The bearer token.
+        requester: The system's name, up to 100 characters.
+        account_ext_id: A pattern with ``{asset}``, or a mapping from asset to account id.
+        balance_type: The tenant's classifier; not sent if None.
+        business_unit: Only for tenants that are told to send it; not sent if None.
+        assets: Per asset ``"ignore"``.
+        max_rows: Records of one request.
+        max_bytes: Bytes of one request's body. No limit is documented; this one keeps a request of sensible size.
+
+    Raises:
+        ConfigurationError: If one of these cannot be used.
+    """
+
+    kind = "amlyze"
+    envelope: ClassVar[tuple[bytes, bytes]] = (b'{"accountBalances":[', b"]}")
+    amount_field = "value"
+
+    def __init__(
+        self,
+        name: str = "amlyze",
+        *,
+        transport: Transport,
+        base_url: str,
+        token: str,
+        requester: str,
+        account_ext_id: str | Mapping[str, str],
+        balance_type: str | None = None,
+        business_unit: str | None = None,
+        assets: Mapping[str, str] | None = None,
+        max_rows: int = 100,
+        max_bytes: int = 1_000_000,
+    ) -> None:
+        super().__init__(
+            name,
+            transport=transport,
+            base_url=base_url,
+            limits=Limits(max_rows, max_bytes),
+            ignored=[asset for asset, target in (assets or {}).items() if target == IGNORE],
+            secrets={"bearer token (password)": token},
+        )
+        self._token = token
+        self._account_ext_id = account_ext_id
+        if isinstance(account_ext_id, str) and PLACEHOLDER not in account_ext_id:
+            raise ConfigurationError(
+                f"{name}: account_ext_id {account_ext_id!r} lacks {PLACEHOLDER}: Amlyze's balances have no currency, "
+                f"so each asset needs an account of its own"
+            )
+        self._requester = requester
+        self._optional = {
+            field: value
+            for field, value in (("balanceType", balance_type), ("businessUnit", business_unit))
+            if value is not None
+        }
+        problems = [length_problem("requester", requester, MAX_REQUESTER_CHARS)]
+        problems += [length_problem(field, value, MAX_ID_CHARS) for field, value in self._optional.items()]
+        if any(problems):
+            raise ConfigurationError(f"{name}: {'; '.join(filter(None, problems))}")
+
+    def wire(self, candidate: Candidate, number: str) -> dict[str, str]:
+        """The record as it is sent under a communication number."""
+        return {**candidate.wire, "communicationNumber": number}
+
+    def _translate(self, sendable: Sequence[tuple[Balance, str]], prepared: Prepared) -> None:
+        ids: dict[str, tuple[str, str]] = {}
+        for balance, digits in sendable:
+            found = ids.get(balance.asset)
+            if found is None:
+                found = ids[balance.asset] = self._account(balance.asset)
+            account, problem = found
+            if problem:
+                prepared.rejected.append(LocalRejection(balance, problem))
+                continue
+            at = rfc3339(balance.at_ms)
+            wire = {"accountExtId": account, "balanceAt": at, "requester": self._requester, "value": digits}
+            wire |= self._optional
+            # The instant has a fixed length, so no two keys run into each other.
+            prepared.candidates.append(Candidate(balance, f"{account} {at}", digits, wire))
+
+    def _account(self, asset: str) -> tuple[str, str]:
+        if isinstance(self._account_ext_id, str):
+            account = self._account_ext_id.replace(PLACEHOLDER, asset)
+        elif asset in self._account_ext_id:
+            account = self._account_ext_id[asset]
+        else:
+            return "", f"account_ext_id has no entry for {asset}; add one, or set assets.{asset} to ignore"
+        return account, length_problem(f"the account id of {asset}", account, MAX_ID_CHARS)
+
+    def _post(self, body: bytes, rows: int) -> Answer:
+        return self._transport.send(
+            "POST",
+            self._base_url + IMPORT_PATH,
+            headers={"authorization": f"Bearer {self._token}", "content-type": "application/json"},
+            body=body,
+            timeout_s=_TIMEOUT_S + rows * _TIMEOUT_PER_ROW_S,
+        )
+
+    def _verdict(self, document: Any, numbers: Sequence[str]) -> Verdict:
+        results = document.get("results") if isinstance(document, dict) else None
+        if not isinstance(results, list):
+            raise BadAnswer(f"Amlyze's answer {str(document)[:200]!r} has no list of results")
+        sent = set(numbers)
+        outcomes: dict[str, Outcome] = {}
+        foreign = 0
+        for result in results:
+            number = result.get("communicationNumber") if isinstance(result, dict) else None
+            if not isinstance(number, str) or number not in sent:
+                foreign += 1
+                continue
+            outcome = self._outcome(result)
+            outcomes[number] = _agreed(outcomes.get(number, outcome), outcome)
+        missing = Outcome(Status.UNKNOWN, "NO RESULT", "Amlyze's answer has no result for this number")
+        return Verdict({number: outcomes.get(number, missing) for number in numbers}, foreign)
+
+    def _outcome(self, result: Mapping[str, Any]) -> Outcome:
+        kind = result.get("resultType")
+        if kind == "REQUEST_ACCEPTED":
+            return ACCEPTED
+        code = self._reader.clean(text_of(result.get("errorCode")), 60)
+        text = self._reader.clean(text_of(result.get("errorDescription")))
+        if kind != "REQUEST_REJECTED":
+            text = self._reader.clean(f"resultType {kind!r} is not documented")
+            return Outcome(Status.UNKNOWN, "NO RESULT", text)
+        if code == _ALREADY_USED:
+            return Outcome(Status.SEEN, code, text)
+        return Outcome(Status.REJECTED, code or "REJECTED", text or "Amlyze gave no reason")
+
+    def _reason(self, document: Any) -> tuple[str, str]:
+        if not isinstance(document, dict):
+            return "", ""
+        error = document.get("error")
+        if isinstance(error, dict):
+            return text_of(error.get("code")), text_of(error.get("message")) or text_of(error.get("code"))
+        errors = document.get("errors")
+        listed = "; ".join(map(text_of, errors)) if isinstance(errors, list) else ""
+        # Spring's own form has no code: {timestamp, status, error, path}.
+        said = text_of(document.get("errorDescription")) or listed or text_of(error)
+        return text_of(document.get("errorCode")), said
+
+    def _check(self) -> tuple[bool, str]:
+        # No read is documented. An empty batch registers nothing, and its answer shows who answers.
+        answer = self._post(self.encode(()), 0)
+        document = document_of(answer)
+        ours = isinstance(document, dict) and bool({"results", "resultType", "errorCode"} & document.keys())
+        unchecked = "Not checked: requester, account ids, balance type and business unit"
+        if ours and 200 <= answer.status < 300:
+            return True, f"Amlyze took the token and an empty batch; no balance was registered. {unchecked}"
+        if ours and answer.status == 400:
+            said = self._reader.clean(": ".join(self._reason(document)))
+            return (
+                True,
+                f"Amlyze answers an empty batch in its own form ({said}): it seems to take the token. {unchecked}",
+            )
+        said = describe(answer, document, self._reader)
+        if answer.status == 401 and isinstance(document, dict) and "error" in document:
+            return False, f"the base URL leads to Amlyze's API, but the token is not accepted: {said}"
+        return False, f"this is not how Amlyze's API answers an empty batch: {said}; check base URL and token"
+
+
+def _agreed(first: Outcome, second: Outcome) -> Outcome:
+    if first.status == second.status:
+        return first
+    for outcome in (first, second):
+        if outcome.status == Status.ACCEPTED:
+            return outcome
+    return Outcome(Status.UNKNOWN, "NO RESULT", f"contradicting results: {first.status} and {second.status}")

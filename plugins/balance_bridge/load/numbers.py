@@ -1,0 +1,107 @@
+"""Communication numbers: deterministic, readable, and never the same for two different things.
+
+``<namespace>-<account>.<destination>-<asset>-<instant>-<attempt>``, for instance
+``bb-main_cash.amlyze-BTMX-S-20261120T000000000Z-1``.
+
+Read from the left, the namespace ends at the first ``-`` and the account with its destination at the second, since
+none of the three can hold one; read from the right, the attempt and the instant (of fixed form) end at a ``-`` as
+well. What is left is the asset, which may hold any. So every part can be read back, and two numbers are equal only
+if all parts are. The destination's name is always a part: two destinations of one account may write into one tenant.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, timedelta
+from urllib.parse import quote
+
+from balance_bridge.errors import ConfigurationError, StoreDamaged
+
+MAX_NUMBER_CHARS = 255
+DAY_MS = 86_400_000
+
+_NAMESPACE = re.compile(r"[A-Za-z0-9.]{1,32}")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_DAY = date(1970, 1, 1)
+# A day inside what datetime can hold, so that no time zone pushes an instant out of it.
+_MIN_MS = (datetime(1, 1, 2, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
+_MAX_MS = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
+
+
+class Numbering:
+    """Makes the numbers of one account at one destination.
+
+    Args:
+        namespace: 1 to 32 of ``A-Z a-z 0-9 .``; two deployments that write to one tenant differ in it.
+        account: The account's name in the accounts file.
+        destination: The destination's name there.
+
+    Raises:
+        ConfigurationError: If the namespace holds anything else.
+    """
+
+    def __init__(self, *, namespace: str, account: str, destination: str) -> None:
+        if not _NAMESPACE.fullmatch(namespace):
+            raise ConfigurationError(
+                f"namespace {namespace!r}: 1 to 32 letters, digits and points are allowed, nothing else"
+            )
+        self._prefix = f"{namespace}-{_escape(account)}.{_escape(destination)}-"
+        self._assets: dict[str, str] = {}
+
+    def stem(self, asset: str, at_ms: int) -> str:
+        """The number without its attempt; ``at_ms`` is the instant in UTC milliseconds since the epoch."""
+        escaped = self._assets.get(asset)
+        if escaped is None:
+            # Characters that a header, a file name or a mail would mangle are written as %XX; "-" stays readable.
+            escaped = self._assets[asset] = quote(asset, safe="")
+        return f"{self._prefix}{escaped}-{compact_instant(at_ms)}"
+
+    def number(self, asset: str, at_ms: int, attempt: int) -> str:
+        """The number of an attempt (counted from 1) to deliver an asset's balance at an instant (UTC ms)."""
+        return f"{self.stem(asset, at_ms)}-{attempt}"
+
+
+def split(number: str) -> tuple[str, int]:
+    """A number's stem and its attempt.
+
+    Raises:
+        StoreDamaged: If it does not end in ``-`` and an attempt: no release of this package made it.
+    """
+    stem, _, attempt = number.rpartition("-")
+    if not stem or not attempt.isascii() or not attempt.isdigit():
+        raise StoreDamaged(f"a receipt holds {number!r}, which is no communication number of this package")
+    return stem, int(attempt)
+
+
+def is_instant(at_ms: int) -> bool:
+    """Whether UTC milliseconds since the epoch lie in a year that can be written with four digits."""
+    return _MIN_MS <= at_ms < _MAX_MS
+
+
+def compact_instant(at_ms: int) -> str:
+    """UTC milliseconds since the epoch as ``20261120T000000000Z``."""
+    at = _EPOCH + timedelta(milliseconds=at_ms)
+    return (
+        f"{at.year:04d}{at.month:02d}{at.day:02d}T{at.hour:02d}{at.minute:02d}{at.second:02d}"
+        f"{at.microsecond // 1000:03d}Z"
+    )
+
+
+def rfc3339(at_ms: int) -> str:
+    """UTC milliseconds since the epoch as ``2026-11-20T00:00:00.000Z``."""
+    return (_EPOCH + timedelta(milliseconds=at_ms)).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def utc_day(at_ms: int) -> date:
+    """The UTC day in which an instant (ms since the epoch) lies."""
+    return _EPOCH_DAY + timedelta(days=at_ms // DAY_MS)
+
+
+def day_start_ms(day: date) -> int:
+    """The first instant of a UTC day, in milliseconds since the epoch."""
+    return (day - _EPOCH_DAY).days * DAY_MS
+
+
+def _escape(name: str) -> str:
+    # quote() leaves "-", "." and "~" as they are; the first two are separators here.
+    return quote(name, safe="").replace("-", "%2D").replace(".", "%2E")

@@ -1,0 +1,427 @@
+"""Receipts: immutable objects that say what was planned and what was answered, and how they are read back.
+
+::
+
+    receipts/<account>/<day>/<destination>/
+        <batch id>/planned.json         the rows of a batch and their numbers, written before the first request
+        <batch id>/answered/0001.json   one report for each request that got an answer, or lost it
+        local/0001.json                 what was rejected or ignored before anything was sent
+        see-<other day>.json            that day's run planned rows whose instant lies on this day
+
+Planned comes before the request and answered after it, so a crash in between leaves rows that are *planned*: they may
+have been sent. What was certainly not sent (no connection, 429) leaves no report either, see ``outcomes``. Amounts
+are text; there is no secret in a receipt.
+
+**Which days are read.** A key can be asked for by more than one day's run: a day's close is the next one's open, and a
+record's time can lie outside its day. A run of day D plans, without more ado, rows whose instant lies on the UTC days
+D and D+1; for any other instant it first leaves a pointer (``see-D``) at the instant's own day. So whatever was
+planned for an instant of day U lies under U-1, under U, or under a day that a pointer at U names: reading these finds
+every attempt for an instant, in whatever order the days were run.
+
+**Attempts.** An attempt is a number with its content. The same rows may lie in several batches (sent again, or
+divided otherwise); their reports are folded. If a number is found with more than one content (two live copies of
+a run had different balances), only what was accepted under it counts: the rest is taken as rejected, and its balance
+goes out under the next number.
+
+**What a key stands at.** Of its attempts that were not rejected, in the order of their numbers, the last tells what
+the destination holds. A balance is delivered if it was accepted under any number of its key, unless a later attempt
+with another amount was not rejected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import TypeVar
+
+import msgspec
+
+from balance_bridge.errors import StoreDamaged
+from balance_bridge.load.batches import Batch, Row
+from balance_bridge.load.destination import LOCAL, LocalRejection
+from balance_bridge.load.numbers import DAY_MS, day_start_ms, split, utc_day
+from balance_bridge.load.outcomes import PLANNED, SETTLED, Outcome, Status, fold
+from balance_bridge.load.replies import Reply
+from balance_bridge.store import Store
+
+VERSION = 1
+
+_DAY = timedelta(days=1)
+_Document = TypeVar("_Document", bound=msgspec.Struct)
+
+_REUSED = Outcome(Status.REJECTED, "REUSED", "this number was planned with other content as well and is not used again")
+
+
+class _Version(msgspec.Struct):
+    version: int
+
+
+class _Planned(msgspec.Struct):
+    version: int
+    account: str
+    day: str
+    destination: str
+    kind: str
+    run_id: str
+    created_at: str
+    rows: list[Row]
+
+
+class _Answered(msgspec.Struct):
+    version: int
+    run_id: str
+    sent_at: str
+    ended_at: str
+    http_status: int | None
+    request_id: str
+    body_sha256: str
+    foreign_results: int
+    outcomes: dict[str, Outcome]
+
+
+class _LocalRow(msgspec.Struct):
+    asset: str
+    at_ms: int
+    amount: str
+    code: str
+    text: str
+
+
+class _Local(msgspec.Struct):
+    version: int
+    rejected: list[_LocalRow]
+    ignored: dict[str, int]
+
+
+class _Pointer(msgspec.Struct):
+    version: int
+    day: str
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One number with one content, and what is known of it.
+
+    Attributes:
+        row: As planned.
+        batch: The batch in which it was found first.
+        outcome: Folded over all reports.
+    """
+
+    row: Row
+    batch: str
+    outcome: Outcome = PLANNED
+
+
+@dataclass
+class History:
+    """All attempts that can concern a day's keys.
+
+    Attributes:
+        numbers: Per number its attempts; more than one only if it was planned with different content.
+        keys: Per key its attempts in the order of their numbers.
+        stems: Per number without its attempt, the highest attempt.
+        answers: Per batch of the day itself, how many reports there were.
+    """
+
+    numbers: dict[str, list[Attempt]] = field(default_factory=dict)
+    keys: dict[str, list[Attempt]] = field(default_factory=dict)
+    stems: dict[str, int] = field(default_factory=dict)
+    answers: dict[str, int] = field(default_factory=dict)
+
+    def add(self, row: Row, batch: str, outcome: Outcome) -> None:
+        """Take in a planned row with the outcome that its batch's reports give it."""
+        known = self.numbers.setdefault(row.number, [])
+        for attempt in known:
+            if attempt.row.wire == row.wire and attempt.row.key == row.key:
+                attempt.outcome = fold((attempt.outcome, outcome))
+                return
+        known.append(Attempt(row, batch, outcome))
+
+    def close(self) -> None:
+        """Settle what was planned with different content, and put each key's attempts in order."""
+        for number, attempts in self.numbers.items():
+            stem, count = split(number)
+            self.stems[stem] = max(count, self.stems.get(stem, 0))
+            for attempt in attempts:
+                if len(attempts) > 1 and attempt.outcome.status != Status.ACCEPTED:
+                    attempt.outcome = _REUSED
+                self.keys.setdefault(attempt.row.key, []).append(attempt)
+        for attempts in self.keys.values():
+            if len(attempts) > 1:
+                attempts.sort(key=lambda attempt: (split(attempt.row.number)[1], attempt.row.number))
+
+    def next_attempt(self, key: str, stem: str) -> int:
+        """The first attempt that is free, for a key as for a stem.
+
+        They can differ: under another account id, an instant's key is new, but its numbers are used up all the same.
+        """
+        attempts = self.keys.get(key)
+        return 1 + max(self.stems.get(stem, 0), split(attempts[-1].row.number)[1] if attempts else 0)
+
+
+def standing(attempts: Sequence[Attempt], amount: str | None = None) -> Attempt | None:
+    """The attempt that tells what a destination holds under a key.
+
+    Args:
+        attempts: A key's, in the order of their numbers.
+        amount: The digits that are to be delivered; if None, those of the last attempt that was not rejected.
+
+    Returns:
+        The last attempt that was not rejected; but where it has that amount, and so have others after which nothing
+        else was sent, the one that is settled. None if all were rejected.
+    """
+    live = [attempt for attempt in attempts if attempt.outcome.status != Status.REJECTED]
+    if not live:
+        return None
+    last = live[-1]
+    if amount is not None and last.row.amount != amount:
+        return last
+    best = last
+    for attempt in reversed(live):
+        if attempt.row.amount != last.row.amount:
+            break
+        if attempt.outcome.status in SETTLED and best.outcome.status != Status.ACCEPTED:
+            best = attempt
+    return best
+
+
+class Receipts:
+    """The receipts of one account at one destination.
+
+    Args:
+        store: Where they lie.
+        account: The account's name.
+        destination: The destination's name. Under another name, nothing of what was delivered is known.
+    """
+
+    def __init__(self, store: Store, account: str, destination: str) -> None:
+        self._store = store
+        self._account = account
+        self._destination = destination
+
+    def plan(self, day: date, batch: Batch, *, kind: str, run_id: str, now_ms: int) -> bool:
+        """Write down what is about to be sent.
+
+        Returns:
+            False if the very same batch was planned before; that receipt stays as it is.
+        """
+        document = _Planned(
+            version=VERSION,
+            account=self._account,
+            day=day.isoformat(),
+            destination=self._destination,
+            kind=kind,
+            run_id=run_id,
+            created_at=_time_text(now_ms / 1000),
+            rows=list(batch.rows),
+        )
+        return self._store.put(f"{self._folder(day)}/{batch.id}/planned.json", _encode(document))
+
+    def answer(self, day: date, batch: Batch, reply: Reply, *, run_id: str) -> None:
+        """Write down what became of a request."""
+        document = _Answered(
+            version=VERSION,
+            run_id=run_id,
+            sent_at=_time_text(reply.sent_at),
+            ended_at=_time_text(reply.ended_at),
+            http_status=reply.status or None,
+            request_id=reply.request_id,
+            body_sha256=reply.body_sha256,
+            foreign_results=reply.foreign,
+            outcomes=dict(reply.outcomes),
+        )
+        self._store.append(f"{self._folder(day)}/{batch.id}/answered", ".json", _encode(document))
+
+    def reports(self, day: date, batch_id: str) -> tuple[int, dict[str, Outcome]]:
+        """How many reports a batch has, and what they amount to by number."""
+        keys = self._store.series(f"{self._folder(day)}/{batch_id}/answered", ".json")
+        return len(keys), self._folded(keys)
+
+    def local(self, day: date, rejected: Iterable[LocalRejection], ignored: Mapping[str, int]) -> None:
+        """Write down what is not sent at all; nothing, if there is and was nothing to say."""
+        prefix = f"{self._folder(day)}/local"
+        rows = [
+            _LocalRow(each.balance.asset, each.balance.at_ms, str(each.balance.amount), LOCAL, each.text)
+            for each in rejected
+        ]
+        if rows or ignored or self._store.newest(prefix, ".json") is not None:
+            # Without run id and time, so that a repeated run that finds the same adds nothing.
+            self._store.append(prefix, ".json", _encode(_Local(VERSION, rows, dict(ignored))))
+
+    def point(self, day: date, rows: Iterable[Row]) -> None:
+        """Leave a pointer at every other day on which one of the rows' instants lies."""
+        homes = {row.at_ms // DAY_MS for row in rows} - {day_start_ms(day) // DAY_MS, day_start_ms(day) // DAY_MS + 1}
+        for home in sorted(homes):
+            key = f"{self._folder(utc_day(home * DAY_MS))}/see-{day.isoformat()}.json"
+            self._store.put(key, _encode(_Pointer(VERSION, day.isoformat())))
+
+    def history(self, day: date, instants_ms: Iterable[int]) -> History:
+        """Read every attempt that can concern a day's run.
+
+        Args:
+            day: The run's day.
+            instants_ms: The instants (UTC ms) that it is about to deliver.
+
+        Raises:
+            StoreDamaged: If a receipt is not JSON, not of the known version or not of its shape.
+        """
+        near = {day - _DAY, day, day + _DAY}
+        for number in {at_ms // DAY_MS for at_ms in instants_ms} - {day_start_ms(day) // DAY_MS}:
+            home = utc_day(number * DAY_MS)
+            if home != day + _DAY:
+                near |= {home - _DAY, home, home + _DAY}
+        listings = {each: self._store.list(self._folder(each)) for each in sorted(near)}
+        pointed: set[date] = set()
+        for listing in listings.values():
+            pointed |= {_pointed(key) for key in listing if "/see-" in key}
+        for each in sorted(pointed - near):
+            listings[each] = self._store.list(self._folder(each))
+        history = History()
+        for each, listing in sorted(listings.items()):
+            counts = self._read_day(each, listing, history)
+            if each == day:
+                history.answers = counts
+        history.close()
+        return history
+
+    def local_rejections(self, day: date) -> list[_LocalRow]:
+        """What the last run of a day rejected before anything was sent."""
+        newest = self._store.newest(f"{self._folder(day)}/local", ".json")
+        return [] if newest is None else self._decode(newest, _Local).rejected
+
+    def _read_day(self, day: date, listing: Sequence[str], history: History) -> dict[str, int]:
+        folder = self._folder(day)
+        planned: dict[str, str] = {}
+        answered: dict[str, list[str]] = {}
+        for key in listing:
+            batch, _, rest = key.removeprefix(f"{folder}/").partition("/")
+            if rest == "planned.json":
+                planned[batch] = key
+            elif rest.startswith("answered/"):
+                answered.setdefault(batch, []).append(key)
+        for batch in answered.keys() - planned.keys():
+            raise StoreDamaged(
+                f"{self._store.describe(f'{folder}/{batch}')} has answers, but its planned.json is missing"
+            )
+        for batch, key in planned.items():
+            reports = self._folded(answered.get(batch, ()))
+            for row in self._decode(key, _Planned).rows:
+                history.add(row, batch, reports.get(row.number, PLANNED))
+        return {batch: len(keys) for batch, keys in answered.items()}
+
+    def _folded(self, keys: Iterable[str]) -> dict[str, Outcome]:
+        folded: dict[str, Outcome] = {}
+        for key in keys:
+            for number, outcome in self._decode(key, _Answered).outcomes.items():
+                folded[number] = fold((folded[number], outcome)) if number in folded else outcome
+        return folded
+
+    def _folder(self, day: date) -> str:
+        return f"receipts/{self._account}/{day.isoformat()}/{self._destination}"
+
+    def _decode(self, key: str, kind: type[_Document]) -> _Document:
+        data = self._store.read(key)
+        try:
+            version = msgspec.json.decode(data, type=_Version).version
+            if version != VERSION:
+                raise StoreDamaged(
+                    f"{self._store.describe(key)} has format version {version}; this release reads {VERSION}"
+                )
+            return msgspec.json.decode(data, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise StoreDamaged(f"{self._store.describe(key)} is not the receipt that was written: {error}") from error
+
+
+@dataclass(frozen=True)
+class KeyOutcome:
+    """What became of one balance.
+
+    Attributes:
+        number: The number that tells; empty for what was rejected before it got one.
+        key: The destination's key; empty likewise.
+        asset: The exchange's asset code.
+        at_ms: The instant, UTC milliseconds since the epoch.
+        amount: The balance.
+        outcome: ``accepted``, ``rejected``, ``seen``, ``unknown`` or ``planned``.
+        code: The error code, ``LOCAL`` for a check of ours, or empty.
+        text: The reason, or empty.
+        replaces: The number of the attempt before, or empty.
+        supersedes: The amount that it took the place of, or None.
+    """
+
+    number: str
+    key: str
+    asset: str
+    at_ms: int
+    amount: Decimal
+    outcome: str
+    code: str = ""
+    text: str = ""
+    replaces: str = ""
+    supersedes: Decimal | None = None
+
+
+def outcomes(store: Store, account: str, day: date, destination: str) -> list[KeyOutcome]:
+    """What became of each balance of a day, by its key, in the order of instants and assets.
+
+    A day's balances are those that its run planned and those whose instant lies in (start, end] of the day, whichever
+    day's run delivered them.
+
+    Args:
+        store: Where the receipts lie.
+        account: The account's name.
+        day: The UTC day.
+        destination: The destination's name.
+
+    Raises:
+        StoreDamaged: If a receipt cannot be read.
+    """
+    receipts = Receipts(store, account, destination)
+    history = receipts.history(day, ())
+    start = day_start_ms(day)
+    rows = [
+        KeyOutcome("", "", row.asset, row.at_ms, Decimal(row.amount), Status.REJECTED, row.code, row.text)
+        for row in receipts.local_rejections(day)
+    ]
+    for attempts in history.keys.values():
+        shown = standing(attempts) or attempts[-1]
+        row = shown.row
+        if not any(each.row.day == day.isoformat() for each in attempts) and not start < row.at_ms <= start + DAY_MS:
+            continue
+        # A correction that was rejected is what somebody has to act upon, even though the old balance stands.
+        if attempts[-1].outcome.status == Status.REJECTED and attempts[-1].row.amount != row.amount:
+            shown, row = attempts[-1], attempts[-1].row
+        rows.append(
+            KeyOutcome(
+                number=row.number,
+                key=row.key,
+                asset=row.asset,
+                at_ms=row.at_ms,
+                amount=Decimal(row.amount),
+                outcome=shown.outcome.status,
+                code=shown.outcome.code,
+                text=shown.outcome.text,
+                replaces=row.replaces,
+                supersedes=Decimal(row.supersedes) if row.supersedes else None,
+            )
+        )
+    return sorted(rows, key=lambda row: (row.at_ms, row.asset, row.number))
+
+
+def _encode(document: msgspec.Struct) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(document, order="deterministic"), indent=1) + b"\n"
+
+
+def _time_text(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _pointed(key: str) -> date:
+    text = key.rpartition("/see-")[2].removesuffix(".json")
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise StoreDamaged(f"{key} points to {text!r}, which is no day") from error

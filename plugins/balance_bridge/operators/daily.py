@@ -1,0 +1,275 @@
+"""The tasks of an account's daily run.
+
+This module is imported while DAG files are parsed, so whatever needs pandas, the network or the store is imported where
+it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow.sdk import Asset, AssetAlias, BaseOperator
+from airflow.sdk.exceptions import AirflowSkipException
+
+from balance_bridge import settings
+from balance_bridge.accounts import Account, load_accounts
+from balance_bridge.days import resolve_day
+from balance_bridge.errors import AccountsFileError, ConfigurationError, NotYetAvailable
+
+if TYPE_CHECKING:
+    from balance_bridge.daily import Job
+
+ASK_AGAIN_AFTER = timedelta(minutes=10)
+GIVE_UP_AFTER = timedelta(hours=6)
+
+
+class AccountOperator(BaseOperator):
+    """A task of one account.
+
+    Args:
+        account: The account's name in the accounts file.
+        day: The UTC day, from the task that resolves it.
+    """
+
+    template_fields: Sequence[str] = ("day",)
+    ui_color = "#e8f0f8"
+
+    def __init__(self, *, account: str, day: Any = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.account = account
+        self.day = day
+
+    def read_account(self) -> Account:
+        """The account as the accounts file has it now.
+
+        Raises:
+            AccountsFileError: If it is no longer there, or no longer right.
+        """
+        path = settings.accounts_file()
+        file = load_accounts(path)
+        if self.account in file.broken:
+            raise AccountsFileError(file.broken[self.account].message)
+        if self.account not in file.accounts:
+            raise AccountsFileError(f"{path}: there is no account {self.account!r} any more")
+        return file.accounts[self.account]
+
+    def job(self, context: Any, account: Account) -> Job:
+        """The account's day as the stages take it."""
+        from balance_bridge.daily import Job
+        from balance_bridge.hooks.ascendex import AscendexHook
+
+        return Job(
+            source=AscendexHook(account.source.conn_id).source(account.source.category),
+            store=settings.open_store(),
+            account=account.name,
+            day=date.fromisoformat(self.day),
+            retention_days=account.source.retention_days,
+            run_id=context["run_id"],
+            refetch=bool(context["params"].get("refetch")),
+            log=self.log.info,
+        )
+
+
+class ResolveDay(AccountOperator):
+    """Decides, once for all tasks of the run, which day it is about; refuses what cannot be run at all."""
+
+    def execute(self, context: Any) -> str:
+        """Resolve the day.
+
+        Returns:
+            The UTC day as ``YYYY-MM-DD``.
+        """
+        account = self.read_account()
+        params = context["params"]
+        unknown = sorted(set(params.get("destinations") or ()) - set(account.destinations))
+        if unknown:
+            raise ConfigurationError(
+                f"destinations = {', '.join(unknown)}: {account.name} has none of that name; "
+                f"allowed: {', '.join(account.destinations)}"
+            )
+        settings.namespace()
+        run = context["dag_run"]
+        day = resolve_day(params.get("date"), run.logical_date, run.run_after)
+        self.log.info("%s: this run delivers %s (UTC)", account.name, day)
+        return day.isoformat()
+
+
+class RefuseAccount(BaseOperator):
+    """The first and only task of an account that the accounts file gets wrong.
+
+    Args:
+        message: All that is wrong with it.
+    """
+
+    ui_color = "#f8d8d8"
+
+    def __init__(self, *, message: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.message = message
+
+    def execute(self, context: Any) -> None:  # noqa: ARG002
+        """Fail with the whole message."""
+        raise AccountsFileError(self.message)
+
+
+class FetchSnapshot(AccountOperator):
+    """Gets one of the day's two snapshots into the store; waits for one that is not there yet.
+
+    Args:
+        which: The ``opening`` or the ``closing`` one.
+    """
+
+    def __init__(self, *, which: Literal["opening", "closing"], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.which = which
+
+    def execute(self, context: Any, event: Any = None, since: str | None = None) -> dict[str, Any]:  # noqa: ARG002
+        """Fetch it.
+
+        Args:
+            context: Airflow's context.
+            event: What woke the task, if it had been waiting.
+            since: When the wait began (ISO, UTC).
+
+        Returns:
+            Key, sequence number, instant and number of assets.
+        """
+        from balance_bridge.daily import fetch_snapshot
+
+        try:
+            return fetch_snapshot(self.job(context, self.read_account()), self.which)
+        except NotYetAvailable as error:
+            now = datetime.now(UTC)
+            began = datetime.fromisoformat(since) if since else now
+            if now - began >= GIVE_UP_AFTER:
+                raise
+            self.log.info("%s; asking again in %d min", error, ASK_AGAIN_AFTER.total_seconds() // 60)
+            return self._wait(now, began)
+
+    def _wait(self, now: datetime, began: datetime) -> Any:
+        from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+
+        self.defer(
+            trigger=DateTimeTrigger(moment=now + ASK_AGAIN_AFTER),
+            method_name="execute",
+            kwargs={"since": began.isoformat()},
+        )
+
+
+class FetchHistory(AccountOperator):
+    """Gets every change of the day into the store.
+
+    Args:
+        opening: What the opening snapshot's task handed on.
+        closing: What the closing snapshot's task handed on.
+    """
+
+    template_fields: Sequence[str] = ("day", "opening", "closing")
+
+    def __init__(self, *, opening: Any, closing: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.opening = opening
+        self.closing = closing
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Fetch it.
+
+        Returns:
+            The keys of the snapshots, the folder of the pages, and counts.
+        """
+        from balance_bridge.daily import fetch_history
+
+        account = self.read_account()
+        return fetch_history(self.job(context, account), self.opening, self.closing, account.tolerance)
+
+
+class Reconcile(AccountOperator):
+    """Proves that the day adds up and works out what each destination is to get.
+
+    Args:
+        extracted: What the history's task handed on.
+    """
+
+    template_fields: Sequence[str] = ("day", "extracted")
+
+    def __init__(self, *, extracted: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.extracted = extracted
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Reconcile.
+
+        Returns:
+            Status and summary of the proof, and the keys of what was stored.
+        """
+        from balance_bridge.daily import Wanted, reconcile
+        from balance_bridge.load.destination import KEY_KINDS
+
+        account = self.read_account()
+        wanted = [
+            Wanted(name, destination.points, destination.timezone, KEY_KINDS[destination.type])
+            for name, destination in account.destinations.items()
+        ]
+        return reconcile(
+            self.job(context, account),
+            self.extracted,
+            tolerance=account.tolerance,
+            on_break=account.on_break,
+            destinations=wanted,
+        )
+
+
+class Deliver(AccountOperator):
+    """Delivers the day's balances to one destination.
+
+    Args:
+        destination: The destination's name in the accounts file.
+        reconciled: What the reconciliation's task handed on.
+    """
+
+    template_fields: Sequence[str] = ("day", "reconciled")
+
+    def __init__(self, *, destination: str, reconciled: Any, **kwargs: Any) -> None:
+        self.alias = AssetAlias(f"balance-bridge {kwargs['account']} {destination}")
+        # An alias, because an asset among the outlets would have an event whether or not anything was accepted.
+        super().__init__(outlets=[self.alias], **kwargs)
+        self.destination = destination
+        self.reconciled = reconciled
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Deliver.
+
+        Returns:
+            Counts per outcome.
+        """
+        from balance_bridge.hooks.destinations import open_destination
+        from balance_bridge.load.delivery import deliver
+        from balance_bridge.load.destination import balances_from_table
+        from balance_bridge.transform import balances
+
+        chosen = context["params"].get("destinations")
+        if chosen and self.destination not in chosen:
+            raise AirflowSkipException(f"this run is for {', '.join(chosen)} only")
+        account = self.read_account()
+        store = settings.open_store()
+        table = balances.from_parquet(store.read(self.reconciled["balances"][self.destination]))
+        if self.reconciled["status"] == "broken":
+            self.log.warning("%s %s does not add up and is delivered all the same", account.name, self.day)
+        summary = deliver(
+            destination=open_destination(account.destinations[self.destination], self.log.info),
+            store=store,
+            account=account.name,
+            day=date.fromisoformat(self.day),
+            namespace=settings.namespace(),
+            balances=balances_from_table(table),
+            run_id=context["run_id"],
+            log=self.log.info,
+            dry_run=bool(context["params"].get("dry_run")),
+        )
+        counts: dict[str, Any] = {"day": self.day, "reconciliation": self.reconciled["status"], **summary.counts()}
+        if summary.accepted_now:
+            asset = Asset(f"balance-bridge://{account.name}/{self.destination}")
+            context["outlet_events"][self.alias].add(asset, extra=counts)
+        return counts

@@ -1,0 +1,38 @@
+"""The points in time at which a destination wants balances, by name.
+
+A point is ``open``, ``close``, ``changes`` or ``local_midnight``, or a step such as ``every 1h``. This module is plain
+Python: whoever reads the accounts file needs it and must not pay for pandas.
+"""
+
+from __future__ import annotations
+
+import re
+
+POINT_NAMES = ("open", "close", "changes", "local_midnight")
+STEP_PREFIX = "every "
+
+_DAY_MS = 24 * 60 * 60 * 1000
+_UNIT_MS = {"s": 1000, "min": 60_000, "h": 3_600_000}
+# No step that divides a day needs more than five digits, and int() never sees a text of unbounded length.
+_STEP = re.compile(r"([0-9]{1,5})(s|min|h)", re.ASCII)
+
+
+def parse_step_ms(text: str) -> int:
+    """Read the length of a step.
+
+    Args:
+        text: ``<N>s``, ``<N>min`` or ``<N>h``, with or without ``every`` and a blank before it.
+
+    Returns:
+        Milliseconds; they divide 24 hours, so that steps counted from UTC midnight are the same on every day.
+
+    Raises:
+        ValueError: If the text is anything else; the message says what is allowed.
+    """
+    match = _STEP.fullmatch(text.removeprefix(STEP_PREFIX))
+    step_ms = int(match[1]) * _UNIT_MS[match[2]] if match else 0
+    if step_ms == 0 or _DAY_MS % step_ms:
+        raise ValueError(
+            f"{text!r} is not a step: expected is a whole number of s, min or h that divides 24 h, such as 30s or 1h"
+        )
+    return step_ms

@@ -1,0 +1,130 @@
+"""What Airflow is told about this package: connection types with their forms, and options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import balance_bridge
+
+
+# The options of [balance_bridge]; settings.py reads them, with these defaults.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "accounts_file": {
+        "description": "The accounts file (YAML): which account goes where. Relative to AIRFLOW_HOME.\n",
+        "version_added": "0.1.0",
+        "type": "string",
+        "example": "/etc/balance-bridge/accounts.yaml",
+        "default": "include/accounts.yaml",
+    },
+    "store": {
+        "description": (
+            "Where raw answers, ledgers, reconciliations, balances and receipts lie: a folder, or a bucket by "
+            "URL as ObjectStoragePath reads it.\n"
+        ),
+        "version_added": "0.1.0",
+        "type": "string",
+        "example": "s3://aws_default@treasury/balances",
+        "default": "{AIRFLOW_HOME}/balances",
+    },
+    "retry_delay": {
+        "description": "Seconds before the first retry of a task; doubled for each further one.\n",
+        "version_added": "0.1.0",
+        "type": "integer",
+        "example": None,
+        "default": "60",
+    },
+    "budget": {
+        "description": (
+            "Where the requests of all processes to one exchange key are counted. An SQLite file on a local "
+            "disk serves one machine.\n"
+        ),
+        "version_added": "0.1.0",
+        "type": "string",
+        "example": "sqlite:////var/lib/balance-bridge/budget.db",
+        "default": "sqlite:///{AIRFLOW_HOME}/balance_bridge_budget.db",
+    },
+    "namespace": {
+        "description": (
+            "First part of every communication number. Two deployments that write to one Amlyze tenant must "
+            "differ in it.\n"
+        ),
+        "version_added": "0.1.0",
+        "type": "string",
+        "example": "acme",
+        "default": "bb",
+    },
+}
+
+
+def get_provider_info() -> dict[str, Any]:
+    """The provider's description, as Airflow's schema for it asks (entry point ``apache_airflow_provider``)."""
+    return {
+        "package-name": "balance-bridge",
+        "name": "Balance Bridge",
+        "description": "Daily exchange balances, proven and delivered: AscendEX to Elven and Amlyze.",
+        "versions": [balance_bridge.__version__],
+        "integrations": [
+            {
+                "integration-name": "Balance Bridge",
+                "external-doc-url": "https://ascendex.github.io/ascendex-pro-api/",
+                "tags": ["service"],
+            }
+        ],
+        "connection-types": [_ascendex(), _elven(), _amlyze()],
+        "config": {
+            "balance_bridge": {
+                "description": "Options of balance-bridge, the daily delivery of exchange balances.",
+                "options": OPTIONS,
+            }
+        },
+    }
+
+
+def _ascendex() -> dict[str, Any]:
+    return {
+        "connection-type": "ascendex",
+        "hook-name": "AscendEX",
+        "hook-class-name": "balance_bridge.hooks.ascendex.AscendexHook",
+        "ui-field-behaviour": {
+            "hidden-fields": ["schema", "port", "extra"],
+            "relabeling": {"host": "Base URL", "login": "API key", "password": "API secret"},
+            "placeholders": {
+                "host": "https://ascendex.com",
+                "login": "A key with the permission to view, and no other",
+                "password": "The key's secret, as AscendEX showed it once",
+            },
+        },
+    }
+
+
+def _elven() -> dict[str, Any]:
+    return {
+        "connection-type": "elven",
+        "hook-name": "Elven",
+        "hook-class-name": "balance_bridge.hooks.elven.ElvenHook",
+        "ui-field-behaviour": {
+            "hidden-fields": ["schema", "port", "extra"],
+            "relabeling": {"host": "Base URL", "login": "API key", "password": "API secret"},
+            "placeholders": {
+                "host": "https://openapi.elven.com",
+                "login": "The OpenAPI key of your Elven workspace",
+                "password": "The key's secret",
+            },
+        },
+    }
+
+
+def _amlyze() -> dict[str, Any]:
+    return {
+        "connection-type": "amlyze",
+        "hook-name": "Amlyze",
+        "hook-class-name": "balance_bridge.hooks.amlyze.AmlyzeHook",
+        "ui-field-behaviour": {
+            "hidden-fields": ["schema", "port", "login", "extra"],
+            "relabeling": {"host": "Tenant's base URL", "password": "Bearer token"},
+            "placeholders": {
+                "host": "https://your-tenant.example (required; without /amlyze-ws-rest)",
+                "password": "The token, without the word Bearer",
+            },
+        },
+    }

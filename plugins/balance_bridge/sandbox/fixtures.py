@@ -1,0 +1,136 @@
+"""Who is known in the sandbox: obvious fakes, and the configuration that fits them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+
+from balance_bridge.sandbox.elven import BALANCE_SOURCE, Source
+
+# What the Elven entity knows: codes without a hyphen only, and no spam.
+SYMBOLS = ("BTC", "ETH", "USDT", "XRP", "1INCH", "NO", "SOL", "BTMX", "BTT", "ANKR", "AKRO", "ADA", "FLASH")
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Everything that opens a door in the sandbox. None of it is worth anything outside.
+
+    Attributes:
+        exchange: Secret by API key.
+        elven: Secret by API key.
+        amlyze: The bearer token.
+        entity_accounts: Elven's entity account id by account name.
+        sources: Elven's source id by account name.
+        account_ext_ids: Amlyze's account id pattern by account name.
+    """
+
+    exchange: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "sandbox-cash-key": "sandbox-cash-secret-not-real",
+            "sandbox-margin-key": "sandbox-margin-secret-not-real",
+        }
+    )
+    elven: Mapping[str, str] = field(default_factory=lambda: {"sandbox-elven-key": "sandbox-elven-secret-not-real"})
+    amlyze: str = "sandbox-amlyze-token-not-real"
+    entity_accounts: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "main_cash": "sandboxEntityAccountCash00000001",
+            "main_margin": "sandboxEntityAccountMargin000002",
+        }
+    )
+    sources: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "main_cash": "sandboxBalanceSourceCash00000001",
+            "main_margin": "sandboxBalanceSourceMargin000002",
+        }
+    )
+    account_ext_ids: Mapping[str, str] = field(
+        default_factory=lambda: {"main_cash": "ASCENDEX-CASH-{asset}", "main_margin": "ASCENDEX-MARGIN-{asset}"}
+    )
+
+    def elven_sources(self) -> list[Source]:
+        """The sources that exist from the start."""
+        return [
+            Source(source_id, self.entity_accounts[name], f"balances of {name}", BALANCE_SOURCE)
+            for name, source_id in self.sources.items()
+        ]
+
+    def amlyze_groups(self) -> dict[str, str]:
+        """Account name by the prefix of its Amlyze ids."""
+        return {pattern.partition("{")[0]: name for name, pattern in self.account_ext_ids.items()}
+
+
+CREDENTIALS = Credentials()
+
+
+def connections(url: str) -> dict[str, dict[str, str]]:
+    """The Airflow connections that lead into the sandbox, by connection id.
+
+    Args:
+        url: The sandbox's base URL; all three APIs live under it.
+    """
+    made = {
+        f"ascendex_{key.split('-')[1]}": {"conn_type": "ascendex", "host": url, "login": key, "password": secret}
+        for key, secret in CREDENTIALS.exchange.items()
+    }
+    for key, secret in CREDENTIALS.elven.items():
+        made["elven_default"] = {"conn_type": "elven", "host": url, "login": key, "password": secret}
+    made["amlyze_default"] = {"conn_type": "amlyze", "host": url, "login": "", "password": CREDENTIALS.amlyze}
+    return made
+
+
+def accounts_yaml(start_date: date) -> str:
+    """An accounts file for the sandbox's two accounts.
+
+    Args:
+        start_date: First day to deliver (UTC).
+    """
+    entity, source, ids = CREDENTIALS.entity_accounts, CREDENTIALS.sources, CREDENTIALS.account_ext_ids
+    return f"""\
+accounts:
+  main_cash:
+    source: {{type: ascendex, conn_id: ascendex_cash, category: cash}}
+    start_date: {start_date.isoformat()}
+    destinations:
+      elven:
+        conn_id: elven_default
+        entity_account_id: {entity["main_cash"]}
+        source_id: {source["main_cash"]}
+        timezone: Asia/Shanghai
+        points: [close]
+        # Elven knows no code with a hyphen, and has never heard of the spam.
+        assets:
+          BTMX-S: {{symbol: BTMX}}
+          BTT-B: {{symbol: BTT}}
+          BTC: {{asset_id: BTC}}
+          SPAM: ignore
+      amlyze:
+        conn_id: amlyze_default
+        requester: treasury
+        account_ext_id: "{ids["main_cash"]}"
+        balance_type: STATEMENT_BALANCE
+        business_unit: sandbox
+        points: [close, {{every: 6h}}]
+        assets: {{SPAM: ignore}}
+
+  main_margin:
+    source: {{type: ascendex, conn_id: ascendex_margin, category: margin}}
+    start_date: {start_date.isoformat()}
+    destinations:
+      elven:
+        conn_id: elven_default
+        entity_account_id: {entity["main_margin"]}
+        source_id: {source["main_margin"]}
+        timezone: Asia/Shanghai
+        points: [close]
+        assets:
+          BTMX-S: {{symbol: BTMX}}
+      amlyze:
+        conn_id: amlyze_default
+        requester: treasury
+        account_ext_id: "{ids["main_margin"]}"
+        business_unit: sandbox
+        points: [close, local_midnight]
+        timezone: Europe/Vilnius
+"""

@@ -1,0 +1,240 @@
+"""The sandbox as a running server: in a thread for tests and the demo, in the foreground for the command line."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date
+from threading import Event, Thread
+from types import TracebackType
+
+import uvicorn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from balance_bridge.clock import SYSTEM_CLOCK, Clock
+from balance_bridge.sandbox.amlyze import Amlyze
+from balance_bridge.sandbox.app import Apis, build_app
+from balance_bridge.sandbox.elven import Elven
+from balance_bridge.sandbox.exchange import Exchange, ExchangeOptions
+from balance_bridge.sandbox.fixtures import CREDENTIALS, SYMBOLS, accounts_yaml, connections
+from balance_bridge.sandbox.wire import Journal
+from balance_bridge.sandbox.world import Book, World, utc_day
+
+__all__ = ["CREDENTIALS", "Sandbox", "accounts_yaml", "connections", "serve"]
+
+START_LIMIT_S = 15.0
+STOP_LIMIT_S = 15.0
+REFRESH_S = 0.5
+TABLE_ROWS = 40
+
+
+class Sandbox:
+    """The three APIs on a local port, served by a thread. A context manager.
+
+    Args:
+        port: TCP port on 127.0.0.1; 0 takes a free one.
+        seed: Determines the world.
+        today: The UTC day around which the world is built; the clock's day by default. What is served at any
+            moment depends on the clock.
+        clock: The servers' clock.
+        options: Where the exchange's behaviour is open.
+        books: Books written by hand, by (API key, category), in place of generated ones.
+
+    Attributes:
+        url: Base URL of all three APIs.
+        exchange: The exchange, for looking inside.
+        elven: Elven, for looking inside.
+        amlyze: Amlyze, for looking inside.
+        journal: Every request and refusal.
+
+    Raises:
+        OSError: The port is taken.
+        RuntimeError: The server did not start.
+    """
+
+    def __init__(
+        self,
+        port: int = 0,
+        seed: int = 7,
+        today: date | None = None,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        options: ExchangeOptions | None = None,
+        books: Mapping[tuple[str, str], Book] | None = None,
+    ) -> None:
+        now_day = utc_day(clock.now_ms())
+        world = World(seed, today or now_day, books)
+        self.journal = Journal()
+        self.exchange = Exchange(CREDENTIALS.exchange, world, clock, self.journal, options)
+        self.elven = Elven(
+            users=CREDENTIALS.elven,
+            accounts={key: name for name, key in CREDENTIALS.entity_accounts.items()},
+            sources=CREDENTIALS.elven_sources(),
+            symbols=SYMBOLS,
+            clock=clock,
+            journal=self.journal,
+        )
+        self.amlyze = Amlyze(
+            token=CREDENTIALS.amlyze,
+            clock=clock,
+            journal=self.journal,
+            groups=CREDENTIALS.amlyze_groups(),
+            seed=seed,
+        )
+        self.apis = Apis(self.exchange, self.elven, self.amlyze, self.journal, clock)
+        self._socket = socket.create_server(("127.0.0.1", port))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                build_app(self.apis),
+                loop="asyncio",
+                lifespan="off",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                date_header=False,
+                server_header=False,
+                timeout_graceful_shutdown=2,
+            )
+        )
+        self._thread = Thread(target=self._server.run, args=([self._socket],), name="sandbox", daemon=True)
+        self._thread.start()
+        self._wait_for_start()
+
+    def _wait_for_start(self) -> None:
+        end = time.monotonic() + START_LIMIT_S
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > end:
+                self.stop()
+                raise RuntimeError(f"the sandbox did not start at {self.url} within {START_LIMIT_S:g} s")
+            time.sleep(0.005)
+
+    def stop(self) -> None:
+        """Stop serving, and wait until every socket is closed. Can be called again.
+
+        Raises:
+            RuntimeError: The server's thread did not end.
+        """
+        self._server.should_exit = True
+        self._thread.join(STOP_LIMIT_S)
+        self._socket.close()
+        if self._thread.is_alive():
+            raise RuntimeError(f"the sandbox at {self.url} did not stop within {STOP_LIMIT_S:g} s")
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def lines(self) -> list[str]:
+        """What was delivered so far, one line per destination, account and day."""
+        with self.apis.lock:
+            counts = self.apis.delivered_counts()
+        return [
+            f"{one.destination}: {one.account} {one.day}: "
+            + ", ".join(f"{count} {state}" for state, count in one.counts.items())
+            for one in counts
+        ]
+
+    def table(self) -> Table:
+        """What was delivered so far, for a terminal."""
+        with self.apis.lock:
+            counts = self.apis.delivered_counts()
+        table = Table(title="Delivered balances")
+        for name in ("destination", "account", "day"):
+            table.add_column(name)
+        for state in ("new", "repeated", "overwritten"):
+            table.add_column(state, justify="right")
+        for one in counts[-TABLE_ROWS:]:
+            shown = [str(one.counts.get(state, "")) for state in ("new", "repeated", "overwritten")]
+            table.add_row(one.destination, one.account, one.day, *shown)
+        return table
+
+    def totals(self) -> str:
+        """Requests, refusals and rejections so far, in one line."""
+        with self.apis.lock:
+            refused, requests = len(self.journal.refusals()), len(self.journal.requests)
+            rejected, stray = len(self.amlyze.rejected), len(self.elven.stray_sources())
+        return f"{requests} requests, {refused} refused; {rejected} balances rejected; {stray} stray sources"
+
+
+def serve(port: int, seed: int, show: bool) -> int:
+    """Run the sandbox in the foreground until Ctrl-C or SIGTERM.
+
+    Args:
+        port: TCP port on 127.0.0.1; 0 takes a free one.
+        seed: Determines the world.
+        show: Whether to show what is delivered: a live table on a terminal, else a line per change.
+
+    Returns:
+        The exit code: 0 when stopped, 1 if the port cannot be had.
+    """
+    console = Console(soft_wrap=True, highlight=False)
+    stopped = Event()
+    with _on_signals(stopped.set):
+        try:
+            sandbox = Sandbox(port, seed)
+        except OSError as error:
+            print(f"port {port} cannot be had ({error.strerror}): stop what uses it or choose another", file=sys.stderr)
+            return 1
+        with sandbox:
+            print("\n".join(_instructions(sandbox.url)), flush=True)
+            if not show:
+                _wait(stopped, lambda: None)
+            elif console.is_terminal:
+                with Live(console=console, refresh_per_second=4) as live:
+                    _wait(stopped, lambda: live.update(Group(sandbox.table(), Text(sandbox.totals()))))
+            else:
+                _wait(stopped, _LinePrinter(sandbox))
+    print("sandbox stopped", flush=True)
+    return 0
+
+
+def _wait(stopped: Event, refresh: Callable[[], None]) -> None:
+    while not stopped.wait(REFRESH_S):
+        refresh()
+    refresh()
+
+
+class _LinePrinter:
+    """Prints the lines that have changed since the last time."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._shown: set[str] = set()
+
+    def __call__(self) -> None:
+        lines = self._sandbox.lines()
+        for line in lines:
+            if line not in self._shown:
+                print(line, flush=True)
+        self._shown = set(lines)
+
+
+def _instructions(url: str) -> Iterator[str]:
+    yield f"sandbox of AscendEX, Elven and Amlyze at {url} (all credentials are fakes)"
+    for conn_id, fields in connections(url).items():
+        yield f"AIRFLOW_CONN_{conn_id.upper()}='{json.dumps(fields)}'"
+    yield f"status: {url}/sandbox/status"
+    yield "stop with Ctrl-C"
+
+
+@contextmanager
+def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Call ``stop`` on Ctrl-C and SIGTERM; put the former handlers back at the end."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda *_: stop()) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

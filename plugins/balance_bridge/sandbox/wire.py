@@ -1,0 +1,209 @@
+"""What the three APIs share: a call, a reply, refusals, the journal of requests, and strict JSON."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+from urllib.parse import parse_qsl
+
+from balance_bridge.clock import Clock
+
+
+@dataclass(frozen=True)
+class Call:
+    """One HTTP request.
+
+    Attributes:
+        method: In capitals.
+        path: From the first slash, without the query.
+        query: The query as it came, without the question mark.
+        headers: Names in lower case.
+        body: The bytes, as they came.
+    """
+
+    method: str
+    path: str
+    query: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    def params(self) -> dict[str, str]:
+        """The query's parameters; of one that is repeated, the last."""
+        return dict(parse_qsl(self.query, keep_blank_values=True))
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the API answers: a status and a JSON document."""
+
+    status: int
+    document: Any
+
+    def body(self) -> bytes:
+        """The document as JSON."""
+        return json.dumps(self.document, ensure_ascii=False).encode()
+
+
+class Refused(Exception):
+    """A request, or a record in it, that the API does not take.
+
+    Attributes:
+        reply: What to answer.
+        reason: In short, for the journal.
+    """
+
+    def __init__(self, reply: Reply, reason: str) -> None:
+        super().__init__(reason)
+        self.reply = reply
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Request:
+    """One line of the journal.
+
+    Attributes:
+        at_s: When it arrived, in seconds since the epoch (UTC).
+        api: ``exchange``, ``elven`` or ``amlyze``.
+        key: The public half of the credentials; empty if there was none.
+        method: HTTP method.
+        path: Without the query.
+        status: What was answered.
+        reason: Why it was refused; empty if it was not.
+    """
+
+    at_s: float
+    api: str
+    key: str
+    method: str
+    path: str
+    status: int
+    reason: str
+
+
+class Journal:
+    """Every request that arrived, in order."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+
+    def refusals(self, status: int | None = None) -> list[Request]:
+        """Requests that were refused, all or those with one HTTP status."""
+        return [line for line in self.requests if line.reason and status in (None, line.status)]
+
+    def arrivals_s(self, api: str, key: str, *, admitted: bool = True) -> list[float]:
+        """Seconds since the epoch at which a key's requests arrived; without the 429s, or only these."""
+        return [
+            line.at_s
+            for line in self.requests
+            if line.api == api and line.key == key and (line.status != 429) == admitted
+        ]
+
+    def document(self) -> dict[str, Any]:
+        """Counts per API and key, and the refusals, as JSON."""
+        per_key: dict[str, dict[str, int]] = {}
+        for (api, key), count in sorted(Counter((line.api, line.key) for line in self.requests).items()):
+            per_key.setdefault(api, {})[key] = count
+        refused = self.refusals()
+        return {
+            "requests": per_key,
+            "refused": dict(sorted(Counter(f"{line.api}: {line.status} {line.reason}" for line in refused).items())),
+            # The newest are enough for a reader; the counts above cover all.
+            "refusals": [vars(line) for line in refused[-100:]],
+        }
+
+
+def run(
+    call: Call, *, api: str, key: str, clock: Clock, journal: Journal, answer: Callable[[Call, float], Reply]
+) -> Reply:
+    """Answer a call and write it into the journal.
+
+    Args:
+        call: The request.
+        api: The API's name, for the journal.
+        key: The public half of the credentials, for the journal.
+        clock: Where the arrival's time comes from.
+        journal: Where the line goes.
+        answer: Takes the call and the arrival in seconds since the epoch; raises :class:`Refused` to refuse.
+    """
+    at_s = clock.wall()
+    reason = ""
+    try:
+        reply = answer(call, at_s)
+    except Refused as refused:
+        reply, reason = refused.reply, refused.reason
+    journal.requests.append(Request(at_s, api, key[:80], call.method, call.path, reply.status, reason))
+    return reply
+
+
+def signature(secret: str, text: str) -> str:
+    """HMAC-SHA256 with the secret's UTF-8 bytes, in base64."""
+    return base64.b64encode(hmac.new(secret.encode(), text.encode(), hashlib.sha256).digest()).decode()
+
+
+def same_signature(expected: str, given: str) -> bool:
+    """Whether two signatures are equal (header values may hold any characters)."""
+    return hmac.compare_digest(expected.encode(), given.encode())
+
+
+@dataclass(frozen=True)
+class Number:
+    """A JSON number with the digits in which it was sent."""
+
+    text: str
+
+    @property
+    def amount(self) -> Decimal:
+        """The exact value."""
+        return Decimal(self.text)
+
+    def oddities(self) -> list[str]:
+        """What is valid JSON, but should not have been sent."""
+        odd = ["exponent"] if "e" in self.text.lower() else []
+        return odd + (["negative zero"] if self.text.startswith("-") and self.amount.is_zero() else [])
+
+
+def read_json(body: bytes) -> Any:
+    """Read JSON strictly: numbers as :class:`Number`, no NaN, no name twice in an object.
+
+    Raises:
+        ValueError: If it is not JSON, or not UTF-8.
+    """
+    try:
+        return json.loads(
+            body.decode("utf-8"),
+            parse_float=Number,
+            parse_int=Number,
+            parse_constant=_no_constant,
+            object_pairs_hook=_object,
+        )
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name!r} is there twice")
+        found[name] = value
+    return found
+
+
+def plain(amount: Decimal) -> str:
+    """An amount's digits without exponent, trailing zeros or negative zero."""
+    text = format(amount, "f")
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text in {"-0", ""} else text

@@ -1,0 +1,94 @@
+"""The options of ``[balance_bridge]``, read through Airflow's configuration.
+
+Each can be set in ``airflow.cfg`` or as ``AIRFLOW__BALANCE_BRIDGE__<OPTION>``. Nothing here opens a file or imports
+pandas: DAG files are parsed with it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from balance_bridge.errors import ConfigurationError
+from balance_bridge.provider import OPTIONS
+
+if TYPE_CHECKING:
+    from balance_bridge.store import Store
+
+SECTION = "balance_bridge"
+
+
+def airflow_home() -> Path:
+    """The folder AIRFLOW_HOME, as Airflow resolves it."""
+    return Path(os.path.expandvars(os.environ.get("AIRFLOW_HOME", "~/airflow"))).expanduser().resolve()
+
+
+def accounts_file() -> Path:
+    """Path of the accounts file."""
+    return airflow_home() / Path(_get("accounts_file")).expanduser()
+
+
+def store_url() -> str:
+    """Folder or URL of the store."""
+    return _get("store")
+
+
+def open_store() -> Store:
+    """The store that the option names.
+
+    Raises:
+        ConfigurationError: If its URL cannot be used.
+    """
+    from airflow.sdk import ObjectStoragePath
+
+    from balance_bridge.store import Store
+
+    url = store_url()
+    if "://" not in url:
+        return Store(airflow_home() / Path(url).expanduser())
+    try:
+        path = ObjectStoragePath(url)
+        return Store(path)
+    except (ImportError, ValueError) as error:
+        raise ConfigurationError(
+            f"[{SECTION}] store = {url} cannot be opened ({error}); for a bucket install the cloud's Airflow provider"
+        ) from error
+
+
+def retry_delay() -> timedelta:
+    """Delay before the first retry.
+
+    Raises:
+        ConfigurationError: If it is not a positive number of seconds.
+    """
+    text = _get("retry_delay")
+    if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) == 0:
+        raise ConfigurationError(f"[{SECTION}] retry_delay = {text}: a whole number of seconds, 1 or more, is expected")
+    return timedelta(seconds=int(text))
+
+
+def budget_url() -> str:
+    """URL of the request budget's backend."""
+    return _get("budget")
+
+
+def namespace() -> str:
+    """First part of every communication number.
+
+    Raises:
+        ConfigurationError: If it is not 1 to 32 letters, digits or points.
+    """
+    text = _get("namespace")
+    if not re.fullmatch(r"[A-Za-z0-9.]{1,32}", text):
+        raise ConfigurationError(f"[{SECTION}] namespace = {text}: 1 to 32 letters, digits or points are expected")
+    return text
+
+
+def _get(option: str) -> str:
+    from airflow.sdk.configuration import conf
+
+    text = str(conf.get(SECTION, option, fallback=OPTIONS[option]["default"])).strip()
+    return text.replace("{AIRFLOW_HOME}", str(airflow_home()))
