@@ -29,7 +29,7 @@ From **{source.type}** ({source.category}, connection `{source.conn_id}`) since 
 |---|---|---|---|---|
 {rows}
 
-1. `day` resolves which UTC day D the run is about: the parameter `date`, else the logical date, else the last whole day.
+1. `day` resolves which UTC day D the run is about: parameter `date`, else the logical date, else the last whole day.
 2. `opening_snapshot`, `closing_snapshot`, `history` take what the store does not have yet from the exchange, at most
    8 requests a minute per API key. The closing snapshot of a day that has just ended is waited for.
 3. `reconcile` proves that opening + every change = closing. If not, the exchange is asked once more; if it still does

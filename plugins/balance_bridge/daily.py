@@ -11,12 +11,12 @@ from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 
-from balance_bridge.errors import NotYetAvailable, ReconciliationBroken, RetentionExceeded, StoreDamaged
+from balance_bridge.errors import NotYetAvailable, ReconciliationBroken, RetentionExceeded
 from balance_bridge.extract import raw
 from balance_bridge.extract.day import DayExtraction, StoredHistory, read_legs
 from balance_bridge.extract.source import SnapshotAnswer, Source
 from balance_bridge.store import Store, to_json
-from balance_bridge.transform import balances, ledger, parquet, reconciliation
+from balance_bridge.transform import balances, ledger, reconciliation
 
 Log = Callable[[str], None]
 
@@ -112,7 +112,7 @@ def fetch_history(
     if extraction.generations(job.day) == 1:
         proof = _prove(job, fetched, history, tolerance)[1]
         if proof.status == "broken":
-            job.log(f"what came does not add up; asking the exchange once more before it is believed: {proof.summary()}")
+            job.log(f"what came does not add up; asking once more before it is believed: {proof.summary()}")
             fetched, history = _ask_once_more(job, fetched, history)
     return {
         "opening": fetched.opening_key,
@@ -247,5 +247,3 @@ def _prove(
     legs = read_legs(job.source, job.store, history.generation, opening_sn=opening.sn, closing_sn=closing.sn)
     book = ledger.build_ledger(legs)
     return book, reconciliation.reconcile(opening, closing, book, tolerance)
-
-

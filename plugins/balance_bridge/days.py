@@ -32,8 +32,8 @@ def resolve_day(requested: str | None, logical_date: datetime | None, run_after:
         if day > last_ended:
             state = "is not over yet" if day == last_ended + timedelta(days=1) else "lies in the future"
             raise InvalidDay(
-                f"date = {day} {state}: when this run was due ({run_after.astimezone(UTC):%Y-%m-%d %H:%M} UTC) the last "
-                f"UTC day that had ended was {last_ended}; give that one or an earlier one"
+                f"date = {day} {state}: when this run was due ({run_after.astimezone(UTC):%Y-%m-%d %H:%M} UTC) the "
+                f"last UTC day that had ended was {last_ended}; give that one or an earlier one"
             )
         return day
     if logical_date is not None and logical_date.astimezone(UTC).date() <= last_ended:

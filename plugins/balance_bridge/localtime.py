@@ -107,8 +107,7 @@ def local_midnights(open_ms: int, close_ms: int, zone: str) -> list[int]:
     """
     info = zone_info(zone)
     # Two days more at each end: an offset, and a change of it, are each at most about a day.
-    first = _date_of(open_ms, info) - timedelta(days=2)
-    last = _date_of(close_ms, info) + timedelta(days=2)
+    first, last = (_local(at_ms // 1000 + days * 86_400, info).date() for at_ms, days in ((open_ms, -2), (close_ms, 2)))
     days = (first + timedelta(days=number) for number in range((last - first).days + 1))
     starts = (_first_instant_s(day, info) for day in days)
     return sorted(start * 1000 for start in starts if start is not None and open_ms < start * 1000 <= close_ms)
@@ -120,9 +119,9 @@ def _as_int64(at_ms: Iterable[int] | Int64) -> Int64:
     return np.fromiter(at_ms, dtype=np.int64)
 
 
-def _utc(utc_s: int) -> datetime:
+def _local(utc_s: int, info: ZoneInfo) -> datetime:
     try:
-        return _EPOCH + timedelta(seconds=utc_s)
+        return (_EPOCH + timedelta(seconds=utc_s)).astimezone(info).replace(tzinfo=None)
     except OverflowError as error:
         raise BadAnswer(f"the instant {utc_s} s after the epoch lies outside the years 1 to 9999") from error
 
@@ -132,11 +131,7 @@ def _offsets_s(utc_s: Int64, info: ZoneInfo) -> Int64:
 
 
 def _local_s(utc_s: int, info: ZoneInfo) -> int:
-    return (_utc(utc_s).astimezone(info).replace(tzinfo=None) - _NAIVE_EPOCH) // _SECOND
-
-
-def _date_of(at_ms: int, info: ZoneInfo) -> date:
-    return _utc(at_ms // 1000).astimezone(info).date()
+    return (_local(utc_s, info) - _NAIVE_EPOCH) // _SECOND
 
 
 def _first_instant_s(day: date, info: ZoneInfo) -> int | None:
@@ -154,4 +149,4 @@ def _first_instant_s(day: date, info: ZoneInfo) -> int | None:
             before = middle
         else:
             start = middle
-    return start if _date_of(start * 1000, info) == day else None
+    return start if _local(start, info).date() == day else None

@@ -6,7 +6,6 @@ from typing import Any
 
 import balance_bridge
 
-
 # The options of [balance_bridge]; settings.py reads them, with these defaults.
 OPTIONS: dict[str, dict[str, Any]] = {
     "accounts_file": {

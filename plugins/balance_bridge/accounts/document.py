@@ -98,7 +98,7 @@ def read_document(path: FilePath) -> Node:
     try:
         node = _Builder(text, str(path)).document()
     except yaml.YAMLError as error:
-        raise AccountsFileError(_tell(error, path)) from error
+        raise AccountsFileError(_tell(error, path, text)) from error
     if node is None:
         raise AccountsFileError(f"{path}:1: the file is empty; allowed: a mapping with the one key accounts")
     return node
@@ -176,12 +176,15 @@ def _read_text(path: FilePath) -> str:
         ) from error
 
 
-def _tell(error: yaml.YAMLError, path: FilePath) -> str:
+def _tell(error: yaml.YAMLError, path: FilePath, text: str) -> str:
     # Not str(error): it may quote the file.
-    mark = getattr(error, "problem_mark", None)
-    parts = [part for part in (getattr(error, "context", None), getattr(error, "problem", None)) if part]
-    line = mark.line + 1 if mark is not None else 1
-    return f"{path}:{line}: this is not YAML: {', '.join(parts) or 'unreadable'}; correct the file near this line"
+    mark, start = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
+    # What is missing at the end of the file is reported on the line after the last.
+    line = min(mark.line + 1, len(text.splitlines())) if mark is not None else 1
+    context = getattr(error, "context", None)
+    since = f"{context} that starts in line {start.line + 1}" if context and start is not None else context
+    fault = ", ".join(part for part in (since, getattr(error, "problem", None)) if part)
+    return f"{path}:{line}: this is not YAML: {fault or 'unreadable'}; correct the file near this line"
 
 
 class _Builder:
@@ -270,8 +273,8 @@ class _Builder:
 def _key_fault(event: yaml.Event, key: Node) -> str:
     if key.items is not None or key.entries is not None:
         return "a list or mapping cannot be a key"
-    # Only where it is plain: quoted, it is a key like any other.
-    if key.text == "<<" and getattr(event, "style", None) is None and not isinstance(event, yaml.AliasEvent):
+    # Only where it is plain (which the first flag says): quoted, it is a key like any other.
+    if key.text == "<<" and isinstance(event, yaml.ScalarEvent) and event.implicit[0]:
         return "merge keys are not supported; write the keys out, or give a whole value an anchor and use its alias"
     return key.refused
 

@@ -51,12 +51,14 @@ def dotted(path: Path) -> str:
 
 
 def describe(value: object) -> str:
-    """A value for a message: bounded, on one line, without the contents of mappings and lists.
+    """A value for a message: bounded, on one line, without the contents of mappings (but a step's) and lists.
 
     A URL's login is masked and nested values are not spelled out, because a secret that somebody put into the wrong
     file must not travel on into a log.
     """
     if isinstance(value, dict):
+        if list(value) == ["every"] and isinstance(value["every"], str):
+            return f"{{every: {describe(value['every'])}}}"
         return "a mapping" if value else "an empty mapping"
     if isinstance(value, list | tuple):
         return "a list" if value else "an empty list"

@@ -178,7 +178,8 @@ def _tell(
 ) -> None:
     context = detail.get("ctx", {})
     kind = detail["type"]
-    key_itself = location[-1:] == ("[key]",)
+    # Pydantic's mark for a mapping's key comes after the key; elsewhere the same text is a key of the file.
+    key_itself = location[2:] == ("[key]",) and kind != "extra_forbidden"
     if key_itself:
         location = location[:-1]
     if "below" in context:

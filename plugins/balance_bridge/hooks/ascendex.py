@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from airflow.sdk.log import mask_secret
-
 from balance_bridge import settings
 from balance_bridge.extract.ascendex import DEFAULT_URL, AscendexClient, AscendexSource, Category
 from balance_bridge.extract.budget import budget_key, open_budget
 from balance_bridge.hooks.connection import ApiHook
-from balance_bridge.transport import Transport
+from balance_bridge.hooks.transport import MaskingTransport
 
 
 class AscendexHook(ApiHook):
@@ -32,13 +30,12 @@ class AscendexHook(ApiHook):
         url, api_key = self.base_url, self.secret("login", "API key")
         budget = open_budget(settings.budget_url(), budget_key(url, api_key), log=self.log.info)
         return AscendexClient(
-            Transport(),
+            MaskingTransport(),
             url,
             api_key,
             self.secret("password", "API secret"),
             budget=budget,
             log=self.log.info,
-            mask=mask_secret,
         )
 
     def source(self, category: str) -> AscendexSource:

@@ -205,11 +205,11 @@ class Reconcile(AccountOperator):
             Status and summary of the proof, and the keys of what was stored.
         """
         from balance_bridge.daily import Wanted, reconcile
-        from balance_bridge.load.destination import KEY_KINDS
+        from balance_bridge.hooks.destinations import KEYS
 
         account = self.read_account()
         wanted = [
-            Wanted(name, destination.points, destination.timezone, KEY_KINDS[destination.type])
+            Wanted(name, destination.points, destination.timezone, KEYS[destination.type])
             for name, destination in account.destinations.items()
         ]
         return reconcile(
@@ -258,7 +258,7 @@ class Deliver(AccountOperator):
         if self.reconciled["status"] == "broken":
             self.log.warning("%s %s does not add up and is delivered all the same", account.name, self.day)
         summary = deliver(
-            destination=open_destination(account.destinations[self.destination], self.log.info),
+            destination=open_destination(account.destinations[self.destination]),
             store=store,
             account=account.name,
             day=date.fromisoformat(self.day),
@@ -268,7 +268,7 @@ class Deliver(AccountOperator):
             log=self.log.info,
             dry_run=bool(context["params"].get("dry_run")),
         )
-        counts: dict[str, Any] = {"day": self.day, "reconciliation": self.reconciled["status"], **summary.counts()}
+        counts = {"reconciliation": self.reconciled["status"], **summary.as_dict()}
         if summary.accepted_now:
             asset = Asset(f"balance-bridge://{account.name}/{self.destination}")
             context["outlet_events"][self.alias].add(asset, extra=counts)

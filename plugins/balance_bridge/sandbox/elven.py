@@ -143,23 +143,22 @@ class Elven:
 
     def _answer(self, call: Call, at_s: float) -> Reply:
         self._authenticate(call, int(at_s * 1000))
-        match call.method, call.path:
-            case "POST", "/open/v4/account/treasuryBalance":
-                return self._import(call.body)
-            case "GET", "/open/v3/entityAccount":
-                accounts = [
-                    {"entityAccountId": key, "name": name, "platformId": "ascendex", "identity": "", "memo": ""}
-                    for key, name in self.accounts.items()
-                ]
-                return self._page(call, accounts)
-            case "GET", "/open/v3/transaction/source":
-                wanted = call.params().get("type")
-                sources = [source.document() for source in self.sources.values() if wanted in (None, source.type)]
-                return self._page(call, sources)
-            case "POST", "/open/v3/transaction/source":
-                return self._make_source(call.body)
-            case _:
-                raise _refused(f"no such path: {call.method} {call.path}", status=404, code=404)
+        asked = call.method, call.path
+        if asked == ("POST", IMPORT):
+            return self._import(call.body)
+        if asked == ("POST", SOURCE):
+            return self._make_source(call.body)
+        if asked == ("GET", ENTITY_ACCOUNT):
+            accounts = [
+                {"entityAccountId": key, "name": name, "platformId": "ascendex", "identity": "", "memo": ""}
+                for key, name in self.accounts.items()
+            ]
+            return self._page(call, accounts)
+        if asked == ("GET", SOURCE):
+            wanted = call.params().get("type")
+            sources = [source.document() for source in self.sources.values() if wanted in (None, source.type)]
+            return self._page(call, sources)
+        raise _refused(f"no such path: {call.method} {call.path}", status=404, code=404)
 
     def _authenticate(self, call: Call, now_ms: int) -> None:
         key, stamp, given = (call.headers.get(f"elven-api-{name}", "") for name in ("key", "timestamp", "sign"))

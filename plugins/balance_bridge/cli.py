@@ -1,0 +1,161 @@
+"""The command ``balance-bridge``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import balance_bridge
+from balance_bridge.errors import BalanceBridgeError
+
+_INTRODUCTION = """\
+Daily exchange balances, proven and delivered: AscendEX to Elven and Amlyze, run by Apache Airflow.
+
+  see it work             balance-bridge demo
+  click around in it      balance-bridge up
+  before the first run    balance-bridge pools
+                          balance-bridge check
+  afterwards              balance-bridge status
+
+Options and connections come from Airflow's configuration (AIRFLOW_HOME, airflow.cfg, AIRFLOW__BALANCE_BRIDGE__...,
+AIRFLOW_CONN_...). A day is done again by clearing its run in Airflow, or by
+  airflow dags trigger balances_ACCOUNT --conf '{"date": "2026-11-20"}'
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Without the program's name; those of the process by default.
+
+    Returns:
+        The exit code: 0 if all is well, 1 if something is wrong, 2 if the arguments are.
+    """
+    chosen = _parser().parse_args(arguments)
+    try:
+        return int(chosen.run(chosen))
+    except BalanceBridgeError as error:
+        print(f"balance-bridge: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="balance-bridge", description=_INTRODUCTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"balance-bridge {balance_bridge.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    demo = commands.add_parser(
+        "demo",
+        help="three days of two accounts through a real Airflow, against a sandbox; exit 0 if every balance arrived",
+        description="Starts a sandbox of the three APIs and a real Airflow, lets it catch up three days of two "
+        "accounts, and holds what arrived against the sandbox's own books. Everything is stopped at the end.",
+    )
+    _add_home(demo)
+    demo.set_defaults(run=_demo)
+
+    up = commands.add_parser(
+        "up",
+        help="the same with Airflow's UI, until Ctrl-C",
+        description="Starts the sandbox and a real Airflow with its UI, and stays until Ctrl-C.",
+    )
+    _add_home(up)
+    up.set_defaults(run=_up)
+
+    sandbox = commands.add_parser(
+        "sandbox",
+        help="only the three APIs on this machine, as strict as the real ones",
+        description="Serves AscendEX, Elven and Amlyze on 127.0.0.1 with a synthetic world around today, prints the "
+        "connections that lead there, and shows what is delivered. Ctrl-C stops it.",
+    )
+    sandbox.add_argument("--port", type=int, default=0, help="TCP port (a free one)")
+    sandbox.add_argument("--seed", type=int, default=7, help="number that determines the world (7)")
+    sandbox.add_argument("--quiet", action="store_true", help="do not show what is delivered")
+    sandbox.set_defaults(run=_sandbox)
+
+    pools = commands.add_parser(
+        "pools",
+        help="make the Airflow pools that the accounts file needs",
+        description="Makes a pool of one slot for each exchange connection of the accounts file. Without it Airflow "
+        "never starts the extraction tasks. A pool that exists is left as it is.",
+    )
+    pools.set_defaults(run=_pools)
+
+    status = commands.add_parser(
+        "status",
+        help="what was delivered, per account and day",
+        description="Reads the store and shows per account and day whether the day was proven, and what became of "
+        "its balances at each destination.",
+    )
+    status.add_argument("account", nargs="*", help="only these accounts")
+    status.add_argument("--days", type=_positive, default=10, help="how many days back from yesterday (10)")
+    status.add_argument("--json", action="store_true", help="as JSON, for other programs")
+    status.set_defaults(run=_status)
+
+    check = commands.add_parser(
+        "check",
+        help="see whether accounts file, options, connections, pools and clocks are right",
+        description="Looks at everything that a run needs, without delivering anything, and says what is wrong and "
+        "how to mend it. Exit code 1 if anything is.",
+    )
+    check.set_defaults(run=_check)
+    return parser
+
+
+def _add_home(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--home", type=Path, help="folder for all that it makes, emptied first (.demo)")
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
+    return int(text)
+
+
+# Each command imports what it needs: Airflow alone takes a second, and --help should not.
+
+
+def _demo(chosen: argparse.Namespace) -> int:
+    from balance_bridge.commands import demo
+
+    return demo.run_demo(chosen.home or demo.default_home())
+
+
+def _up(chosen: argparse.Namespace) -> int:
+    from balance_bridge.commands import demo
+
+    return demo.run_up(chosen.home or demo.default_home())
+
+
+def _sandbox(chosen: argparse.Namespace) -> int:
+    from balance_bridge.sandbox.server import serve
+
+    return serve(chosen.port, chosen.seed, not chosen.quiet)
+
+
+def _pools(_: argparse.Namespace) -> int:
+    from balance_bridge.commands import pools
+
+    return pools.run()
+
+
+def _status(chosen: argparse.Namespace) -> int:
+    from balance_bridge.commands import status
+
+    return status.run(chosen.account, days=chosen.days, as_json=chosen.json)
+
+
+def _check(_: argparse.Namespace) -> int:
+    from balance_bridge.commands import check
+
+    return check.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""``balance-bridge check``: whether everything that a run needs is there and right, and how to mend what is not."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from balance_bridge import settings
+from balance_bridge.accounts import AccountsFile, load_accounts
+from balance_bridge.commands.pools import SLOTS, pool_states
+from balance_bridge.errors import BalanceBridgeError
+from balance_bridge.extract.budget import open_budget
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        what: The thing.
+        right: Whether it is right.
+        told: What was seen and, if it is not right, what to do.
+    """
+
+    what: str
+    right: bool
+    told: str
+
+
+def findings() -> Iterator[Finding]:
+    """Look at everything, one finding after another. Nothing is delivered and nothing is changed."""
+    path = settings.accounts_file()
+    try:
+        file = load_accounts(path)
+    except BalanceBridgeError as error:
+        yield Finding("accounts file", False, str(error))
+        return
+    yield Finding("accounts file", True, f"{path}: {len(file.accounts)} accounts are right")
+    for broken in file.broken.values():
+        yield Finding(f"account {broken.name}", False, broken.message)
+    yield from _options()
+    yield from _connections(file)
+    yield from _pools(file)
+
+
+def run() -> int:
+    """Show the findings as they come.
+
+    Returns:
+        The exit code: 1 if anything is wrong.
+    """
+    console = Console(soft_wrap=True)
+    wrong = 0
+    table = Table("", "what", "finding", title="balance-bridge check", show_lines=False)
+    with console.status("looking ..."):
+        for finding in findings():
+            wrong += not finding.right
+            sign = "[green]✓[/]" if finding.right else "[red]✗[/]"
+            table.add_row(sign, finding.what, finding.told)
+    console.print(table)
+    console.print("[green]All is right.[/]" if not wrong else f"[red]{wrong} to mend.[/]")
+    return 1 if wrong else 0
+
+
+def _options() -> Iterator[Finding]:
+    yield _finding("option namespace", settings.namespace)
+    yield _finding("option retry_delay", lambda: f"{settings.retry_delay().total_seconds():.0f} s")
+    yield _finding("option budget", _budget)
+    yield _finding("option store", _store)
+
+
+def _budget() -> str:
+    url = settings.budget_url()
+    budget = open_budget(url, f"check-{uuid.uuid4().hex}")
+    place, _ = budget.try_take()
+    if place is not None:
+        budget.give_back(place)
+    return f"{url} can be written"
+
+
+def _store() -> str:
+    store = settings.open_store()
+    key = f"check/{uuid.uuid4().hex}"
+    store.put(key, b"balance-bridge check\n")
+    store.read(key)
+    store.discard(key)
+    return f"{settings.store_url()} can be written and read"
+
+
+def _connections(file: AccountsFile) -> Iterator[Finding]:
+    from balance_bridge.hooks.ascendex import AscendexHook
+    from balance_bridge.hooks.connection import ApiHook
+    from balance_bridge.hooks.destinations import HOOKS
+
+    hooks: dict[tuple[str, str], type[ApiHook]] = {}
+    for account in file.accounts.values():
+        hooks[account.source.type, account.source.conn_id] = AscendexHook
+        for destination in account.destinations.values():
+            hooks[destination.type, destination.conn_id] = HOOKS[destination.type]
+    for (_, conn_id), hook in sorted(hooks.items(), key=lambda item: item[0]):
+        right, told = hook(conn_id).test_connection()
+        yield Finding(f"connection {conn_id}", right, told)
+
+
+def _pools(file: AccountsFile) -> Iterator[Finding]:
+    try:
+        states = pool_states(file)
+    except Exception as error:
+        yield Finding(
+            "pools", False, f"Airflow's database cannot be asked ({type(error).__name__}): run airflow db migrate first"
+        )
+        return
+    for state in states:
+        if state.slots is None:
+            told = "does not exist, so its tasks would never start: run balance-bridge pools"
+        elif state.slots != SLOTS:
+            told = f"has {state.slots} slots; with {SLOTS}, extraction tasks do not wait for each other in their slots"
+        else:
+            told = "1 slot"
+        yield Finding(f"pool {state.name}", state.slots == SLOTS, told)
+
+
+def _finding(what: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, look())
+    except (BalanceBridgeError, OSError) as error:
+        return Finding(what, False, str(error))

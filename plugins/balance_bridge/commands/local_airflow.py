@@ -1,0 +1,215 @@
+"""A whole Airflow on this machine, in a folder of its own: scheduler, DAG processor, API server, triggerer.
+
+``airflow standalone`` would do nearly the same, but leaves its parts behind when it is ended by SIGTERM. Here each part
+is a process group of its own, and whatever happens, all of them are ended.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import requests
+
+START_LIMIT_S = 90.0
+STOP_LIMIT_S = 20.0
+
+
+class LocalAirflowError(Exception):
+    """Airflow could not be started; the message says which part and where its log is."""
+
+
+def dags_folder() -> Path:
+    """Where the package's DAG files lie: beside the package in a wheel, in the project's ``dags/`` otherwise."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "dags"
+    return inside if inside.is_dir() else package.parents[1] / "dags"
+
+
+def free_ports(count: int) -> list[int]:
+    """Distinct TCP ports of the loopback interface that nobody listens on at the moment."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [int(each.getsockname()[1]) for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+class LocalAirflow:
+    """Airflow's parts as child processes. A context manager: leaving it ends them all.
+
+    Args:
+        home: AIRFLOW_HOME; made if it is missing.
+        options: Further environment: connections, options of the package.
+        ui: Whether this is for a person to stay: the UI on port 8080 if that is free, and a triggerer.
+
+    Attributes:
+        url: Base URL of the UI and of the REST API.
+        logs: Folder of the parts' own logs; task logs are in ``<home>/logs``.
+    """
+
+    def __init__(self, home: Path, options: Mapping[str, str], *, ui: bool) -> None:
+        self.home = home
+        self.logs = home / "logs" / "parts"
+        self._ui = ui
+        port, worker_logs, trigger_logs = free_ports(3)
+        if ui and _is_free(8080):
+            port = 8080
+        self.url = f"http://127.0.0.1:{port}"
+        self.environment = {
+            # Settings of another Airflow in the caller's environment must not leak in.
+            **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(dags_folder()),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(home / "plugins"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__PARALLELISM": "4",
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(port),
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(worker_logs),
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(trigger_logs),
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+            "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+            "PYTHONWARNINGS": "ignore",
+            **options,
+        }
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> LocalAirflow:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def prepare(self) -> None:
+        """Make the database and the pools.
+
+        Raises:
+            LocalAirflowError: If that fails.
+        """
+        self.logs.mkdir(parents=True, exist_ok=True)
+        log = self.logs / "prepare.log"
+        # One process for both: most of the time is Airflow's import.
+        code = (
+            "from airflow.utils.db import initdb; initdb(); "
+            "from balance_bridge.commands.pools import make_pools; make_pools()"
+        )
+        with log.open("wb") as output:
+            done = subprocess.run(
+                [sys.executable, "-c", code], env=self.environment, stdout=output, stderr=output, check=False
+            )
+        if done.returncode:
+            raise LocalAirflowError(f"the database could not be made:\n{_tail(log)}\n(all of it: {log})")
+
+    def start(self) -> None:
+        """Start the parts and wait until the scheduler is at work.
+
+        Raises:
+            LocalAirflowError: If a part ends, or is not ready in time.
+        """
+        for part in ("api-server", "scheduler", "dag-processor", *(("triggerer",) if self._ui else ())):
+            with (self.logs / f"{part}.log").open("wb") as output:
+                self._processes[part] = subprocess.Popen(
+                    [sys.executable, "-m", "airflow", part],
+                    env=self.environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    # A group of its own: Ctrl-C reaches us alone, and we end the parts in order.
+                    start_new_session=True,
+                )
+        end = time.monotonic() + START_LIMIT_S
+        while not self._healthy():
+            self.check_alive()
+            if time.monotonic() > end:
+                raise LocalAirflowError(f"Airflow was not ready within {START_LIMIT_S:g} s; its logs: {self.logs}")
+            time.sleep(0.3)
+
+    def check_alive(self) -> None:
+        """See that every part is still running.
+
+        Raises:
+            LocalAirflowError: If one has ended.
+        """
+        for part, process in self._processes.items():
+            if process.poll() is not None:
+                log = self.logs / f"{part}.log"
+                raise LocalAirflowError(
+                    f"Airflow's {part} ended with code {process.returncode}:\n{_tail(log)}\n(all of it: {log})"
+                )
+
+    def get(self, path: str, **params: str | int) -> Any:
+        """Ask Airflow's REST API.
+
+        Args:
+            path: Below ``/api/v2/``.
+            params: The query.
+        """
+        # In all-admins mode every token will do, and none is asked for on the loopback interface's own page.
+        if not hasattr(self, "_session"):
+            session = requests.Session()
+            session.trust_env = False
+            token = session.get(f"{self.url}/auth/token", timeout=10).json()["access_token"]
+            session.headers["Authorization"] = f"Bearer {token}"
+            self._session = session
+        answer = self._session.get(f"{self.url}/api/v2/{path}", params=params, timeout=10)
+        answer.raise_for_status()
+        return answer.json()
+
+    def stop(self) -> None:
+        """End every part and whatever it has started. Can be called again."""
+        # The scheduler first: it lets its workers end before the API that they talk to is gone.
+        for parts in (("scheduler", "triggerer", "dag-processor"), ("api-server",)):
+            waiting = [self._processes[part] for part in parts if part in self._processes]
+            for process in waiting:
+                _signal(process, signal.SIGTERM)
+            end = time.monotonic() + STOP_LIMIT_S
+            for process in waiting:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.1, end - time.monotonic()))
+                _signal(process, signal.SIGKILL)
+                process.wait()
+        self._processes.clear()
+        if hasattr(self, "_session"):
+            self._session.close()
+            del self._session
+
+    def _healthy(self) -> bool:
+        try:
+            state = requests.get(f"{self.url}/api/v2/monitor/health", timeout=2).json()
+        except (requests.RequestException, ValueError):
+            return False
+        parts = ("metadatabase", "scheduler", "dag_processor", *(("triggerer",) if self._ui else ()))
+        return all((state.get(part) or {}).get("status") == "healthy" for part in parts)
+
+
+def _is_free(port: int) -> bool:
+    with closing(socket.socket()) as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    # The group outlives its leader where a child was left behind; a group that is gone is what we want.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def _tail(log: Path, lines: int = 15) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])

@@ -1,0 +1,77 @@
+"""``balance-bridge pools``: the pools that the accounts file needs.
+
+Under the scheduler a task whose pool does not exist is never started, with no more than a warning in its log.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from balance_bridge import settings
+from balance_bridge.accounts import AccountsFile, load_accounts
+
+SLOTS = 1
+
+
+@dataclass(frozen=True)
+class PoolState:
+    """A pool that the accounts file needs.
+
+    Attributes:
+        name: The exchange's connection id.
+        slots: The slots that it has; None if it does not exist.
+        made: Whether it was made just now.
+    """
+
+    name: str
+    slots: int | None
+    made: bool = False
+
+
+def needed_pools(file: AccountsFile) -> list[str]:
+    """The pools that the accounts need: one for each exchange connection."""
+    return sorted({account.source.conn_id for account in file.accounts.values()})
+
+
+def pool_states(file: AccountsFile) -> list[PoolState]:
+    """The needed pools as Airflow's database has them."""
+    from airflow.models.pool import Pool
+
+    found = {str(pool.pool): int(pool.slots) for pool in Pool.get_pools()}
+    return [PoolState(name, found.get(name)) for name in needed_pools(file)]
+
+
+def make_pools() -> list[PoolState]:
+    """Make the needed pools that do not exist. One that does is left as it is."""
+    from airflow.models.pool import Pool
+
+    states = []
+    for state in pool_states(load_accounts(settings.accounts_file())):
+        if state.slots is None:
+            Pool.create_or_update_pool(
+                state.name,
+                slots=SLOTS,
+                description="balance-bridge: one request after another to this exchange",
+                include_deferred=False,
+            )
+            states.append(PoolState(state.name, SLOTS, made=True))
+        else:
+            states.append(state)
+    return states
+
+
+def run() -> int:
+    """Make the pools and show them.
+
+    Returns:
+        The exit code.
+    """
+    table = Table("pool", "slots", "", title="Pools of one slot, named after the exchange's connection")
+    for state in make_pools():
+        other = "" if state.slots == SLOTS else f"has other than {SLOTS} slot: left as it is"
+        table.add_row(state.name, str(state.slots), "made" if state.made else other or "was there")
+    Console().print(table)
+    return 0

@@ -1,0 +1,112 @@
+"""A live view of the runs while Airflow works on them: in place on a terminal, a line per change elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from balance_bridge.commands.local_airflow import LocalAirflow
+
+POLL_S = 0.7
+ENDED = {"success", "failed"}
+_SIGNS = {
+    "success": "[green]✓[/]",
+    "failed": "[red]✗[/]",
+    "upstream_failed": "[red]–[/]",
+    "running": "[yellow]▶[/]",
+    "up_for_retry": "[yellow]↻[/]",
+    "deferred": "[blue]⏸[/]",
+    "skipped": "[dim]○[/]",
+}
+TASKS = ("day", "opening_snapshot", "closing_snapshot", "history", "reconcile", "load_elven", "load_amlyze")
+
+
+@dataclass
+class Runs:
+    """The runs as Airflow's REST API tells them.
+
+    Attributes:
+        states: State by (DAG id, run id).
+        tasks: State by (DAG id, run id, task id).
+    """
+
+    states: dict[tuple[str, str], str] = field(default_factory=dict)
+    tasks: dict[tuple[str, str, str], str] = field(default_factory=dict)
+
+    def ended(self, expected: int) -> bool:
+        """Whether as many runs as expected exist and all have ended."""
+        return len(self.states) >= expected and all(state in ENDED for state in self.states.values())
+
+    def failed(self) -> list[tuple[str, str, str]]:
+        """The tasks that failed by themselves."""
+        return sorted(key for key, state in self.tasks.items() if state == "failed")
+
+
+def read_runs(airflow: LocalAirflow) -> Runs:
+    """Ask Airflow for all runs and their tasks."""
+    runs = Runs()
+    for run in airflow.get("dags/~/dagRuns", limit=100)["dag_runs"]:
+        runs.states[run["dag_id"], run["dag_run_id"]] = run["state"]
+    page: dict[str, Any] = airflow.get("dags/~/dagRuns/~/taskInstances", limit=500)
+    for task in page["task_instances"]:
+        runs.tasks[task["dag_id"], task["dag_run_id"], task["task_id"]] = task["state"] or "waiting"
+    return runs
+
+
+def watch(airflow: LocalAirflow, console: Console, *, expected: int, limit_s: float) -> Runs:
+    """Show progress until all expected runs have ended.
+
+    Args:
+        airflow: Where they run.
+        console: Where to show it.
+        expected: Number of runs.
+        limit_s: Seconds after which to give up; what is not done then shows in the result.
+
+    Returns:
+        The runs as they were last.
+    """
+    began = time.monotonic()
+    runs, told = Runs(), dict[tuple[str, str, str], str]()
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while not runs.ended(expected) and time.monotonic() - began < limit_s:
+            time.sleep(POLL_S)
+            airflow.check_alive()
+            runs = read_runs(airflow)
+            if console.is_terminal:
+                live.update(_table(runs, time.monotonic() - began), refresh=True)
+            else:
+                _tell_changes(console, runs, told)
+    return runs
+
+
+def day_of(run_id: str) -> str:
+    """The day that a scheduled run's id names."""
+    return run_id.split("__", 1)[-1][:10]
+
+
+def _table(runs: Runs, passed_s: float) -> Table:
+    done = Counter(runs.states.values())
+    table = Table(
+        "account",
+        "day",
+        *(task.replace("_", " ") for task in TASKS),
+        title=f"Airflow at work: {done['success']} of {len(runs.states)} runs done, {passed_s:.0f} s",
+    )
+    for dag, run in sorted(runs.states):
+        signs = [_SIGNS.get(runs.tasks.get((dag, run, task), ""), "[dim]·[/]") for task in TASKS]
+        table.add_row(dag.removeprefix("balances_"), day_of(run), *signs)
+    return table
+
+
+def _tell_changes(console: Console, runs: Runs, told: dict[tuple[str, str, str], str]) -> None:
+    for key, state in sorted(runs.tasks.items()):
+        if state in _SIGNS and told.get(key) != state:
+            told[key] = state
+            dag, run, task = key
+            console.print(f"{dag.removeprefix('balances_')} {day_of(run)} {task}: {state}", highlight=False)

@@ -1,0 +1,26 @@
+"""The transport as tasks use it: what it signs is hidden in Airflow's logs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from airflow.sdk.log import mask_secret
+
+from balance_bridge.transport import Answer, Transport
+
+SECRET_HEADERS = ("x-auth-key", "x-auth-signature", "elven-api-key", "elven-api-sign", "authorization")
+
+
+class MaskingTransport(Transport):
+    """Tells Airflow to mask every credential and signature before it is sent.
+
+    Airflow masks what it knows from connections; a signature is made for one request and known to nobody else.
+    """
+
+    def send(self, method: str, url: str, *, headers: Mapping[str, str], **kwargs: Any) -> Answer:
+        """See :meth:`Transport.send`."""
+        for name, value in headers.items():
+            if name.lower() in SECRET_HEADERS:
+                mask_secret(value)
+        return super().send(method, url, headers=headers, **kwargs)

@@ -1,0 +1,110 @@
+"""Attempts to deliver a balance, as the receipts tell of them, and what a key stands at.
+
+**Attempts.** An attempt is a number with its content. The same rows may lie in several batches (sent again, or
+divided otherwise); their reports are folded. If a number is found with more than one content (two live copies of
+a run had different balances), only what was accepted under it counts: the rest is taken as rejected, and its balance
+goes out under the next number.
+
+**What a key stands at.** Of its attempts that were not rejected, in the order of their numbers, the last tells what
+the destination holds. A balance is delivered if it was accepted under any number of its key, unless a later attempt
+with another amount was not rejected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from balance_bridge.load.batches import Row
+from balance_bridge.load.numbers import split
+from balance_bridge.load.outcomes import PLANNED, SETTLED, Outcome, Status, fold
+
+_REUSED = Outcome(Status.REJECTED, "REUSED", "this number was planned with other content as well and is not used again")
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One number with one content, and what is known of it.
+
+    Attributes:
+        row: As planned.
+        batch: The batch in which it was found first.
+        outcome: Folded over all reports.
+    """
+
+    row: Row
+    batch: str
+    outcome: Outcome = PLANNED
+
+
+@dataclass
+class History:
+    """All attempts that can concern a day's keys.
+
+    Attributes:
+        numbers: Per number its attempts; more than one only if it was planned with different content.
+        keys: Per key its attempts in the order of their numbers.
+        stems: Per number without its attempt, the highest attempt.
+        answers: Per batch of the day itself, how many reports there were.
+    """
+
+    numbers: dict[str, list[Attempt]] = field(default_factory=dict)
+    keys: dict[str, list[Attempt]] = field(default_factory=dict)
+    stems: dict[str, int] = field(default_factory=dict)
+    answers: dict[str, int] = field(default_factory=dict)
+
+    def add(self, row: Row, batch: str, outcome: Outcome) -> None:
+        """Take in a planned row with the outcome that its batch's reports give it."""
+        known = self.numbers.setdefault(row.number, [])
+        for attempt in known:
+            if attempt.row.wire == row.wire and attempt.row.key == row.key:
+                attempt.outcome = fold((attempt.outcome, outcome))
+                return
+        known.append(Attempt(row, batch, outcome))
+
+    def close(self) -> None:
+        """Settle what was planned with different content, and put each key's attempts in order."""
+        for number, attempts in self.numbers.items():
+            stem, count = split(number)
+            self.stems[stem] = max(count, self.stems.get(stem, 0))
+            for attempt in attempts:
+                if len(attempts) > 1 and attempt.outcome.status != Status.ACCEPTED:
+                    attempt.outcome = _REUSED
+                self.keys.setdefault(attempt.row.key, []).append(attempt)
+        for attempts in self.keys.values():
+            if len(attempts) > 1:
+                attempts.sort(key=lambda attempt: (split(attempt.row.number)[1], attempt.row.number))
+
+    def next_attempt(self, key: str, stem: str) -> int:
+        """The first attempt that is free, for a key as for a stem.
+
+        They can differ: under another account id, an instant's key is new, but its numbers are used up all the same.
+        """
+        attempts = self.keys.get(key)
+        return 1 + max(self.stems.get(stem, 0), split(attempts[-1].row.number)[1] if attempts else 0)
+
+
+def standing(attempts: Sequence[Attempt], amount: str | None = None) -> Attempt | None:
+    """The attempt that tells what a destination holds under a key.
+
+    Args:
+        attempts: A key's, in the order of their numbers.
+        amount: The digits that are to be delivered; if None, those of the last attempt that was not rejected.
+
+    Returns:
+        The last attempt that was not rejected; but where it has that amount, and so have others after which nothing
+        else was sent, the one that is settled. None if all were rejected.
+    """
+    live = [attempt for attempt in attempts if attempt.outcome.status != Status.REJECTED]
+    if not live:
+        return None
+    last = live[-1]
+    if amount is not None and last.row.amount != amount:
+        return last
+    best = last
+    for attempt in reversed(live):
+        if attempt.row.amount != last.row.amount:
+            break
+        if attempt.outcome.status in SETTLED and best.outcome.status != Status.ACCEPTED:
+            best = attempt
+    return best

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from balance_bridge.clock import Clock
+from balance_bridge.errors import StoreDamaged
+from balance_bridge.load.amlyze import Amlyze
+from balance_bridge.load.delivery import deliver
+from balance_bridge.load.destination import Balance
+from balance_bridge.load.elven import Elven
+from balance_bridge.load.receipts import outcomes
+from balance_bridge.store import Store
+from balance_bridge.transport import Answer
+
+DAY = date(2026, 11, 20)
+CLOSE_MS = int(datetime(2026, 11, 21, tzinfo=UTC).timestamp() * 1000)
+TOKEN = "amlyze-token-not-real"
+SECRET = "elven-secret-not-real"
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.now = 1_795_219_200.0
+        self.slept: list[float] = []
+        self.clock = Clock(wall=self.wall, monotonic=self.wall, sleep=self.sleep)
+
+    def wall(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+class MemoryStore(Store):
+    """The store's contract without a disk."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.before_put: Callable[[str], None] = lambda _: None
+
+    def put(self, key: str, data: bytes) -> bool:
+        self.before_put(key)
+        return self.objects.setdefault(key, data) is data
+
+    def exists(self, key: str) -> bool:
+        return key in self.objects
+
+    def read(self, key: str) -> bytes:
+        if key not in self.objects:
+            raise StoreDamaged(f"{key} is missing from the store")
+        return self.objects[key]
+
+    def describe(self, key: str) -> str:
+        return key
+
+    def _walk(self, prefix: str) -> Iterator[str]:
+        yield from [key for key in self.objects if key.startswith(f"{prefix}/")]
+
+    def documents(self, part: str) -> list[Any]:
+        return [json.loads(data) for key, data in sorted(self.objects.items()) if part in key]
+
+
+def answer(document: Any = None, status: int = 200, *, body: bytes | None = None, **headers: str) -> Answer:
+    content = json.dumps(document).encode() if body is None else body
+    named = {"content-type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    return Answer("POST https://api.test/import", status, named, content, 1.0, 2.0)
+
+
+class FakeTransport:
+    """Answers by script, the last entry for ever: an answer, an error to raise, or a function of the body."""
+
+    def __init__(self, *script: Any) -> None:
+        self.script = list(script)
+        self.requests: list[SimpleNamespace] = []
+
+    def send(self, method: str, url: str, *, headers, params=None, body=None, timeout_s=30.0) -> Answer:
+        self.requests.append(
+            SimpleNamespace(method=method, url=url, headers=headers, params=params, body=body, timeout_s=timeout_s)
+        )
+        entry = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        if callable(entry):
+            entry = entry(body)
+        if isinstance(entry, BaseException):
+            raise entry
+        return entry
+
+    def rows(self, index: int = -1) -> list[dict[str, Any]]:
+        document = json.loads(self.requests[index].body, parse_float=Decimal, parse_int=Decimal)
+        return document if isinstance(document, list) else document["accountBalances"]
+
+
+class FakeAmlyzeServer:
+    """A tenant that remembers every number, and every balance that it took."""
+
+    def __init__(self, seed: int = 7) -> None:
+        self.used: set[str] = set()
+        self.accepted: list[dict[str, Any]] = []
+        self.refuse: dict[str, str] = {}
+        self.random = random.Random(seed)
+
+    def __call__(self, body: bytes) -> Answer:
+        results = []
+        for record in json.loads(body, parse_float=Decimal, parse_int=Decimal)["accountBalances"]:
+            number = record["communicationNumber"]
+            code = "O005" if number in self.used else self.refuse.get(record["accountExtId"])
+            self.used.add(number)
+            result = {"communicationNumber": number, "accountExtId": record["accountExtId"], "timeElapsedMs": 3}
+            if code is None:
+                self.accepted.append(record)
+                result["resultType"] = "REQUEST_ACCEPTED"
+            else:
+                result |= {"resultType": "REQUEST_REJECTED", "errorCode": code, "errorDescription": f"because {code}"}
+            results.append(result)
+        self.random.shuffle(results)
+        return answer({"results": results, "timeElapsedMs": 9})
+
+    def keys(self) -> list[tuple[str, str]]:
+        return [(record["accountExtId"], record["balanceAt"]) for record in self.accepted]
+
+
+def elven(transport: Any, name: str = "elven", **options: Any) -> Elven:
+    given = {
+        "base_url": "https://elven.test",
+        "api_key": "elven-key-not-real",
+        "api_secret": SECRET,
+        "entity_account_id": "ENTITY",
+        "source_id": "SOURCE",
+        "timezone": "Asia/Shanghai",
+    }
+    return Elven(name, transport=transport, **(given | options))
+
+
+def amlyze(transport: Any, name: str = "amlyze", **options: Any) -> Amlyze:
+    given = {
+        "base_url": "https://amlyze.test",
+        "token": TOKEN,
+        "requester": "treasury",
+        "account_ext_id": "CASH-{asset}",
+    }
+    return Amlyze(name, transport=transport, **(given | options))
+
+
+def balance(asset: str = "BTC", amount: str = "1.5", at_ms: int = CLOSE_MS, points: str = "close") -> Balance:
+    return Balance(asset, at_ms, Decimal(amount), tuple(points.split(",")))
+
+
+def run(destination: Any, store: Store, balances: Any, **options: Any) -> Any:
+    given: dict[str, Any] = {
+        "account": "main_cash",
+        "day": DAY,
+        "namespace": "bb",
+        "run_id": "run-1",
+        "clock": FakeClock().clock,
+    }
+    return deliver(destination=destination, store=store, balances=balances, **(given | options))
+
+
+def told(store: Store, destination: str = "amlyze", day: date = DAY) -> dict[str, str]:
+    return {row.asset: row.outcome for row in outcomes(store, "main_cash", day, destination)}
+
+
+@pytest.fixture(scope="session")
+def kit() -> SimpleNamespace:
+    return SimpleNamespace(
+        DAY=DAY,
+        CLOSE_MS=CLOSE_MS,
+        TOKEN=TOKEN,
+        SECRET=SECRET,
+        FakeClock=FakeClock,
+        MemoryStore=MemoryStore,
+        FakeTransport=FakeTransport,
+        FakeAmlyzeServer=FakeAmlyzeServer,
+        answer=answer,
+        elven=elven,
+        amlyze=amlyze,
+        balance=balance,
+        run=run,
+        told=told,
+    )

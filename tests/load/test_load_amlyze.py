@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import pytest
+
+from balance_bridge.errors import BadAnswer, ConfigurationError, NotReached, OutcomeUnknown, RecordsRejected
+
+
+def result(number: str, kind: str = "REQUEST_ACCEPTED", code: str | None = None) -> dict:
+    return {"communicationNumber": number, "resultType": kind, "errorCode": code, "errorDescription": "because"}
+
+
+def results(kit, *rows, status=200):
+    return kit.answer({"results": list(rows), "timeElapsedMs": 3}, status)
+
+
+NUMBER = "bb-main_cash.amlyze-BTC-20261121T000000000Z-1"
+
+
+def test_a_record_carries_what_is_documented_and_only_that(kit):
+    transport = kit.FakeTransport(kit.FakeAmlyzeServer())
+    kit.run(kit.amlyze(transport), kit.MemoryStore(), [kit.balance(amount="-0.000000007")])
+    assert transport.rows() == [
+        {
+            "accountExtId": "CASH-BTC",
+            "balanceAt": "2026-11-21T00:00:00.000Z",
+            "requester": "treasury",
+            "value": transport.rows()[0]["value"],
+            "communicationNumber": NUMBER,
+        }
+    ]
+    assert b'"value":-0.000000007,' in transport.requests[0].body
+    assert transport.requests[0].headers["authorization"] == f"Bearer {kit.TOKEN}"
+    assert transport.requests[0].url == "https://amlyze.test/amlyze-ws-rest/batch-account-balances"
+    assert transport.requests[0].timeout_s == 31
+
+
+def test_optional_fields_go_out_when_configured(kit):
+    transport = kit.FakeTransport(kit.FakeAmlyzeServer())
+    options = {"balance_type": "DAILY_BALANCE", "business_unit": "sandbox", "assets": {"SPAM": "ignore"}}
+    summary = kit.run(kit.amlyze(transport, **options), kit.MemoryStore(), [kit.balance(), kit.balance("SPAM")])
+    assert transport.rows()[0]["balanceType"] == "DAILY_BALANCE"
+    assert transport.rows()[0]["businessUnit"] == "sandbox"
+    assert summary.ignored == 1
+
+
+def test_an_asset_without_account_is_rejected_by_name_and_the_others_go(kit):
+    transport, store = kit.FakeTransport(kit.FakeAmlyzeServer()), kit.MemoryStore()
+    destination = kit.amlyze(transport, account_ext_id={"BTC": "acc-1"})
+    with pytest.raises(RecordsRejected, match=r"LOCAL x1 \(NO\): account_ext_id has no entry for NO") as caught:
+        kit.run(destination, store, [kit.balance("NO"), kit.balance()])
+    assert caught.value.summary.accepted_now == 1
+    assert caught.value.summary.rejected_locally == 1
+    assert kit.told(store) == {"BTC": "accepted", "NO": "rejected"}
+    # Repeated and corrected: nothing of the old rejection remains.
+    kit.run(kit.amlyze(transport, account_ext_id={"BTC": "acc-1", "NO": "acc-2"}), store, [kit.balance("NO")])
+    assert kit.told(store) == {"BTC": "accepted", "NO": "accepted"}
+
+
+def test_an_account_id_that_is_too_long_is_rejected_before_sending(kit):
+    transport = kit.FakeTransport(kit.FakeAmlyzeServer())
+    with pytest.raises(RecordsRejected, match="255 are allowed") as caught:
+        kit.run(kit.amlyze(transport), kit.MemoryStore(), [kit.balance("X" * 251), kit.balance("Y" * 200)])
+    assert caught.value.summary.accepted_now == 1
+
+
+def test_a_number_that_is_too_long_is_rejected_before_sending(kit):
+    transport = kit.FakeTransport(kit.FakeAmlyzeServer())
+    destination = kit.amlyze(transport, account_ext_id={"X" * 230: "short"})
+    with pytest.raises(RecordsRejected, match="communication number would have"):
+        kit.run(destination, kit.MemoryStore(), [kit.balance("X" * 230)])
+    assert not transport.requests
+
+
+def test_results_are_matched_by_number_whatever_their_order(kit):
+    server = kit.FakeAmlyzeServer()
+    server.refuse = {"CASH-A3": "404"}
+    store = kit.MemoryStore()
+    with pytest.raises(RecordsRejected, match="404 x1"):
+        kit.run(kit.amlyze(kit.FakeTransport(server)), store, [kit.balance(f"A{index}") for index in range(9)])
+    told = kit.told(store)
+    assert told.pop("A3") == "rejected"
+    assert set(told.values()) == {"accepted"}
+
+
+def test_a_record_without_result_is_unknown_and_goes_out_again_unchanged(kit):
+    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
+    transport = kit.FakeTransport(results(kit, result("foreign-1"), {"a": 1}, "text"))
+    with pytest.raises(OutcomeUnknown) as caught:
+        kit.run(kit.amlyze(transport), store, [kit.balance()])
+    assert (caught.value.summary.unknown, caught.value.summary.foreign) == (1, 3)
+    second = kit.FakeTransport(server)
+    summary = kit.run(kit.amlyze(second), store, [kit.balance()])
+    assert second.requests[0].body == transport.requests[0].body
+    assert (summary.accepted_now, summary.resent) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "outcome"),
+    [
+        ([("REQUEST_ACCEPTED", None), ("REQUEST_REJECTED", "1")], "accepted"),
+        ([("REQUEST_REJECTED", "1"), ("REQUEST_ACCEPTED", None)], "accepted"),
+        ([("REQUEST_REJECTED", "1"), ("REQUEST_REJECTED", "O005")], "unknown"),
+        ([("REQUEST_REJECTED", "1"), ("REQUEST_REJECTED", "1")], "rejected"),
+        ([("REQUEST_REJECTED", "O005")], "seen"),
+        ([("REQUEST_PARKED", None)], "unknown"),
+        ([(None, None)], "unknown"),
+        ([("REQUEST_REJECTED", None)], "rejected"),
+    ],
+)
+def test_results_that_contradict_each_other_are_no_rejection(kit, rows, outcome):
+    store = kit.MemoryStore()
+    transport = kit.FakeTransport(results(kit, *[result(NUMBER, *row) for row in rows]))
+    try:
+        kit.run(kit.amlyze(transport), store, [kit.balance()])
+    except (OutcomeUnknown, RecordsRejected):
+        pass
+    assert kit.told(store) == {"BTC": outcome}
+
+
+def test_already_used_settles_a_lost_answer_as_seen_and_is_never_sent_again(kit):
+    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
+    server.used.add(NUMBER)
+    transport = kit.FakeTransport(server)
+    first = kit.run(kit.amlyze(transport), store, [kit.balance()])
+    second = kit.run(kit.amlyze(transport), store, [kit.balance()])
+    assert (first.seen, second.seen, second.requests) == (1, 1, 0)
+    assert kit.told(store) == {"BTC": "seen"}
+    # Another amount for the same key goes out under a new number.
+    third = kit.run(kit.amlyze(transport), store, [kit.balance(amount="2")])
+    assert (third.accepted_now, third.superseded) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>login</html>", b"[]", b"{}", b'{"results": {}}', b"[" * 100_000, b'{"results": NaN}', b"\xff"]
+)
+def test_a_200_that_is_no_answer_of_the_api_leaves_the_outcome_unknown_and_stops(kit, body):
+    store, transport = kit.MemoryStore(), kit.FakeTransport(kit.answer(body=body))
+    with pytest.raises(BadAnswer, match="unknown"):
+        kit.run(kit.amlyze(transport, max_rows=1), store, [kit.balance(), kit.balance("ETH")])
+    assert len(transport.requests) == 1
+    assert kit.told(store) == {"BTC": "unknown"}
+
+
+@pytest.mark.parametrize(
+    ("document", "code", "text"),
+    [
+        (
+            {"resultType": "REQUEST_REJECTED", "errorCode": "O001", "errorDescription": "extId is mandatory"},
+            "O001",
+            "extId",
+        ),
+        ({"timestamp": "t", "status": 400, "error": "Bad Request", "path": "/p"}, "HTTP 400", "Bad Request"),
+        ({"errors": ["a is missing", "b too"]}, "HTTP 400", "a is missing; b too"),
+        ({"error": {"code": "broken"}}, "broken", "broken"),
+        (["?"], "HTTP 400", "bytes"),
+    ],
+)
+def test_a_refused_batch_rejects_its_rows_with_the_reason_and_the_others_go_on(kit, document, code, text):
+    transport = kit.FakeTransport(kit.answer(document, 400), kit.FakeAmlyzeServer())
+    store = kit.MemoryStore()
+    with pytest.raises(RecordsRejected) as caught:
+        kit.run(kit.amlyze(transport, max_rows=1), store, [kit.balance("A"), kit.balance("B")])
+    assert caught.value.summary.accepted_now == 1
+    assert text in caught.value.summary.reasons[code].text
+    assert kit.told(store) == {"A": "rejected", "B": "accepted"}
+
+
+def test_a_token_that_comes_back_in_an_answer_is_not_kept(kit):
+    store = kit.MemoryStore()
+    echo = kit.answer({"errorCode": kit.TOKEN, "errorDescription": f"Bearer {kit.TOKEN} " + "x" * 9999}, 400)
+    with pytest.raises(RecordsRejected) as caught:
+        kit.run(kit.amlyze(kit.FakeTransport(echo)), store, [kit.balance()])
+    page = kit.answer(body=f"<html>{kit.TOKEN}</html>".encode())
+    with pytest.raises(BadAnswer) as other:
+        kit.run(kit.amlyze(kit.FakeTransport(page)), store, [kit.balance("ETH")])
+    everything = b"".join(store.objects.values()).decode() + str(caught.value) + str(other.value)
+    assert kit.TOKEN not in everything
+    assert "x" * 600 not in everything
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"account_ext_id": "CASH"},
+        {"requester": ""},
+        {"requester": "x" * 101},
+        {"business_unit": "x" * 256},
+        {"balance_type": ""},
+        {"token": "with blank"},
+        {"max_rows": 0},
+    ],
+)
+def test_options_that_cannot_work_are_refused(kit, options):
+    with pytest.raises(ConfigurationError, match="amlyze: "):
+        kit.amlyze(kit.FakeTransport(None), **options)
+
+
+@pytest.mark.parametrize(
+    ("reply", "passed", "part"),
+    [
+        (({"results": []}, 200), True, "no balance was registered"),
+        (({"resultType": "REQUEST_REJECTED", "errorCode": "001", "errorDescription": "empty"}, 400), True, "own form"),
+        (({"error": {"code": "unauthorized"}}, 401), False, "token is not accepted"),
+        (({"timestamp": "t", "status": 404, "error": "Not Found", "path": "/x"}, 404), False, "not how Amlyze"),
+        (({"ok": True}, 200), False, "not how Amlyze"),
+        (({}, 503), False, "503"),
+    ],
+)
+def test_the_connection_test_tells_an_accepted_token_from_all_else(kit, reply, passed, part):
+    transport = kit.FakeTransport(kit.answer(*reply))
+    ok, message = kit.amlyze(transport).check()
+    assert (ok, part in message) == (passed, True)
+    assert transport.requests[0].body == b'{"accountBalances":[]}'
+    assert ("Not checked" in message) == passed
+
+
+def test_the_connection_test_tells_that_nobody_was_reached(kit):
+    ok, message = kit.amlyze(kit.FakeTransport(NotReached("POST https://amlyze.test: no connection"))).check()
+    assert not ok
+    assert "no connection" in message

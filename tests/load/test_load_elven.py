@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import pytest
+
+from balance_bridge.errors import ConfigurationError
+from balance_bridge.load.elven import sign
+
+VENDOR_SECRET = "BjGiqCWfHGCrl065dlEBWFO5vLj7Hqie"
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "path", "signature"),
+    [
+        ("1721209655047", "/open/v3/businessData", "LVT5aXA9064gpgZrPXPLJB/Aq9r45yMF10sTZQTteyE="),
+        ("1721209655047", "/open/v4/account/treasuryBalance", "6yPwKGH8x5CVvITmyxsGlC7/PhEIb0LMIspiiHVktrI="),
+    ],
+)
+def test_signatures_match_the_known_vectors(timestamp, path, signature):
+    assert sign(VENDOR_SECRET, timestamp, "POST", path) == signature
+
+
+def test_a_row_carries_local_time_exact_digits_and_one_asset_identity(kit):
+    transport = kit.FakeTransport(kit.answer({"status": "success", "data": True, "requestId": "r-1"}))
+    assets = {"BTMX-S": {"symbol": "BTMX"}, "BTC": {"asset_id": "BTC-1", "symbol": "XBT"}, "SPAM": "ignore"}
+    balances = [kit.balance("BTMX-S", "0.000000007"), kit.balance("BTC", "1E+3"), kit.balance("ETH", "-0.0")]
+    store = kit.MemoryStore()
+    summary = kit.run(kit.elven(transport, assets=assets), store, [*balances, kit.balance("SPAM")])
+    common = {"entityAccountId": "ENTITY", "sourceId": "SOURCE", "datetime": "2026-11-21 08:00:00"}
+    request = transport.requests[0]
+    assert request.url == "https://elven.test/open/v4/account/treasuryBalance"
+    rows = {row.get("symbol") or row["assetID"]: row for row in transport.rows()}
+    assert rows == {
+        "BTMX": common | {"symbol": "BTMX", "balance": rows["BTMX"]["balance"]},
+        "BTC-1": common | {"assetID": "BTC-1", "balance": 1000},
+        "ETH": common | {"symbol": "ETH", "balance": 0},
+    }
+    assert b'"balance":0.000000007}' in request.body
+    assert b'"balance":1000}' in request.body
+    assert (summary.accepted_now, summary.ignored) == (3, 1)
+    assert store.documents("answered")[0]["request_id"] == "r-1"
+    assert store.documents("local")[0]["ignored"] == {"SPAM": 1}
+
+
+def test_each_attempt_is_signed_anew_with_its_own_time(kit):
+    limit = kit.answer({}, 429, retry_after="7")
+    transport = kit.FakeTransport(limit, kit.answer({"success": True}))
+    clock = kit.FakeClock()
+    kit.run(kit.elven(transport, clock=clock.clock), kit.MemoryStore(), [kit.balance()], clock=clock.clock)
+    first, second = (request.headers for request in transport.requests)
+    assert int(second["elven-api-timestamp"]) - int(first["elven-api-timestamp"]) == 7000
+    for headers in (first, second):
+        path = "/open/v4/account/treasuryBalance"
+        assert headers["elven-api-sign"] == sign(kit.SECRET, headers["elven-api-timestamp"], "POST", path)
+        assert headers["elven-api-key"] == "elven-key-not-real"
+
+
+@pytest.mark.parametrize(
+    ("document", "outcome"),
+    [
+        ({"status": "success", "data": True}, "accepted"),
+        ({"success": True}, "accepted"),
+        ({"status": "success", "data": {"success": True}}, "accepted"),
+        ({"status": "failed", "data": {"code": 19734, "message": "no"}}, "rejected"),
+        ({"status": "success", "data": False}, "rejected"),
+        ({"success": False}, "rejected"),
+        ({"status": "failed", "success": True}, "rejected"),
+        ({"status": "success"}, "unknown"),
+        ({"data": "true"}, "unknown"),
+        ({"data": 1}, "unknown"),
+        ([], "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_a_200_is_believed_only_in_its_documented_forms(kit, document, outcome):
+    store = kit.MemoryStore()
+    try:
+        kit.run(kit.elven(kit.FakeTransport(kit.answer(document))), store, [kit.balance()])
+    except Exception as error:
+        assert type(error).__name__ == {"rejected": "RecordsRejected", "unknown": "BadAnswer"}[outcome]
+    assert kit.told(store, "elven") == {"BTC": outcome}
+
+
+def test_a_refused_batch_tells_code_message_and_assets(kit):
+    transport = kit.FakeTransport(
+        kit.answer({"status": "failed", "data": {"code": 19734, "message": "symbol not found"}}, 400)
+    )
+    with pytest.raises(Exception, match=r"19734 x2 \(BTC, ETH\): symbol not found") as caught:
+        kit.run(kit.elven(transport), kit.MemoryStore(), [kit.balance(), kit.balance("ETH")])
+    assert type(caught.value).__name__ == "RecordsRejected"
+
+
+def test_two_assets_with_one_symbol_are_refused_by_name_before_anything_happens(kit):
+    transport, store = kit.FakeTransport(None), kit.MemoryStore()
+    destination = kit.elven(transport, assets={"BTMX-S": {"symbol": "BTMX"}})
+    with pytest.raises(ConfigurationError, match=r"BTMX at .* and BTMX-S at .*|BTMX-S at .* and BTMX at"):
+        kit.run(destination, store, [kit.balance("BTMX"), kit.balance("BTMX-S")])
+    assert not transport.requests
+    assert not store.objects
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"source_id": ""},
+        {"entity_account_id": ""},
+        {"max_rows": 1001},
+        {"max_rows": 0},
+        {"max_bytes": 0},
+        {"assets": {"BTC": "keep"}},
+        {"assets": {"BTC": {}}},
+        {"base_url": "ftp://elven.test"},
+        {"base_url": "https://user:hidden-word@elven.test"},
+        {"base_url": "https://elven.test/?a=1"},
+        {"base_url": ""},
+        {"base_url": "https://elven.test:port"},
+        {"api_key": ""},
+        {"api_secret": "hidden-word\n"},
+    ],
+)
+def test_options_that_cannot_work_are_refused_without_showing_a_secret(kit, options):
+    with pytest.raises(ConfigurationError, match="elven: ") as caught:
+        kit.elven(kit.FakeTransport(None), **options)
+    assert "hidden-word" not in str(caught.value)
+
+
+def test_an_unknown_zone_is_refused_before_anything_is_sent(kit):
+    transport = kit.FakeTransport(None)
+    with pytest.raises(ConfigurationError, match="Mars"):
+        kit.run(kit.elven(transport, timezone="Mars/Olympus"), kit.MemoryStore(), [kit.balance()])
+    assert not transport.requests
+
+
+def test_the_connection_test_signs_path_and_query_and_says_what_it_did_not_check(kit):
+    for document in ({"total": 3, "list": [{}]}, {"status": "success", "data": {"total": 3, "list": [{}]}}):
+        transport = kit.FakeTransport(kit.answer(document))
+        ok, message = kit.elven(transport, base_url="elven.test/").check()
+        assert ok
+        assert "3 entity account" in message
+        assert "Not checked" in message
+    request = transport.requests[0]
+    assert (request.method, request.url) == ("GET", "https://elven.test/open/v3/entityAccount")
+    assert request.params == {"page": "1", "limit": "1"}
+    signed = sign(kit.SECRET, request.headers["elven-api-timestamp"], "GET", "/open/v3/entityAccount?page=1&limit=1")
+    assert request.headers["elven-api-sign"] == signed
+
+
+@pytest.mark.parametrize(
+    ("document", "status"), [({"status": "failed", "data": {"code": 1, "message": "bad"}}, 401), ({"a": 1}, 200)]
+)
+def test_the_connection_test_fails_with_the_reason(kit, document, status):
+    ok, message = kit.elven(kit.FakeTransport(kit.answer(document, status))).check()
+    assert not ok
+    assert str(status) in message

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from balance_bridge.errors import ConfigurationError, StoreDamaged
+from balance_bridge.load.numbers import Numbering, compact_instant, is_instant, rfc3339, split
+
+# Few letters, many separators: collisions would be found if there were any.
+NAMES = st.text("ab_-.~%", min_size=1, max_size=5)
+ASSETS = st.text("AB-.%/ 1é", min_size=1, max_size=6) | st.sampled_from(["BTMX-S", "b.a-B", "A-20261120T000000000Z-1"])
+PARTS = st.tuples(
+    st.text("aB.1", min_size=1, max_size=4),
+    NAMES,
+    NAMES,
+    ASSETS,
+    st.sampled_from([0, 1, 1_795_219_200_000, -1]),
+    st.integers(1, 12),
+)
+
+
+def make(parts):
+    namespace, account, destination, asset, at_ms, attempt = parts
+    return Numbering(namespace=namespace, account=account, destination=destination).number(asset, at_ms, attempt)
+
+
+@given(PARTS, PARTS)
+def test_two_different_things_never_share_a_number(first, second):
+    assert (make(first) == make(second)) == (first == second)
+
+
+@given(PARTS, st.integers(-62_135_510_400_000, 253_402_214_399_999))
+def test_a_number_splits_into_its_stem_and_its_attempt(parts, at_ms):
+    numbering = Numbering(namespace=parts[0], account=parts[1], destination=parts[2])
+    assert split(numbering.number(parts[3], at_ms, parts[5])) == (numbering.stem(parts[3], at_ms), parts[5])
+
+
+def test_a_number_can_be_read_by_people():
+    numbering = Numbering(namespace="bb", account="main_cash", destination="amlyze")
+    assert numbering.number("BTMX-S", 1_795_132_800_123, 2) == "bb-main_cash.amlyze-BTMX-S-20261120T000000123Z-2"
+
+
+@pytest.mark.parametrize("namespace", ["", "a-b", "a b", "ä", "a" * 33, "a\n"])
+def test_a_namespace_that_could_blur_numbers_is_refused(namespace):
+    with pytest.raises(ConfigurationError, match="namespace"):
+        Numbering(namespace=namespace, account="a", destination="amlyze")
+
+
+@pytest.mark.parametrize("number", ["", "abc", "-1", "a-", "a-x", "a-²"])
+def test_a_text_that_is_no_number_counts_as_damage(number):
+    with pytest.raises(StoreDamaged):
+        split(number)
+
+
+def test_instants_are_written_with_milliseconds_in_utc():
+    assert rfc3339(1_795_132_800_000) == "2026-11-20T00:00:00.000Z"
+    assert rfc3339(-1) == "1969-12-31T23:59:59.999Z"
+    assert compact_instant(-1) == "19691231T235959999Z"
+    assert not is_instant(10**15)
+    assert not is_instant(-(10**15))
