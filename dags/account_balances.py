@@ -40,7 +40,7 @@ def account_dag(account: Account) -> DAG:
                 None,
                 type=["null", "string"],
                 title="Day",
-                description="The UTC day to deliver, YYYY-MM-DD. Empty: the run's logical date, else the last whole day.",
+                description="The UTC day, YYYY-MM-DD. Empty: the run's logical date, else the last whole day.",
             ),
             "destinations": Param(
                 None,

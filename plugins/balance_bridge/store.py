@@ -106,6 +106,15 @@ class Store:
         keys = self.series(prefix, suffix)
         return keys[-1] if keys else None
 
+    def discard(self, key: str) -> None:
+        """Remove an object that belongs to nobody: a probe. What stages leave behind is never removed."""
+        if not key.startswith("check/"):
+            raise ValueError(f"{key} is not a probe")
+        if self._fs is None:
+            Path(self._place(key)).unlink(missing_ok=True)
+        else:
+            self._fs.rm_file(self._place(key))
+
     def exists(self, key: str) -> bool:
         """Whether there is an object of that key."""
         return bool(os.path.isfile(self._place(key)) if self._fs is None else self._fs.isfile(self._place(key)))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -29,7 +30,7 @@ def test_no_row_is_lost_or_doubled_and_no_limit_is_exceeded(sizes, max_rows, max
     assert b",".join(bodies) == b",".join(text for _, text in rows)
     # No batch ends early: the next row would not have fitted.
     texts = dict((each.number, text) for each, text in rows)
-    for batch, following in zip(batches, batches[1:], strict=False):
+    for batch, following in pairwise(batches):
         more = len(batch.body) + 1 + len(texts[following.rows[0].number])
         assert len(batch.rows) == max_rows or more > max_bytes
 

@@ -19,7 +19,7 @@ def test_the_fold_does_not_depend_on_the_order_of_reports(reports):
 
 @given(st.lists(REPORTS, max_size=4), st.lists(REPORTS, max_size=4))
 def test_folding_in_parts_is_folding_at_once(first, second):
-    assert fold((fold(first), fold(second))) == fold([*first, *second, PLANNED])
+    assert fold((fold(first), fold(second), PLANNED)) == fold([*first, *second, PLANNED])
 
 
 def test_the_strongest_report_counts():

@@ -56,13 +56,11 @@ def run_demo(home: Path) -> int:
         return 130
     passed_s = time.monotonic() - began
     if right and done:
-        console.print(
-            f"[green]Every balance arrived exactly, once.[/] {passed_s:.0f} s. All is kept in {home}: ", end=""
-        )
-        console.print("airflow/balances is the store (raw answers, ledgers, proofs, receipts)")
+        console.print(f"[green]Every balance arrived exactly, once.[/] ({passed_s:.0f} s)")
+        console.print(f"To look at: the store in {home}/airflow/balances (raw answers, ledgers, proofs, receipts)")
         return 0
     if not done:
-        states = ", ".join(f"{dag} {progress.day_of(run)}: {state}" for (dag, run), state in runs.states.items())
+        states = ", ".join(f"{key[0]} {runs.days[key]}: {state}" for key, state in runs.states.items())
         console.print(f"[red]Not all runs succeeded[/] ({states or 'none was started'}); logs: {home}/airflow/logs")
     return 1
 

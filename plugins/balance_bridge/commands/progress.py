@@ -33,10 +33,12 @@ class Runs:
 
     Attributes:
         states: State by (DAG id, run id).
+        days: The UTC day that a run is about, by (DAG id, run id).
         tasks: State by (DAG id, run id, task id).
     """
 
     states: dict[tuple[str, str], str] = field(default_factory=dict)
+    days: dict[tuple[str, str], str] = field(default_factory=dict)
     tasks: dict[tuple[str, str, str], str] = field(default_factory=dict)
 
     def ended(self, expected: int) -> bool:
@@ -52,7 +54,10 @@ def read_runs(airflow: LocalAirflow) -> Runs:
     """Ask Airflow for all runs and their tasks."""
     runs = Runs()
     for run in airflow.get("dags/~/dagRuns", limit=100)["dag_runs"]:
-        runs.states[run["dag_id"], run["dag_run_id"]] = run["state"]
+        key = run["dag_id"], run["dag_run_id"]
+        runs.states[key] = run["state"]
+        # A run's id names the instant from which it was due: the day after.
+        runs.days[key] = (run["logical_date"] or "")[:10]
     page: dict[str, Any] = airflow.get("dags/~/dagRuns/~/taskInstances", limit=500)
     for task in page["task_instances"]:
         runs.tasks[task["dag_id"], task["dag_run_id"], task["task_id"]] = task["state"] or "waiting"
@@ -85,11 +90,6 @@ def watch(airflow: LocalAirflow, console: Console, *, expected: int, limit_s: fl
     return runs
 
 
-def day_of(run_id: str) -> str:
-    """The day that a scheduled run's id names."""
-    return run_id.split("__", 1)[-1][:10]
-
-
 def _table(runs: Runs, passed_s: float) -> Table:
     done = Counter(runs.states.values())
     table = Table(
@@ -98,9 +98,9 @@ def _table(runs: Runs, passed_s: float) -> Table:
         *(task.replace("_", " ") for task in TASKS),
         title=f"Airflow at work: {done['success']} of {len(runs.states)} runs done, {passed_s:.0f} s",
     )
-    for dag, run in sorted(runs.states):
+    for dag, run in sorted(runs.states, key=lambda key: (key[0], runs.days[key])):
         signs = [_SIGNS.get(runs.tasks.get((dag, run, task), ""), "[dim]·[/]") for task in TASKS]
-        table.add_row(dag.removeprefix("balances_"), day_of(run), *signs)
+        table.add_row(dag.removeprefix("balances_"), runs.days[dag, run], *signs)
     return table
 
 
@@ -109,4 +109,6 @@ def _tell_changes(console: Console, runs: Runs, told: dict[tuple[str, str, str],
         if state in _SIGNS and told.get(key) != state:
             told[key] = state
             dag, run, task = key
-            console.print(f"{dag.removeprefix('balances_')} {day_of(run)} {task}: {state}", highlight=False)
+            console.print(
+                f"{dag.removeprefix('balances_')} {runs.days.get((dag, run), run)} {task}: {state}", highlight=False
+            )

@@ -92,7 +92,7 @@ def _chosen(file: AccountsFile, names: Sequence[str]) -> list[Account]:
     unknown = [name for name in names if name not in file.accounts]
     if unknown:
         raise ConfigurationError(
-            f"{settings.accounts_file()} has no usable account {', '.join(unknown)}; there is {', '.join(file.accounts)}"
+            f"{settings.accounts_file()} has no usable account {', '.join(unknown)}; it has {', '.join(file.accounts)}"
         )
     return [account for name, account in file.accounts.items() if not names or name in names]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -12,7 +12,7 @@ from typing import Any
 import requests
 from rich.table import Table
 
-from balance_bridge.accounts import Account, AmlyzeDestination, ElvenDestination
+from balance_bridge.accounts import Account, AmlyzeDestination, ElvenAsset, ElvenDestination
 
 Rows = Counter[tuple[str, str, Decimal]]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -41,7 +41,7 @@ class Verdict:
     wrong: tuple[str, ...]
 
 
-def compare(url: str, accounts: dict[str, Account], keys: dict[str, str], days: list[date]) -> list[Verdict]:
+def compare(url: str, accounts: Mapping[str, Account], keys: dict[str, str], days: list[date]) -> list[Verdict]:
     """Hold what arrived against the books.
 
     Args:
@@ -116,13 +116,13 @@ def _due(
 
 def _name(destination: ElvenDestination | AmlyzeDestination, asset: str) -> str | None:
     """What an asset is called at the destination; None if it is not sent there."""
-    rule = destination.assets.get(asset)
-    if rule == "ignore":
+    if destination.assets.get(asset) == "ignore":
         return None
     if isinstance(destination, AmlyzeDestination):
         ids = destination.account_ext_id
         return ids.replace("{asset}", asset) if isinstance(ids, str) else ids.get(asset)
-    if rule is None or isinstance(rule, str):
+    rule = destination.assets.get(asset)
+    if not isinstance(rule, ElvenAsset):
         return f"symbol:{asset}"
     return f"assetID:{rule.asset_id}" if rule.asset_id else f"symbol:{rule.symbol}"
 

@@ -151,7 +151,7 @@ class Receipts:
         ]
         if rows or ignored or self._store.newest(prefix, ".json") is not None:
             # Without run id and time, so that a repeated run that finds the same adds nothing.
-            self._store.append(prefix, ".json", _encode(_Local(VERSION, rows, dict(ignored))))
+            self._store.append(prefix, ".json", _encode(_Local(VERSION, rows, dict(sorted(ignored.items())))))
 
     def point(self, day: date, rows: Iterable[Row]) -> None:
         """Leave a pointer at every other day on which one of the rows' instants lies."""
@@ -314,7 +314,8 @@ def outcomes(store: Store, account: str, day: date, destination: str) -> list[Ke
 
 
 def _encode(document: msgspec.Struct) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(document, order="deterministic"), indent=1) + b"\n"
+    # Fields stay in the order in which they are sent, so that what is sent again is the same bytes.
+    return msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
 
 
 def _time_text(seconds: float) -> str:

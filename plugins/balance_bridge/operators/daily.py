@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
@@ -146,9 +146,9 @@ class FetchSnapshot(AccountOperator):
             if now - began >= GIVE_UP_AFTER:
                 raise
             self.log.info("%s; asking again in %d min", error, ASK_AGAIN_AFTER.total_seconds() // 60)
-            return self._wait(now, began)
+            self._wait(now, began)
 
-    def _wait(self, now: datetime, began: datetime) -> Any:
+    def _wait(self, now: datetime, began: datetime) -> NoReturn:
         from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 
         self.defer(
