@@ -123,7 +123,7 @@ class FakeAmlyzeServer:
         self.random.shuffle(results)
         return answer({"results": results, "timeElapsedMs": 9})
 
-    def keys(self) -> list[tuple[str, str]]:
+    def delivered(self) -> list[tuple[str, str]]:
         return [(record["accountExtId"], record["balanceAt"]) for record in self.accepted]
 
 

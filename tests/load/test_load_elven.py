@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
-from balance_bridge.errors import ConfigurationError
+from balance_bridge.errors import BadAnswer, ConfigurationError, RecordsRejected
 from balance_bridge.load.elven import sign
 
 VENDOR_SECRET = "BjGiqCWfHGCrl065dlEBWFO5vLj7Hqie"
@@ -73,10 +75,13 @@ def test_each_attempt_is_signed_anew_with_its_own_time(kit):
 )
 def test_a_200_is_believed_only_in_its_documented_forms(kit, document, outcome):
     store = kit.MemoryStore()
-    try:
+    endings = {
+        "accepted": nullcontext(),
+        "rejected": pytest.raises(RecordsRejected),
+        "unknown": pytest.raises(BadAnswer),
+    }
+    with endings[outcome]:
         kit.run(kit.elven(kit.FakeTransport(kit.answer(document))), store, [kit.balance()])
-    except Exception as error:
-        assert type(error).__name__ == {"rejected": "RecordsRejected", "unknown": "BadAnswer"}[outcome]
     assert kit.told(store, "elven") == {"BTC": outcome}
 
 
