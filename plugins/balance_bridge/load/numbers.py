@@ -23,6 +23,7 @@ DAY_MS = 86_400_000
 _NAMESPACE = re.compile(r"[A-Za-z0-9.]{1,32}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY = date(1970, 1, 1)
+_WITHOUT_SEPARATORS = str.maketrans("", "", "-:.")
 # A day inside what datetime can hold, so that no time zone pushes an instant out of it.
 _MIN_MS = (datetime(1, 1, 2, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 _MAX_MS = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
@@ -80,11 +81,7 @@ def is_instant(at_ms: int) -> bool:
 
 def compact_instant(at_ms: int) -> str:
     """UTC milliseconds since the epoch as ``20261120T000000000Z``."""
-    at = _EPOCH + timedelta(milliseconds=at_ms)
-    return (
-        f"{at.year:04d}{at.month:02d}{at.day:02d}T{at.hour:02d}{at.minute:02d}{at.second:02d}"
-        f"{at.microsecond // 1000:03d}Z"
-    )
+    return rfc3339(at_ms).translate(_WITHOUT_SEPARATORS)
 
 
 def rfc3339(at_ms: int) -> str:
