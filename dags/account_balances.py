@@ -17,7 +17,8 @@ from balance_bridge.operators.daily import Deliver, FetchHistory, FetchSnapshot,
 # What cannot get better by itself fails at once; everything else is tried again after growing delays.
 FAIL_WHAT_IS_FINAL = ExceptionRetryPolicy(rules=[RetryRule(exception=FinalError, action=RetryAction.FAIL)])
 
-DEFAULT_ARGS: dict[str, Any] = {
+# Handed to each task by itself: Airflow copies a DAG's default arguments, and all that hangs on them, for every task.
+TASK: dict[str, Any] = {
     "owner": "balance-bridge",
     "retries": 6,
     "retry_delay": settings.retry_delay(),
@@ -58,7 +59,7 @@ def account_dag(account: Account) -> DAG:
             ),
         },
     ) as dag:
-        common: dict[str, Any] = {"account": account.name}
+        common: dict[str, Any] = {"account": account.name, **TASK}
         asking: dict[str, Any] = {"pool": account.source.conn_id, **common}
         day = ResolveDay(task_id="day", **common).output
         opening = FetchSnapshot(task_id="opening_snapshot", which="opening", day=day, **asking).output
@@ -81,7 +82,7 @@ def broken_dag(account: BrokenAccount) -> DAG:
         tags=["balance-bridge", "broken"],
         doc_md=broken_doc(account),
     ) as dag:
-        RefuseAccount(task_id="day", message=account.message)
+        RefuseAccount(task_id="day", message=account.message, **TASK)
     return dag
 
 
@@ -97,7 +98,6 @@ def _dag(account: str, start: datetime, *, catchup: bool = True, **kwargs: Any) 
         start_date=start,
         catchup=catchup,
         max_active_runs=1,
-        default_args=DEFAULT_ARGS,
         **kwargs,
     )
 

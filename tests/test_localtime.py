@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge.errors import BadAnswer, ConfigurationError
@@ -49,12 +49,14 @@ def near_changes() -> st.SearchStrategy[int]:
 
 
 @given(st.lists(near_changes(), max_size=30), st.sampled_from(ZONES))
+@settings(deadline=None)
 def test_local_texts_are_what_zoneinfo_gives_cut_to_the_second(at_ms: list[int], zone: str) -> None:
     assert local_texts(at_ms, zone) == [plainly(instant, zone) for instant in at_ms]
     assert local_texts(np.array(at_ms, np.int64), zone) == local_texts(at_ms, zone)
 
 
 @given(st.lists(near_changes(), min_size=2, max_size=30), st.sampled_from(ZONES))
+@settings(deadline=None)
 def test_local_seconds_are_equal_exactly_where_local_texts_are(at_ms: list[int], zone: str) -> None:
     seconds, texts = local_seconds(at_ms, zone), local_texts(at_ms, zone)
     assert [a == b for a in seconds for b in seconds] == [a == b for a in texts for b in texts]
@@ -100,6 +102,7 @@ def test_an_instant_that_no_calendar_has_is_refused(at_ms: int) -> None:
     near_changes().map(lambda at_ms: at_ms // 60_000 * 60_000),
     st.integers(0, 50),
 )
+@settings(max_examples=50, deadline=None)
 def test_midnights_are_the_first_minutes_of_local_dates(zone: str, open_ms: int, hours: int) -> None:
     open_ms = max(open_ms, ms("1973-01-01T00:00Z"))  # before, offsets were no whole minutes
     close_ms = open_ms + hours * 3_600_000

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge.transform.columns import codes, group_starts, pair_keys, sort_order
@@ -11,6 +11,7 @@ NUMBERS = st.integers(-5, 5) | st.integers(-(2**63), 2**63 - 1)
 
 
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), max_size=20))
+@settings(deadline=None)
 def test_pair_keys_order_and_tell_apart_as_the_pairs_do(pairs: list[tuple[int, int]]) -> None:
     major, minor = (np.array([pair[index] for pair in pairs], np.int64) for index in (0, 1))
     keys = pair_keys(major, minor).tolist()
@@ -19,6 +20,7 @@ def test_pair_keys_order_and_tell_apart_as_the_pairs_do(pairs: list[tuple[int, i
 
 
 @given(st.lists(st.integers(0, 9), max_size=20))
+@settings(deadline=None)
 def test_sorting_leaves_equal_keys_as_they_are_and_groups_are_found(values: list[int]) -> None:
     keys = np.array(values, np.int64)
     order = sort_order(keys)
@@ -32,6 +34,7 @@ def test_sorting_leaves_equal_keys_as_they_are_and_groups_are_found(values: list
 @given(
     st.lists(st.sampled_from(["USDT", "BTC", "1INCH", "NO", "é", "𝔅"]), max_size=12), st.sets(st.sampled_from("XYZ"))
 )
+@settings(deadline=None)
 def test_codes_are_places_in_the_sorted_list_of_the_names_in_use(names: list[str], more: set[str]) -> None:
     # A dictionary may hold names that no row uses, and one name twice.
     dictionary = ["UNUSED", *sorted(set(names), reverse=True), *names[:1]]

@@ -5,7 +5,7 @@ from decimal import Decimal
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge import money
@@ -38,6 +38,7 @@ def array(units: list[int]) -> pa.Array:
 
 
 @given(st.lists(UNITS, max_size=20), st.integers(0, 5))
+@settings(deadline=None)
 def test_amounts_survive_the_way_to_words_and_back(units: list[int], offset: int) -> None:
     amounts = array([0] * offset + units)[offset:]
     words = to_words(amounts)
@@ -47,12 +48,14 @@ def test_amounts_survive_the_way_to_words_and_back(units: list[int], offset: int
 
 
 @given(st.integers(-(10**38) + 10**10, 10**38 - 10**10) | st.integers(-1000, 1000))
+@settings(deadline=None)
 def test_units_and_amounts_are_each_others_inverse(units: int) -> None:
     assert to_units(from_units(units)) == units
     assert to_words(array_of([from_units(units)])).units(0) == units
 
 
 @given(st.lists(st.lists(UNITS, min_size=1, max_size=6), max_size=8))
+@settings(deadline=None)
 def test_group_sums_are_exact_or_refused(groups: list[list[int]]) -> None:
     sums = [sum(group) for group in groups]
     words = to_words(array([unit for group in groups for unit in group]))
@@ -66,6 +69,7 @@ def test_group_sums_are_exact_or_refused(groups: list[list[int]]) -> None:
 
 
 @given(st.tuples(UNITS, UNITS), st.sampled_from([0, 0, 1, -1, 2**64, -(2**64), 2**128]) | UNITS)
+@settings(deadline=None)
 def test_an_addition_is_found_wrong_exactly_where_it_is(pair: tuple[int, int], off: int) -> None:
     first, second = pair
     total = max(-LARGEST, min(LARGEST, first + second + off))

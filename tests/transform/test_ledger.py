@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge.errors import BadAnswer, InvalidAmount
@@ -38,6 +38,7 @@ def rows_of(history: Any) -> list[dict[str, Any]]:
 
 
 @given(st.data(), st.integers(0, 9), st.booleans())
+@settings(max_examples=50, deadline=None)
 def test_the_ledger_is_what_plain_sums_give_whatever_the_order_of_legs(
     world: SimpleNamespace, data: st.DataObject, seed: int, dictionary: bool
 ) -> None:
@@ -64,6 +65,7 @@ def units(amount: Decimal) -> int:
 
 
 @given(st.data())
+@settings(max_examples=20, deadline=None)
 def test_every_column_is_arrows_and_none_is_a_float(world: SimpleNamespace, data: st.DataObject) -> None:
     frame = build_ledger(data.draw(world.histories()).legs())
     assert list(frame.columns) == LEDGER.names

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge.errors import StoreDamaged
@@ -28,6 +28,7 @@ def frames(history: object) -> list[tuple[ModuleType, pd.DataFrame]]:
 
 
 @given(st.data())
+@settings(max_examples=25, deadline=None)
 def test_a_frame_survives_the_file_and_equal_frames_give_equal_bytes(
     world: SimpleNamespace, data: st.DataObject
 ) -> None:

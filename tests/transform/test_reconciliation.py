@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from balance_bridge import money
@@ -18,6 +18,8 @@ from balance_bridge.transform.reconciliation import MAX_BREAKS, Break, Reconcili
 from balance_bridge.transform.schema import LEDGER
 
 DAY_MS = 86_400_000
+THOROUGH = settings(max_examples=150, deadline=None)
+QUICK = settings(max_examples=40, deadline=None)
 
 
 def amount(units: int) -> Decimal:
@@ -55,6 +57,7 @@ def expected(opening: Snapshot, closing: Snapshot, records: Any, tolerance: dict
 
 
 @given(st.data())
+@QUICK
 def test_every_true_history_is_proven(world: SimpleNamespace, data: st.DataObject) -> None:
     history = data.draw(world.histories())
     proof = prove(history)
@@ -66,6 +69,7 @@ def test_every_true_history_is_proven(world: SimpleNamespace, data: st.DataObjec
 
 
 @given(st.data())
+@QUICK
 def test_records_whose_time_is_not_the_days_are_named_and_are_no_break(
     world: SimpleNamespace, data: st.DataObject
 ) -> None:
@@ -76,7 +80,9 @@ def test_records_whose_time_is_not_the_days_are_named_and_are_no_break(
     assert proof.status == "proven"
 
 
+@pytest.mark.slow  # a hundred random histories and more
 @given(st.data())
+@THOROUGH
 def test_a_dropped_record_is_caught_between_the_named_sequence_numbers(
     world: SimpleNamespace, data: st.DataObject
 ) -> None:
@@ -95,7 +101,9 @@ def test_a_dropped_record_is_caught_between_the_named_sequence_numbers(
         assert found.asset in proof.summary()
 
 
+@pytest.mark.slow  # a hundred random histories and more
 @given(st.data())
+@THOROUGH
 def test_an_altered_change_or_balance_is_caught_at_its_record(world: SimpleNamespace, data: st.DataObject) -> None:
     history = data.draw(world.histories())
     ledger = build_ledger(history.legs())
@@ -114,7 +122,9 @@ def test_an_altered_change_or_balance_is_caught_at_its_record(world: SimpleNames
     assert {found.asset for found in proof.breaks} == {asset}
 
 
+@pytest.mark.slow  # a hundred random histories and more
 @given(st.data())
+@THOROUGH
 def test_the_proof_is_what_a_record_by_record_check_gives_for_any_corruption(
     world: SimpleNamespace, data: st.DataObject
 ) -> None:
@@ -144,6 +154,7 @@ def test_the_proof_is_what_a_record_by_record_check_gives_for_any_corruption(
 
 
 @given(st.data())
+@QUICK
 def test_what_is_missing_adds_up_to_the_drift(world: SimpleNamespace, data: st.DataObject) -> None:
     history = data.draw(world.histories())
     kept = [record for record in history.records if data.draw(st.booleans())]
@@ -155,6 +166,7 @@ def test_what_is_missing_adds_up_to_the_drift(world: SimpleNamespace, data: st.D
 
 
 @given(st.data())
+@QUICK
 def test_the_report_is_json_and_holds_amounts_as_text(world: SimpleNamespace, data: st.DataObject) -> None:
     history = data.draw(world.histories())
     kept = [record for record in history.records if data.draw(st.booleans())]

@@ -124,7 +124,8 @@ def deliver(
             summary.count_sent(batch.rows, resend=batch.resend)
     else:
         receipts.local(day, rejected, Counter(balance.asset for balance in prepared.ignored))
-        receipts.point(day, (row for batch in plan.batches for row in batch.rows))
+        receipts.point(day, (*(row for batch in plan.batches for row in batch.rows), *plan.claims))
+        receipts.agree(day, plan.claims)
         sender = _Sender(destination, receipts, history, day, run_id, clock, log, summary)
         sender.send_all(plan.batches)
     failure = summary.failure()

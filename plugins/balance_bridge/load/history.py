@@ -8,18 +8,30 @@ goes out under the next number.
 **What a key stands at.** Of its attempts that were not rejected, in the order of their numbers, the last tells what
 the destination holds. A balance is delivered if it was accepted under any number of its key, unless a later attempt
 with another amount was not rejected.
+
+**Rank** decides between two days that both have a balance for one key, so that the result does not depend on the order
+in which the days are run: a snapshot's balance before a record's, then the later instant, then the day to which the
+instant belongs, then the later day.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import date
+
+import msgspec
 
 from balance_bridge.load.batches import Row
-from balance_bridge.load.numbers import split
+from balance_bridge.load.numbers import DAY_MS, day_start_ms, split
 from balance_bridge.load.outcomes import PLANNED, SETTLED, Outcome, Status, fold
 
 _REUSED = Outcome(Status.REJECTED, "REUSED", "this number was planned with other content as well and is not used again")
+
+
+_SNAPSHOT_POINTS = frozenset({"open", "close"})
+
+Rank = tuple[bool, int, bool, str]
 
 
 @dataclass(slots=True)
@@ -37,6 +49,25 @@ class Attempt:
     outcome: Outcome = PLANNED
 
 
+class Claim(msgspec.Struct, frozen=True):
+    """A key that a day's run found to hold its very amount, where the receipts alone would tell otherwise.
+
+    Either another day of a lower rank had delivered it: without a claim, a correction by that day would take the
+    place of a balance that this day stands for as well. Or a correction was rejected and then became unnecessary.
+
+    Attributes:
+        key: The destination's key.
+        at_ms: The instant of this day's own balance, UTC milliseconds since the epoch.
+        day: This day (``YYYY-MM-DD``).
+        points: The points that asked for it, joined by commas.
+    """
+
+    key: str
+    at_ms: int
+    day: str
+    points: str
+
+
 @dataclass
 class History:
     """All attempts that can concern a day's keys.
@@ -46,12 +77,14 @@ class History:
         keys: Per key its attempts in the order of their numbers.
         stems: Per number without its attempt, the highest attempt.
         answers: Per batch of the day itself, how many reports there were.
+        claims: Per key, which days found that what it holds is their own amount.
     """
 
     numbers: dict[str, list[Attempt]] = field(default_factory=dict)
     keys: dict[str, list[Attempt]] = field(default_factory=dict)
     stems: dict[str, int] = field(default_factory=dict)
     answers: dict[str, int] = field(default_factory=dict)
+    claims: dict[str, list[Claim]] = field(default_factory=dict)
 
     def add(self, row: Row, batch: str, outcome: Outcome) -> None:
         """Take in a planned row with the outcome that its batch's reports give it."""
@@ -108,3 +141,37 @@ def standing(attempts: Sequence[Attempt], amount: str | None = None) -> Attempt 
         if attempt.outcome.status in SETTLED and best.outcome.status != Status.ACCEPTED:
             best = attempt
     return best
+
+
+def rank(at_ms: int, points: Iterable[str], day: date) -> Rank:
+    """How strong a day's balance is for a key that another day has a balance for as well; the greater one wins.
+
+    Args:
+        at_ms: The balance's instant, UTC milliseconds since the epoch.
+        points: The points that asked for it.
+        day: The run's UTC day.
+    """
+    start = day_start_ms(day)
+    # Whichever point asks for it, the balance at the time of one of the day's two snapshots is the snapshot's.
+    snapshot = at_ms in (start, start + DAY_MS) or not _SNAPSHOT_POINTS.isdisjoint(points)
+    return snapshot, at_ms, start < at_ms <= start + DAY_MS, day.isoformat()
+
+
+def rank_of(planned: Row | Claim) -> Rank:
+    """The rank of what is on a receipt."""
+    return rank(planned.at_ms, planned.points.split(","), date.fromisoformat(planned.day))
+
+
+def shown(attempts: Sequence[Attempt], claims: Iterable[Claim], day: str) -> Attempt:
+    """The attempt that tells a reader what became of a key, from the point of view of one day (``YYYY-MM-DD``).
+
+    What the key stands at; but a correction that was rejected is what somebody has to act upon, even though the old
+    balance stands. Unless that is no longer wanted: this day, the one that wanted the correction, or one that ranks
+    higher, claims that the old balance is right.
+    """
+    last = attempts[-1]
+    held = standing(attempts)
+    if held is None or last.outcome.status != Status.REJECTED or last.row.amount == held.row.amount:
+        return held or last
+    agreed = any(claim.day in (day, last.row.day) or rank_of(claim) > rank_of(last.row) for claim in claims)
+    return held if agreed else last

@@ -14,6 +14,12 @@ another amount stands, from this day                   sent under the next numbe
 another amount stands, from another day's run          the same, if ours ranks higher; otherwise nothing
 ====================================================== =====================================================
 
+"From another day's run" is also what another day claims: it found its own amount delivered by this one. Rank
+is explained in ``history``.
+
+"From another day's run" is also what another day claims: it found its own amount delivered by this one. Rank
+is explained in ``history``.
+
 Rank decides between two days that both have a balance for one key, so that the result does not depend on the order
 in which the days are run: a snapshot's balance before a record's, then the later instant, then the day to which the
 instant belongs, then the later day.
@@ -28,13 +34,9 @@ from datetime import date
 from balance_bridge.errors import ConfigurationError, NumberReused
 from balance_bridge.load.batches import Batch, Row, fits, pack
 from balance_bridge.load.destination import Balance, Candidate, Destination, LocalRejection
-from balance_bridge.load.history import Attempt, History, standing
-from balance_bridge.load.numbers import DAY_MS, MAX_NUMBER_CHARS, Numbering, day_start_ms, rfc3339
+from balance_bridge.load.history import Attempt, Claim, History, Rank, rank, rank_of, standing
+from balance_bridge.load.numbers import MAX_NUMBER_CHARS, Numbering, rfc3339
 from balance_bridge.load.outcomes import SETTLED, Status
-
-_SNAPSHOT_POINTS = frozenset({"open", "close"})
-
-Rank = tuple[bool, int, bool, str]
 
 
 @dataclass
@@ -47,6 +49,7 @@ class Plan:
         accepted_before: How many balances stand, accepted.
         seen_before: How many stand, seen but not confirmed.
         covered: How many keys another day's run holds with a balance that ranks higher.
+        claims: Keys that need no sending although their receipts alone would tell otherwise.
     """
 
     batches: list[Batch] = field(default_factory=list)
@@ -54,6 +57,7 @@ class Plan:
     accepted_before: int = 0
     seen_before: int = 0
     covered: int = 0
+    claims: list[Claim] = field(default_factory=list)
 
 
 def refuse_shared_keys(destination: Destination, candidates: Iterable[Candidate]) -> None:
@@ -95,12 +99,16 @@ def make_plan(
         attempts = history.keys.get(candidate.key, [])
         held = standing(attempts, candidate.amount) if attempts else None
         if held is not None and held.row.amount == candidate.amount:
+            by_lower_rank = held.row.day != day.isoformat() and rank_of(held.row) < _rank(candidate, day)
+            if by_lower_rank or attempts[-1].row.amount != candidate.amount:
+                balance = candidate.balance
+                plan.claims.append(Claim(candidate.key, balance.at_ms, day.isoformat(), ",".join(balance.points)))
             if held.outcome.status in SETTLED:
                 plan.accepted_before += held.outcome.status == Status.ACCEPTED
                 plan.seen_before += held.outcome.status == Status.SEEN
             else:
                 _add(plan, destination, candidate, held.row, again.setdefault(held.batch, []))
-        elif held is not None and held.row.day != day.isoformat() and _rank_of(held.row) > _rank(candidate, day):
+        elif held is not None and _is_outranked(candidate, day, held.row, history.claims.get(candidate.key, ())):
             plan.covered += 1
         else:
             row = _number(destination, candidate, attempts, history, numbering, day)
@@ -183,19 +191,14 @@ def _in_order(rows: list[tuple[Row, bytes]]) -> list[tuple[Row, bytes]]:
     return sorted(rows, key=lambda pair: (pair[0].at_ms, pair[0].asset, pair[0].number))
 
 
+def _is_outranked(candidate: Candidate, day: date, held: Row, claims: Iterable[Claim]) -> bool:
+    ours = _rank(candidate, day)
+    others: list[Row | Claim] = [held, *claims]
+    return any(rank_of(other) > ours for other in others if other.day != day.isoformat())
+
+
 def _rank(candidate: Candidate, day: date) -> Rank:
-    return _ranked(candidate.balance.at_ms, candidate.balance.points, day)
-
-
-def _rank_of(row: Row) -> Rank:
-    return _ranked(row.at_ms, row.points.split(","), date.fromisoformat(row.day))
-
-
-def _ranked(at_ms: int, points: Iterable[str], day: date) -> Rank:
-    start = day_start_ms(day)
-    # Whichever point asks for it, the balance at the time of one of the day's two snapshots is the snapshot's.
-    snapshot = at_ms in (start, start + DAY_MS) or not _SNAPSHOT_POINTS.isdisjoint(points)
-    return snapshot, at_ms, start < at_ms <= start + DAY_MS, day.isoformat()
+    return rank(candidate.balance.at_ms, candidate.balance.points, day)
 
 
 def _name(balance: Balance) -> str:

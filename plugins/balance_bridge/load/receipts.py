@@ -6,6 +6,7 @@
         <batch id>/planned.json         the rows of a batch and their numbers, written before the first request
         <batch id>/answered/0001.json   one report for each request that got an answer, or lost it
         local/0001.json                 what was rejected or ignored before anything was sent
+        agreed/0001.json                keys that hold this day's very amount, though other receipts tell otherwise
         see-<other day>.json            that day's run planned rows whose instant lies on this day
 
 Planned comes before the request and answered after it, so a crash in between leaves rows that are *planned*: they may
@@ -32,7 +33,7 @@ import msgspec
 from balance_bridge.errors import StoreDamaged
 from balance_bridge.load.batches import Batch, Row
 from balance_bridge.load.destination import LOCAL, LocalRejection
-from balance_bridge.load.history import History, standing
+from balance_bridge.load.history import Claim, History, shown
 from balance_bridge.load.numbers import DAY_MS, day_start_ms, utc_day
 from balance_bridge.load.outcomes import PLANNED, Outcome, Status, fold
 from balance_bridge.load.replies import Reply
@@ -83,6 +84,11 @@ class _Local(msgspec.Struct):
     version: int
     rejected: list[_LocalRow]
     ignored: dict[str, int]
+
+
+class _Agreed(msgspec.Struct):
+    version: int
+    claims: list[Claim]
 
 
 class _Pointer(msgspec.Struct):
@@ -153,7 +159,13 @@ class Receipts:
             # Without run id and time, so that a repeated run that finds the same adds nothing.
             self._store.append(prefix, ".json", _encode(_Local(VERSION, rows, dict(sorted(ignored.items())))))
 
-    def point(self, day: date, rows: Iterable[Row]) -> None:
+    def agree(self, day: date, claims: Sequence[Claim]) -> None:
+        """Write down a day's claims; nothing, if there are and were none."""
+        prefix = f"{self._folder(day)}/agreed"
+        if claims or self._store.newest(prefix, ".json") is not None:
+            self._store.append(prefix, ".json", _encode(_Agreed(VERSION, list(claims))))
+
+    def point(self, day: date, rows: Iterable[Row | Claim]) -> None:
         """Leave a pointer at every other day on which one of the rows' instants lies."""
         homes = {row.at_ms // DAY_MS for row in rows} - {day_start_ms(day) // DAY_MS, day_start_ms(day) // DAY_MS + 1}
         for home in sorted(homes):
@@ -198,6 +210,10 @@ class Receipts:
         folder = self._folder(day)
         planned: dict[str, str] = {}
         answered: dict[str, list[str]] = {}
+        agreed = [key for key in listing if key.startswith(f"{folder}/agreed/")]
+        if agreed:
+            for claim in self._decode(agreed[-1], _Agreed).claims:
+                history.claims.setdefault(claim.key, []).append(claim)
         for key in listing:
             batch, _, rest = key.removeprefix(f"{folder}/").partition("/")
             if rest == "planned.json":
@@ -289,13 +305,10 @@ def outcomes(store: Store, account: str, day: date, destination: str) -> list[Ke
         for row in receipts.local_rejections(day)
     ]
     for attempts in history.keys.values():
-        shown = standing(attempts) or attempts[-1]
-        row = shown.row
+        told = shown(attempts, history.claims.get(attempts[-1].row.key, ()), day.isoformat())
+        row = told.row
         if not any(each.row.day == day.isoformat() for each in attempts) and not start < row.at_ms <= start + DAY_MS:
             continue
-        # A correction that was rejected is what somebody has to act upon, even though the old balance stands.
-        if attempts[-1].outcome.status == Status.REJECTED and attempts[-1].row.amount != row.amount:
-            shown, row = attempts[-1], attempts[-1].row
         rows.append(
             KeyOutcome(
                 number=row.number,
@@ -303,9 +316,9 @@ def outcomes(store: Store, account: str, day: date, destination: str) -> list[Ke
                 asset=row.asset,
                 at_ms=row.at_ms,
                 amount=Decimal(row.amount),
-                outcome=shown.outcome.status,
-                code=shown.outcome.code,
-                text=shown.outcome.text,
+                outcome=told.outcome.status,
+                code=told.outcome.code,
+                text=told.outcome.text,
                 replaces=row.replaces,
                 supersedes=Decimal(row.supersedes) if row.supersedes else None,
             )
