@@ -109,7 +109,8 @@ def fetch_history(
         # A retry after the day was asked for again: all three belong together.
         fetched = _snapshots(extraction, job.day)
     history = extraction.history(job.day, fetched.opening, fetched.closing)
-    if extraction.generations(job.day) == 1:
+    # A day without records has no pages, and so no generation.
+    if extraction.generations(job.day) <= 1:
         proof = _prove(job, fetched, history, tolerance)[1]
         if proof.status == "broken":
             job.log(f"what came does not add up; asking once more before it is believed: {proof.summary()}")

@@ -43,7 +43,7 @@ def resolve_day(requested: str | None, logical_date: datetime | None, run_after:
 
 def _parse(text: str) -> date:
     # date.fromisoformat would also take 20261120 and 2026-W47-5.
-    if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+    if isinstance(text, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
         try:
             return date.fromisoformat(text)
         except ValueError:

@@ -24,6 +24,7 @@ The base classes are recovery strategies: whoever catches one knows what to do w
         ├── ServerFault            5xx and the exchange's own codes for "my fault"
         ├── WindowFull             429 and its like: wait until the window is free
         ├── OutcomeUnknown         a destination did not say what became of records
+        ├── StoreUnwritable        an object could not be written: disk full, no permission, bucket not reached
         └── NotYetAvailable        the closing snapshot of a day that has just ended
 """
 
@@ -116,6 +117,10 @@ class WindowFull(PassingError):
 
 class OutcomeUnknown(PassingError):
     """A destination did not say what became of some records; they are sent again under the same numbers."""
+
+
+class StoreUnwritable(PassingError):
+    """An object could not be written to the store. There is no part of it: the same step can be done again."""
 
 
 class NotYetAvailable(PassingError):

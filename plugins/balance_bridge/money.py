@@ -19,8 +19,8 @@ LIMIT = Decimal(10) ** (PRECISION - SCALE)
 EXACT = Context(prec=80, traps=[Inexact, InvalidOperation, Overflow])
 
 # Decimal() would also take NaN, Infinity, underscores, blanks and digits of other scripts.
-AMOUNT_PATTERN = r"^[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$"
-_AMOUNT = re.compile(AMOUNT_PATTERN + r"(?<!\n)")
+_AMOUNT = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
+_MAX_SHOWN = 100
 
 
 def parse(text: str) -> Decimal:
@@ -36,8 +36,9 @@ def parse(text: str) -> Decimal:
         InvalidAmount: If the text is anything else (NaN, blank, a number with a comma), has more than 18 decimals
             that are not zero, or 10**20 or more before the point.
     """
-    if not isinstance(text, str) or not _AMOUNT.match(text):
-        raise InvalidAmount(f"{text!r} is not an amount: digits with an optional sign, point and exponent are expected")
+    if not isinstance(text, str) or not _AMOUNT.fullmatch(text):
+        shown = repr(text)[:_MAX_SHOWN]
+        raise InvalidAmount(f"{shown} is not an amount: digits with an optional sign, point and exponent are expected")
     return check(Decimal(text))
 
 
@@ -51,12 +52,16 @@ def check(amount: Decimal) -> Decimal:
         raise InvalidAmount(f"{amount} is not a finite amount")
     if amount.is_zero():
         return Decimal(0)
-    if abs(amount) >= LIMIT:
-        raise InvalidAmount(f"{amount} has more than {PRECISION - SCALE} digits before the point")
-    normal = amount.normalize(EXACT)
+    # abs() would round to the current context, and 20 nines with a fraction up to the limit.
+    if amount.copy_abs() >= LIMIT:
+        raise InvalidAmount(f"{str(amount)[:_MAX_SHOWN]} has more than {PRECISION - SCALE} digits before the point")
+    try:
+        normal = amount.normalize(EXACT)
+    except Inexact:
+        normal = amount
     exponent = normal.as_tuple().exponent
     if isinstance(exponent, int) and exponent < -SCALE:
-        raise InvalidAmount(f"{amount} has more than {SCALE} decimals")
+        raise InvalidAmount(f"{str(amount)[:_MAX_SHOWN]} has more than {SCALE} decimals")
     return normal
 
 

@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from balance_bridge.errors import StoreDamaged
+from balance_bridge.errors import StoreDamaged, StoreUnwritable
 
 _DIGITS = 4
+_MOST = 10**_DIGITS - 1
 
 
 class StorePath(Protocol):
@@ -66,15 +67,19 @@ class Store:
 
         Returns:
             True if it was written, False if an object of that key was there before; that one is left as it is.
+
+        Raises:
+            StoreUnwritable: If it could not be written; then there is no such object, not even a part of it.
         """
-        if self._fs is None:
-            return _put_local(Path(self._place(key)), data)
         try:
-            # Where the backend can (S3's If-None-Match), exclusive; elsewhere checked first and then written whole.
-            self._fs.pipe_file(self._place(key), data, mode="create")
-        except FileExistsError:
-            return False
-        return True
+            if self._fs is None:
+                return _put_local(Path(self._place(key)), data)
+            return self._put_remote(key, data)
+        except OSError as error:
+            raise StoreUnwritable(
+                f"{self._place(key)} cannot be written ({error.strerror or error}): see that there is room and that "
+                "the folder or bucket can be written to, or set another one with the option [balance_bridge] store"
+            ) from error
 
     def append(self, prefix: str, suffix: str, data: bytes) -> str:
         """Add the next object of a numbered series, unless the newest holds the very same bytes.
@@ -86,12 +91,18 @@ class Store:
 
         Returns:
             The key under which the content lies.
+
+        Raises:
+            StoreUnwritable: If it could not be written.
+            StoreDamaged: If the newest object cannot be read, or the series has used up its numbers.
         """
         while True:
             newest = self.newest(prefix, suffix)
             if newest is not None and self.read(newest) == data:
                 return newest
             number = 1 if newest is None else int(_name(newest)[:_DIGITS]) + 1
+            if number > _MOST:
+                raise StoreDamaged(f"{self._place(prefix)} holds {_MOST} objects *{suffix}: no more can follow")
             key = f"{prefix}/{number:0{_DIGITS}d}{suffix}"
             if self.put(key, data):
                 return key
@@ -155,8 +166,18 @@ class Store:
                     yield f"{prefix}/{(Path(directory) / name).relative_to(folder).as_posix()}"
             return
         place = self._place(prefix)
+        # fsspec may remember listings, and another process may have written since.
+        self._fs.invalidate_cache()
         for found in self._fs.find(place):
             yield f"{prefix}/{str(found).removeprefix('/').removeprefix(place.removeprefix('/')).removeprefix('/')}"
+
+    def _put_remote(self, key: str, data: bytes) -> bool:
+        try:
+            # Where the backend can (S3's If-None-Match), exclusive; elsewhere checked first and then written whole.
+            self._fs.pipe_file(self._place(key), data, mode="create")
+        except FileExistsError:
+            return False
+        return True
 
     def _place(self, key: str) -> str:
         return f"{self._base}/{key}"

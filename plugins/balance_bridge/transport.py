@@ -8,6 +8,8 @@ last two are alike; for a write they are as different as "send it again" and "it
 from __future__ import annotations
 
 import json
+import re
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -23,6 +25,14 @@ from balance_bridge.errors import AnswerLost, BadAnswer, FinalError, NotReached
 
 CONNECT_TIMEOUT_S = 10.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
+# What the parser of HTTP dates raises for text that is none; which one depends on the text.
+_NO_DATE = (ValueError, OverflowError, TypeError, IndexError)
+
+_UNUSABLE_URL = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.MissingSchema,
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,7 @@ class Answer:
         """
         try:
             return json.loads(self.body.decode("utf-8"), parse_float=Decimal, parse_constant=_refuse_constant)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadAnswer(f"{self.request} answered {self.status} with no JSON: {self.describe_body()}") from error
 
     def describe_body(self) -> str:
@@ -67,7 +77,7 @@ class Answer:
         """Seconds by which the server's clock is ahead of ours, by its Date header; None without one."""
         try:
             server = parsedate_to_datetime(self.headers["date"]).timestamp()
-        except (KeyError, ValueError):
+        except (KeyError, *_NO_DATE):
             return None
         # The header is cut to the second and was written somewhere between sending and the end.
         return server + 0.5 - (self.sent_at + self.ended_at) / 2
@@ -75,11 +85,11 @@ class Answer:
     def retry_after_s(self) -> float | None:
         """Seconds that the server asks to wait (Retry-After as seconds or as a date), or None."""
         value = self.headers.get("retry-after", "").strip()
-        if value.isdigit():
+        if re.fullmatch(r"[0-9]{1,9}", value):
             return float(value)
         try:
             return max(0.0, parsedate_to_datetime(value).timestamp() - self.ended_at)
-        except ValueError:
+        except _NO_DATE:
             return None
 
 
@@ -123,8 +133,9 @@ class Transport:
             NotReached: Nothing was sent.
             AnswerLost: The request may have arrived; the answer did not.
             BadAnswer: The answer is larger than 64 MiB.
-            FinalError: The URL cannot be used, or the server's certificate is not trusted.
+            FinalError: The URL or a header cannot be sent, or the server's certificate is not trusted.
         """
+        _check_headers(headers, f"{method} {url}")
         request = requests.Request(method, url, headers=dict(headers), params=params, data=body, auth=_no_netrc)
         try:
             prepared = self._session.prepare_request(request)
@@ -143,11 +154,16 @@ class Transport:
         except requests.exceptions.SSLError as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise FinalError(f"{label}: the server's TLS certificate is not trusted ({_reason(error)})") from error
+            if not _in_handshake(error):
+                raise AnswerLost(f"{label}: TLS failed before the whole answer ({_reason(error)})") from error
             raise NotReached(f"{label}: TLS failed ({_reason(error)})") from error
         except requests.exceptions.ConnectTimeout as error:
             raise NotReached(f"{label}: no connection within {CONNECT_TIMEOUT_S:g} s") from error
         except requests.exceptions.ReadTimeout as error:
             raise AnswerLost(f"{label}: no answer within {timeout_s:g} s") from error
+        except (*_UNUSABLE_URL, urllib3.exceptions.LocationValueError) as error:
+            # Some names are only found to be none where they are looked up, and then not by requests.
+            raise FinalError(f"{label}: this URL cannot be used ({error}); check the host") from error
         except requests.exceptions.RequestException as error:
             if _never_connected(error):
                 raise NotReached(f"{label}: no connection ({_reason(error)})") from error
@@ -171,6 +187,16 @@ def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
+def _check_headers(headers: Mapping[str, str], label: str) -> None:
+    # Whoever would refuse the value later on would show it, and it may be a key or a token.
+    for name, value in headers.items():
+        if not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?", value):
+            raise FinalError(
+                f"{label}: the header {name} is empty or holds a character that cannot be sent; look for blanks, line "
+                "breaks and letters with accents in the connection's login and password"
+            )
+
+
 def _read(response: requests.Response, label: str) -> bytes:
     content = bytearray()
     for chunk in response.iter_content(64 * 1024):
@@ -191,6 +217,16 @@ def _never_connected(error: requests.exceptions.RequestException) -> bool:
     # NewConnectionError covers a refused connection and, as NameResolutionError, a name that does not resolve.
     cause = _cause(error)
     return isinstance(cause, (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ProxyError))
+
+
+def _in_handshake(error: BaseException) -> bool:
+    # The exceptions are the same before and after the request went out; only where they were raised tells them apart.
+    inner: BaseException | None = error
+    while inner is not None:
+        if any(frame.f_code.co_name == "do_handshake" for frame, _ in traceback.walk_tb(inner.__traceback__)):
+            return True
+        inner = inner.__cause__ or inner.__context__
+    return False
 
 
 def _reason(error: BaseException) -> str:

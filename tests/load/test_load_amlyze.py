@@ -48,7 +48,7 @@ def test_optional_fields_go_out_when_configured(kit):
 def test_an_asset_without_account_is_rejected_by_name_and_the_others_go(kit):
     transport, store = kit.FakeTransport(kit.FakeAmlyzeServer()), kit.MemoryStore()
     destination = kit.amlyze(transport, account_ext_id={"BTC": "acc-1"})
-    with pytest.raises(RecordsRejected, match=r"LOCAL x1 \(NO\): account_ext_id has no entry for NO") as caught:
+    with pytest.raises(RecordsRejected, match=r"LOCAL x1 \(NO\): account_ext_id has no entry for this asset") as caught:
         kit.run(destination, store, [kit.balance("NO"), kit.balance()])
     assert caught.value.summary.accepted_now == 1
     assert caught.value.summary.rejected_locally == 1

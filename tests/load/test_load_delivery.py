@@ -371,6 +371,33 @@ def test_a_snapshots_balance_wins_over_another_days_record(kit):
     assert kit.run(kit.elven(transport), store, [record], day=next_day).covered == 1
 
 
+def test_a_correction_by_a_lower_day_does_not_undo_what_a_higher_day_stands_for(kit):
+    store, transport = kit.MemoryStore(), kit.FakeTransport(kit.FakeAmlyzeServer())
+    next_day = kit.DAY + timedelta(days=1)
+    kit.run(kit.amlyze(transport), store, [kit.balance(amount="1", points="open")], day=next_day)
+    # The day's own close finds its amount delivered already: nothing to send, but it stands for it.
+    assert kit.run(kit.amlyze(transport), store, [kit.balance(amount="1")]).requests == 0
+    corrected = kit.run(kit.amlyze(transport), store, [kit.balance(amount="2", points="open")], day=next_day)
+    assert (corrected.covered, corrected.requests) == (1, 0)
+    # Once the day itself is corrected, so is the key.
+    assert kit.run(kit.amlyze(transport), store, [kit.balance(amount="2")]).superseded == 1
+
+
+def test_a_rejected_correction_shows_until_the_old_balance_is_right_again(kit):
+    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
+    transport = kit.FakeTransport(server)
+    kit.run(kit.amlyze(transport), store, [kit.balance(amount="1")])
+    server.refuse = {"CASH-BTC": "500"}
+    with pytest.raises(RecordsRejected):
+        kit.run(kit.amlyze(transport), store, [kit.balance(amount="2")])
+    assert kit.told(store) == {"BTC": "rejected"}
+    assert kit.run(kit.amlyze(transport), store, [kit.balance(amount="1")]).accepted_before == 1
+    assert kit.told(store) == {"BTC": "accepted"}
+    with pytest.raises(RecordsRejected):
+        kit.run(kit.amlyze(transport), store, [kit.balance(amount="2")])
+    assert kit.told(store) == {"BTC": "rejected"}
+
+
 @given(st.lists(st.tuples(st.integers(-6, 6), st.integers(-6, 6)), min_size=1, max_size=5))
 def test_an_instant_is_found_again_however_far_from_its_day_it_was_delivered(kit, runs):
     store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()

@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from decimal import Decimal
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge.errors import AnswerLost, BalanceBridgeError, NotReached
+from balance_bridge.load.numbers import rfc3339
 from balance_bridge.load.receipts import outcomes
 
 DAY_MS = 86_400_000
@@ -87,7 +89,9 @@ AMOUNTS = st.lists(st.integers(0, 3), min_size=4, max_size=4)
 ORDER = st.sampled_from([(0, 1), (1, 0)])
 
 
-@settings(max_examples=150)
+# Slow: hundreds of whole histories, each of up to nine deliveries.
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1), SCRIPT), max_size=6), ORDER)
 def test_without_corrections_every_key_is_accepted_exactly_once(kit, runs, order):
     store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
@@ -102,7 +106,9 @@ def test_without_corrections_every_key_is_accepted_exactly_once(kit, runs, order
     assert len(server.delivered()) == len(set(server.delivered())) == len(keys)
 
 
-@settings(max_examples=150)
+# Slow: as above.
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1), AMOUNTS, SCRIPT), max_size=6), AMOUNTS, AMOUNTS, ORDER)
 def test_with_corrections_the_destination_holds_the_last_balance_of_the_day_that_ranks_highest(
     kit, runs, first, second, order
@@ -126,14 +132,8 @@ def test_with_corrections_the_destination_holds_the_last_balance_of_the_day_that
             continue
         # The day to which the instant belongs: the first one for the shared midnight, the second for C's.
         owner = days[0] if len(days) == 1 or asset == "A" else 1
-        (key,) = [key for key in told if key.startswith(f"CASH-{asset} ") and key.endswith(iso(at_ms))]
+        (key,) = [key for key in told if key.startswith(f"CASH-{asset} ") and key.endswith(rfc3339(at_ms))]
         account, at = key.split(" ")
         assert held[account, at] == now[owner, asset, at_ms]
         assert told[key] in ("accepted", "seen")
         assert isinstance(held[account, at], Decimal)
-
-
-def iso(at_ms: int) -> str:
-    from balance_bridge.load.numbers import rfc3339
-
-    return rfc3339(at_ms)

@@ -42,6 +42,8 @@ API_ROOT = "api/pro"
 PAGE_LIMIT = 500
 ATTEMPTS = 3
 WINDOW_WAITS = 2
+# Who is to wait longer gives up the worker meanwhile.
+MAX_WAIT_S = 600.0
 
 _REFUSED_KEY = {"100009", "200001", "200003", "200014", "200015", "2100"}
 _SERVER_FAULT = {"100101", "510001"}
@@ -195,6 +197,8 @@ class _Tries:
         elif isinstance(error, (NotReached, AnswerLost, ServerFault, BadAnswer)):
             kind, wait_s = "passing", 2.0 ** (ATTEMPTS - 1 - self._left["passing"])
         else:
+            return False
+        if wait_s > MAX_WAIT_S:
             return False
         self._left[kind] -= 1
         self._wait_s = wait_s

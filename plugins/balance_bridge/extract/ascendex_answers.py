@@ -31,7 +31,7 @@ Body = TypeVar("Body")
 SequenceNumber = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 # Up to the end of the year 9999: what a millisecond timestamp can mean.
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999)]
-Asset = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[^\s\x00-\x1f]+$")]
+Asset = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"\A[^\s\x00-\x1f]+\Z")]
 
 
 class Meta(msgspec.Struct):
@@ -110,6 +110,9 @@ class Envelope(msgspec.Struct):
         return self.code is not None and str(self.code) != "0"
 
 
+# What Arrow's cast is exact for. Of longer texts and of exponents it makes other numbers without a word.
+_PLAIN_AMOUNT = r"^[+-]?[0-9]{1,20}(\.[0-9]{1,18})?$"
+
 _envelope = msgspec.json.Decoder(Envelope)
 _snapshot = msgspec.json.Decoder(SnapshotBody)
 _history = msgspec.json.Decoder(HistoryBody)
@@ -123,7 +126,7 @@ def read_envelope(body: bytes) -> Envelope:
     """
     try:
         return _envelope.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         look = body[:200].decode("utf-8", "replace")
         raise BadAnswer(f"the answer is not what the exchange documents ({error}): {look!r}") from error
 
@@ -217,13 +220,9 @@ def _assets(values: list[str], sn: pa.Array) -> pa.Array:
 
 def _amounts(texts: list[str], sn: pa.Array, field: str) -> pa.Array:
     column = pa.array(texts, pa.string())
-    try:
-        # The pattern first: the cast would also take forms that are no amount, such as blanks around it.
-        if pc.all(pc.match_substring_regex(column, money.AMOUNT_PATTERN)).as_py() in (True, None):
-            return column.cast(AMOUNT)
-    except pa.ArrowInvalid:
-        pass
-    # Which one it was is only worth finding out once there is one.
+    if pc.all(pc.match_substring_regex(column, _PLAIN_AMOUNT), min_count=0).as_py():
+        return column.cast(AMOUNT)
+    # Ten times as slow, for the few pages that need it: exponents, needless zeros, and what is refused.
     exact: list[Decimal] = []
     for text, number in zip(texts, sn, strict=True):
         try:
@@ -257,13 +256,17 @@ def _explain(error: msgspec.DecodeError, body: bytes) -> str:
     path = re.search(r"`(\$[^`]*)`$", text)
     if not path:
         return f"the answer is not what the exchange documents: {text}"
-    value: Any = json.loads(body, parse_float=Decimal)
     number: Any = None
-    for key, index in re.findall(r"\.(\w+)|\[(\d+)\]", path.group(1)):
-        value = value[key] if key else value[int(index)]
-        if isinstance(value, dict):
-            number = value.get("sn", number)
-    shown = str(value) if not isinstance(value, str) else repr(value)
+    try:
+        # Numbers as they are spelled: some have more digits than an int is made from.
+        value: Any = json.loads(body.decode("utf-8", "replace"), parse_float=str, parse_int=str, parse_constant=str)
+        for key, index in re.findall(r"\.(\w+)|\[(\d+)\]", path.group(1)):
+            value = value[key] if key else value[int(index)]
+            if isinstance(value, dict):
+                number = value.get("sn", number)
+    except (ValueError, RecursionError):
+        value = body.decode("utf-8", "replace")
+    shown = str(value)
     where = f" (sn {number})" if number is not None else ""
     return f"{path.group(1)}{where}: {text.removesuffix(f' - at {path.group(0)}')}; the value is {shown[:200]}"
 

@@ -129,14 +129,17 @@ class SqliteBudget(Budget):
         """See :meth:`Budget.give_back`."""
         with self._transaction() as db:
             free_at = self._now(db) + WINDOW_S + MARGIN_S
-            db.execute("UPDATE places SET free_at = ? WHERE id = ?", (free_at, place))
+            # A request that outlived its lease has lost its row, and may have arrived only now.
+            db.execute("INSERT OR REPLACE INTO places (id, key, free_at) VALUES (?, ?, ?)", (place, self._key, free_at))
 
     def fill(self) -> None:
         """See :meth:`Budget.fill`."""
         with self._transaction() as db:
             free_at = self._now(db) + WINDOW_S + MARGIN_S
-            db.execute("DELETE FROM places WHERE key = ?", (self._key,))
-            rows = [(self._key, free_at)] * self._limit
+            # Requests under way keep their places: they may arrive after this window.
+            db.execute("UPDATE places SET free_at = max(free_at, ?) WHERE key = ?", (free_at, self._key))
+            (taken,) = db.execute("SELECT count(*) FROM places WHERE key = ?", (self._key,)).fetchone()
+            rows = [(self._key, free_at)] * (self._limit - taken)
             db.executemany("INSERT INTO places (key, free_at) VALUES (?, ?)", rows)
 
     def _now(self, db: sqlite3.Connection) -> float:

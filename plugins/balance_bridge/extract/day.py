@@ -94,8 +94,11 @@ class DayExtraction:
         what = f"the snapshot of {day}"
         self._log(f"asking for {what}")
         answer = self._ask(lambda: self._source.ask_snapshot(day), day, what)
-        key = self._store.append(series, raw.SUFFIX, raw.pack(answer, asked_by=self._asked_by))
-        return key, self._source.read_snapshot(answer.body, day)
+        number = 1 if newest is None else _number(newest) + 1
+        key = f"{series}/{number:04d}{raw.SUFFIX}"
+        self._store.put(key, raw.pack(answer, asked_by=self._asked_by))
+        # If another copy of this task was faster, its snapshot is the one that counts.
+        return key, self._source.read_snapshot(raw.read(self._store, key).body, day)
 
     def history(self, day: date, opening: SnapshotAnswer, closing: SnapshotAnswer) -> StoredHistory:
         """The changes of a day: every record in (opening sn, closing sn].
@@ -143,11 +146,18 @@ class DayExtraction:
         existing = self._generations(day)
         if not existing:
             return f"raw/{self._account}/{day}/history/0001"
-        first_page = self._store.list(existing[-1])[0]
-        if self._contents(raw.read(self._store, first_page)):
+        if not self._anew or self._is_ours(existing[-1]):
             return existing[-1]
         prefix, number = existing[-1].rsplit("/", 1)
         return f"{prefix}/{int(number) + 1:04d}"
+
+    def _is_ours(self, generation: str) -> bool:
+        for key in self._store.list(generation):
+            try:
+                return self._contents(raw.read(self._store, key))
+            except StoreDamaged as error:
+                self._log(f"{key} cannot be read ({error}): looking at the next one")
+        return False
 
     def _stored_page(self, key: str | None) -> Page | None:
         if key is None:
@@ -161,7 +171,7 @@ class DayExtraction:
     def _asked_page(self, generation: str, unusable: str | None, cursor: int, day: date) -> Page:
         what = f"the changes of {day} from sn {cursor} on"
         answer = self._ask(lambda: self._source.ask_changes(cursor), day, what)
-        number = 1 if unusable is None else _attempt(unusable) + 1
+        number = 1 if unusable is None else _number(unusable) + 1
         key = f"{generation}/{cursor:020d}-{number:04d}{raw.SUFFIX}"
         self._store.put(key, raw.pack(answer, asked_by=self._asked_by))
         # If another copy of this task was faster, its page is the one that counts.
@@ -246,5 +256,6 @@ def _newest_pages(store: Store, generation: str) -> dict[int, str]:
     return {int(key.rsplit("/", 1)[1].split("-")[0]): key for key in store.list(generation)}
 
 
-def _attempt(key: str) -> int:
-    return int(key.removesuffix(raw.SUFFIX).rsplit("-", 1)[1])
+def _number(key: str) -> int:
+    """The number at the end of a raw object's name: of the snapshot, or of the attempt at a page."""
+    return int(key.removesuffix(raw.SUFFIX)[-4:])

@@ -130,8 +130,8 @@ class Amlyze(Destination):
         elif asset in self._account_ext_id:
             account = self._account_ext_id[asset]
         else:
-            return "", f"account_ext_id has no entry for {asset}; add one, or set assets.{asset} to ignore"
-        return account, length_problem(f"the account id of {asset}", account, MAX_ID_CHARS)
+            return "", "account_ext_id has no entry for this asset; add one, or set the asset to ignore"
+        return account, length_problem("the account id", account, MAX_ID_CHARS)
 
     def _post(self, body: bytes, rows: int) -> Answer:
         return self._transport.send(

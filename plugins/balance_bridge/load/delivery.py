@@ -98,7 +98,7 @@ def deliver(
         BadAnswer: An answer that is not the API's; what became of that batch is unknown.
         StoreDamaged: A receipt cannot be read.
 
-    Every error that is raised after the preparation has the :class:`DeliverySummary` as its attribute ``summary``.
+    Every error that is raised once sending has begun has the :class:`DeliverySummary` as its attribute ``summary``.
     """
     numbering = Numbering(namespace=namespace, account=account, destination=destination.name)
     prepared = destination.prepare(balances)

@@ -14,15 +14,8 @@ another amount stands, from this day                   sent under the next numbe
 another amount stands, from another day's run          the same, if ours ranks higher; otherwise nothing
 ====================================================== =====================================================
 
-"From another day's run" is also what another day claims: it found its own amount delivered by this one. Rank
-is explained in ``history``.
-
-"From another day's run" is also what another day claims: it found its own amount delivered by this one. Rank
-is explained in ``history``.
-
-Rank decides between two days that both have a balance for one key, so that the result does not depend on the order
-in which the days are run: a snapshot's balance before a record's, then the later instant, then the day to which the
-instant belongs, then the later day.
+"From another day's run" is also what another day claims: it found its own amount delivered by this one. Claims and
+ranks are explained in ``history``.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class DeliverySummary:
         requests: Requests that were made, refused connections included.
         batches: Batches that are to be sent.
         foreign: Results for numbers that were not asked about.
-        reasons: Why balances were rejected, by code.
+        reasons: Why balances were rejected, by the destination's code; checks of ours by ``LOCAL`` and text.
     """
 
     account: str
@@ -99,7 +99,7 @@ class DeliverySummary:
         """Count what cannot be sent."""
         for rejection in rejections:
             self.rejected_locally += 1
-            self._reason(LOCAL, rejection.text, rejection.balance.asset)
+            self._reason(f"{LOCAL} {rejection.text}", LOCAL, rejection.text, rejection.balance.asset)
 
     def count_outcome(self, row: Row, outcome: Outcome, *, by_another: bool) -> None:
         """Count how a row ended that was pending; ``by_another`` if another live copy sent it."""
@@ -111,7 +111,8 @@ class DeliverySummary:
             self.seen += 1
         elif outcome.status == Status.REJECTED:
             self.rejected += 1
-            self._reason(outcome.code, outcome.text, row.asset)
+            # By code alone: descriptions may differ from record to record.
+            self._reason(outcome.code, outcome.code, outcome.text, row.asset)
         else:
             self.unknown += 1
 
@@ -142,8 +143,8 @@ class DeliverySummary:
         vars(error)["summary"] = self
         return error
 
-    def _reason(self, code: str, text: str, asset: str) -> None:
-        reason = self.reasons.setdefault(code, Reason(code, text))
+    def _reason(self, key: str, code: str, text: str, asset: str) -> None:
+        reason = self.reasons.setdefault(key, Reason(code, text))
         reason.count += 1
         if asset not in reason.assets and len(reason.assets) < _MAX_EXAMPLES:
             reason.assets.append(asset)
