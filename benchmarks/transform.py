@@ -44,7 +44,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         size = make_history(Path(folder), chosen.records)
-        print(f"{chosen.records} records in {size / 2**20:.0f} MiB of JSON ({time.perf_counter() - began:.0f} s to make)")
+        print(
+            f"{chosen.records} records in {size / 2**20:.0f} MiB of JSON ({time.perf_counter() - began:.0f} s to make)"
+        )
         results: dict[str, list[dict]] = {"ours": [], "polars": []}
         for _ in range(chosen.runs):
             for program, found in results.items():
@@ -105,9 +107,7 @@ def run_ours(root: Path) -> dict:
         source.read_snapshot(raw.read(store, f"raw/bench/{day}/snapshot/0001.gz").body, day).snapshot
         for day in (DAY, date(2026, 11, 21))
     )
-    legs = read_legs(
-        source, store, f"raw/bench/{DAY}/history/0001", opening_sn=opening.sn, closing_sn=closing.sn
-    )
+    legs = read_legs(source, store, f"raw/bench/{DAY}/history/0001", opening_sn=opening.sn, closing_sn=closing.sn)
     stages.end("pages to legs")
     ledger = build_ledger(legs)
     del legs
@@ -130,7 +130,9 @@ def run_polars(root: Path) -> dict:
 
     import polars as pl
 
-    leg = pl.List(pl.Struct({"asset": pl.String, "curBalance": pl.String, "deltaQty": pl.String, "dataType": pl.String}))
+    leg = pl.List(
+        pl.Struct({"asset": pl.String, "curBalance": pl.String, "deltaQty": pl.String, "dataType": pl.String})
+    )
     record = {"sn": pl.Int64, "transactTime": pl.Int64, "data": leg}
     page = {
         "order": pl.List(pl.Struct({**record, "orderId": pl.String, "orderType": pl.String, "side": pl.String})),
@@ -192,9 +194,11 @@ def run_polars(root: Path) -> dict:
     stages.end("proof")
     # The last record by sn among those up to an instant: the running maximum of sn over the records by time.
     by_time = ledger.sort("at", "sn").with_columns(last=pl.col("sn").cum_max().over("asset"))
-    states = by_time.select("asset", "at", sn="last").join(
-        ledger.select("asset", "sn", "balance"), on=["asset", "sn"]
-    ).sort("at", maintain_order=True)
+    states = (
+        by_time.select("asset", "at", sn="last")
+        .join(ledger.select("asset", "sn", "balance"), on=["asset", "sn"])
+        .sort("at", maintain_order=True)
+    )
     steps = pl.Series("at", [OPEN_MS + hour * 3_600_000 for hour in range(1, 25)]).cast(pl.Datetime("ms", "UTC"))
     assets = held.select("asset").unique()
     wanted = pl.concat([assets.join(steps.to_frame(), how="cross"), ledger.select("asset", "at")]).unique().sort("at")
@@ -208,14 +212,16 @@ def run_polars(root: Path) -> dict:
     return {**figures, "digest": digest(due.to_arrow())}
 
 
-def digest(table) -> str:  # noqa: ANN001 - a pyarrow table
+def digest(table) -> str:
     """A digest of (asset, at, balance) in order of instant and asset."""
     import hashlib
 
     import pyarrow as pa
 
     columns = [pa.string(), pa.timestamp("ms", "UTC"), pa.decimal128(38, 18)]
-    table = pa.table([table[name].cast(kind) for name, kind in zip(table.column_names, columns, strict=True)], table.column_names)
+    table = pa.table(
+        [table[name].cast(kind) for name, kind in zip(table.column_names, columns, strict=True)], table.column_names
+    )
     table = table.sort_by([("at", "ascending"), ("asset", "ascending")]).combine_chunks()
     found = hashlib.sha256(str(table.num_rows).encode())
     for name in ("at", "balance"):
@@ -259,7 +265,7 @@ def make_history(root: Path, records: int) -> int:
             order.append(fill(rng, held, names, sn, at_ms))
         else:
             name = rng.choice(names)
-            delta = rng.randint(-10**9, 10**9)
+            delta = rng.randint(-(10**9), 10**9)
             held[name] += delta
             data = [{"asset": name, "curBalance": text(held[name]), "deltaQty": text(delta)}]
             balance.append({"data": data, "eventType": "Reward", "sn": sn, "transactTime": at_ms})

@@ -78,7 +78,7 @@ def test_text_of_the_right_form_is_read_exactly_or_refused(
     text = f"{sign}{whole}{'.' + fraction if fraction else ''}{'' if exponent is None else f'e{exponent}'}"
     exact = Decimal(text)
     with localcontext(Context(prec=2000)):
-        fits = abs(exact) < 10**20 and exact == exact.quantize(Decimal("1e-18")) if abs(exact) < 10**20 else False
+        fits = abs(exact) < 10**20 and exact == exact.quantize(Decimal("1e-18"))
     if fits:
         assert money.parse(text) == exact
     else:
@@ -106,9 +106,7 @@ def test_what_is_no_text_is_refused(value: object) -> None:
         money.parse(value)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "text", ["0.0000000000000000001", "1E-19", "123.4567890123456789012", "1e-999", "0." + "1" * 90]
-)
+@pytest.mark.parametrize("text", ["0." + "0" * 18 + "1", "1E-19", "123.4567890123456789012", "1e-999", "0." + "1" * 90])
 def test_more_than_18_decimals_are_refused_not_rounded(text: str) -> None:
     with pytest.raises(InvalidAmount, match="more than 18 decimals"):
         money.parse(text)
@@ -120,9 +118,7 @@ def test_more_than_20_digits_before_the_point_are_refused(text: str) -> None:
         money.parse(text)
 
 
-@pytest.mark.parametrize(
-    "text", ["1.0000000000000000000", "0e-999", "0e999", "0" * 200 + "7", "10E-19", "1." + "0" * 99]
-)
+@pytest.mark.parametrize("text", ["0e-999", "0e999", "0" * 200 + "7", "10E-19", "1." + "0" * 99])
 def test_zeros_that_say_nothing_are_accepted(text: str) -> None:
     assert money.parse(text) == Decimal(text)
 

@@ -289,3 +289,16 @@ class AscendexSource(Source):
     def legs(self, records: Sequence[Record]) -> pa.Table:
         """See :meth:`Source.legs`."""
         return answers.legs(records)
+
+    def legs_of_pages(
+        self, bodies: Sequence[bytes], cursors: Sequence[int], *, closing_sn: int
+    ) -> tuple[pa.Table, int | None] | None:
+        """See :meth:`Source.legs_of_pages`."""
+        from balance_bridge.extract import ascendex_bulk
+
+        try:
+            return ascendex_bulk.legs_of_pages(
+                bodies, cursors, category=self._category, limit=PAGE_LIMIT, closing_sn=closing_sn
+            )
+        except ascendex_bulk.Unusual:
+            return None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, timedelta
-from itertools import chain
+from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
 from balance_bridge.errors import BadAnswer, NotYetAvailable, RetentionExceeded, StoreDamaged
@@ -212,7 +213,8 @@ def read_legs(source: Source, store: Store, generation: str, *, opening_sn: int,
         closing_sn: The closing snapshot's.
 
     Returns:
-        A table of the schema ``transform.schema.LEGS``: every record in (opening sn, closing sn] once.
+        A table of the schema ``transform.schema.LEGS``, its text dictionary-encoded or not: every record in
+        (opening sn, closing sn] once.
 
     Raises:
         StoreDamaged: If a page is missing or damaged.
@@ -220,22 +222,60 @@ def read_legs(source: Source, store: Store, generation: str, *, opening_sn: int,
     import pyarrow as pa
 
     stored = _newest_pages(store, generation)
+    tables = _read_together(source, store, stored, opening_sn, closing_sn)
+    if tables is None:
+        tables = list(_read_one_by_one(source, store, generation, stored, opening_sn, closing_sn))
+    # In one piece: whoever works on whole columns would otherwise copy each of them while this one is still there.
+    return pa.concat_tables(tables, promote_options="default").unify_dictionaries().combine_chunks()
 
+
+def _read_together(
+    source: Source, store: Store, stored: dict[int, str], opening_sn: int, closing_sn: int
+) -> list[pa.Table] | None:
+    cursors = sorted(stored)
+    if opening_sn == closing_sn or cursors[:1] != [opening_sn + 1]:
+        return None
+    batches = [cursors[start : start + _PAGES_PER_TABLE] for start in range(0, len(cursors), _PAGES_PER_TABLE)]
+
+    def bodies(batch: list[int]) -> list[bytes]:
+        return [raw.read(store, stored[cursor]).body for cursor in batch]
+
+    tables: list[pa.Table] = []
+    following: int | None = cursors[0]
+    # The next pages are unpacked by another thread while these are read.
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(bodies, batches[0])
+        for batch, after in zip_longest(batches, batches[1:]):
+            ready = coming.result()
+            if after:
+                coming = reader.submit(bodies, after)
+            found = source.legs_of_pages(ready, batch, closing_sn=closing_sn) if batch[0] == following else None
+            if found is None:
+                return None
+            tables.append(found[0])
+            following = found[1]
+            if following is None:
+                return tables
+    return None
+
+
+def _read_one_by_one(
+    source: Source, store: Store, generation: str, stored: dict[int, str], opening_sn: int, closing_sn: int
+) -> Iterator[pa.Table]:
     def page_at(cursor: int) -> Page:
         if cursor not in stored:
             raise StoreDamaged(f"{store.describe(generation)} lacks the page from sn {cursor}")
         return source.read_page(raw.read(store, stored[cursor]).body)
 
-    tables: list[pa.Table] = []
     waiting: list[Record] = []
     steps = walk(page_at, limit=source.page_limit, opening_sn=opening_sn, closing_sn=closing_sn)
     for count, taken in enumerate(steps, start=1):
         waiting.extend(taken)
         # A table per page would be all overhead, one for all pages would hold every record as an object.
         if count % _PAGES_PER_TABLE == 0:
-            tables.append(source.legs(waiting))
+            yield source.legs(waiting)
             waiting = []
-    return pa.concat_tables([*tables, source.legs(waiting)])
+    yield source.legs(waiting)
 
 
 def _check_pair(day: date, opening: SnapshotAnswer, closing: SnapshotAnswer) -> None:

@@ -43,17 +43,35 @@ def next_cursor(page: Page, *, limit: int, cursor: int, closing_sn: int) -> int 
     Raises:
         BadAnswer: If the page is full and yet leads nowhere.
     """
-    if len(page) < limit:
-        return None
-    tops = [max(record.sn for record in records) for records in page.lists if len(records) >= limit]
-    # A list that is full by itself may have been cut behind its largest number while the others reach further.
-    # Where none is, the limit counted all of them, and what was cut lies behind the largest number of all.
-    top = min(tops) if tops else max(record.sn for record in chain(*page.lists))
-    if top < cursor:
+    sizes = [len(records) for records in page.lists]
+    tops = [max((record.sn for record in records), default=-1) for records in page.lists]
+    following = cursor_after(sizes, tops, limit=limit, closing_sn=closing_sn)
+    if following is not None and following <= cursor:
         raise BadAnswer(
-            f"the page from sn {cursor} is full ({len(page)} records) but its newest sn is {top}: "
+            f"the page from sn {cursor} is full ({len(page)} records) but leads to sn {following}: "
             "the exchange does not continue from the number that was asked for"
         )
+    return following
+
+
+def cursor_after(sizes: Sequence[int], tops: Sequence[int], *, limit: int, closing_sn: int) -> int | None:
+    """Where a page leads, from no more than the size and the largest sequence number of each of its lists.
+
+    Args:
+        sizes: Number of records of each list.
+        tops: Largest sequence number of each list; anything smaller than all for an empty one.
+        limit: Records that a full page holds at least.
+        closing_sn: The sequence number of the closing snapshot.
+
+    Returns:
+        The next cursor, or None if nothing up to the closing number can be missing.
+    """
+    if sum(sizes) < limit:
+        return None
+    # A list that is full by itself may have been cut behind its largest number while the others reach further.
+    # Where none is, the limit counted all of them, and what was cut lies behind the largest number of all.
+    full = [top for size, top in zip(sizes, tops, strict=True) if size >= limit]
+    top = min(full) if full else max(tops)
     return top + 1 if top < closing_sn else None
 
 

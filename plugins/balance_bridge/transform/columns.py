@@ -84,8 +84,10 @@ def codes(names: pa.Array, more: Iterable[str] = ()) -> tuple[Int64, list[str]]:
 
 
 def whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """A column as one array."""
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    """A column as one array, without a copy where it is one already."""
+    if isinstance(column, pa.ChunkedArray):
+        return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    return column
 
 
 def int64(column: pa.ChunkedArray | pa.Array) -> Int64:

@@ -1,0 +1,502 @@
+from __future__ import annotations
+
+import gzip
+import ipaddress
+import json
+import logging
+import re
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from balance_bridge import transport
+from balance_bridge.clock import Clock
+from balance_bridge.errors import AnswerLost, BadAnswer, FinalError, NotReached
+from balance_bridge.transport import Answer, Transport
+
+SECRET = "not-a-real-token-0123456789"
+HEADERS = {"authorization": f"Bearer {SECRET}", "x-auth-signature": SECRET}
+
+TLS_HELLO = b"\x16\x03"
+
+Talk = Callable[[socket.socket, bytes], None]
+
+
+class Server:
+    """A socket on the loopback interface that reads one request per connection and then does as it is told."""
+
+    def __init__(self, talk: Talk, context: ssl.SSLContext | None = None) -> None:
+        self.requests: list[bytes] = []
+        self._talk = talk
+        self._context = context
+        self._closing = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(0.05)
+        self.port = self._listener.getsockname()[1]
+        self.url = f"{'https' if context else 'http'}://127.0.0.1:{self.port}"
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        self._thread.join(10)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while not self._closing.is_set():
+            try:
+                connection, _ = self._listener.accept()
+            except TimeoutError:
+                continue
+            with connection:
+                connection.settimeout(5)
+                try:
+                    self._answer(connection)
+                except OSError:
+                    continue
+
+    def _answer(self, plain: socket.socket) -> None:
+        wrapped = self._context.wrap_socket(plain, server_side=True) if self._context else None
+        with wrapped or plain as connection:
+            request = _read(connection)
+            if request.startswith(TLS_HELLO):
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                return
+            self.requests.append(request)
+            self._talk(connection, request)
+            if self._talk is silent:
+                self._closing.wait(5)
+
+
+def _read(connection: socket.socket) -> bytes:
+    request = connection.recv(65536)
+    while not request.startswith(TLS_HELLO) and len(request) < _whole(request):
+        part = connection.recv(65536)
+        if not part:
+            raise ConnectionResetError("the client hung up")
+        request += part
+    return request
+
+
+def _whole(request: bytes) -> int:
+    head, end, _ = request.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)content-length: ([0-9]+)", head)
+    return len(head) + len(end) + (int(length[1]) if length else 0) if end else len(request) + 1
+
+
+def silent(_: socket.socket, __: bytes) -> None:
+    """Neither answers nor hangs up."""
+
+
+def hang_up(_: socket.socket, __: bytes) -> None:
+    """Hangs up without a byte."""
+
+
+def says(data: bytes, *, status: str = "200 OK", length: int | None = None, **headers: str) -> Talk:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(data) if length is None else length}", "Connection: close"]
+    head = "\r\n".join([*lines, *(f"{name}: {value}" for name, value in named.items())])
+
+    def talk(connection: socket.socket, _: bytes) -> None:
+        connection.sendall(head.encode() + b"\r\n\r\n" + data)
+
+    return talk
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
+    def make(talk: Talk, context: ssl.SSLContext | None = None) -> Server:
+        servers.append(Server(talk, context))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+@contextmanager
+def opened(clock: Clock | None = None) -> Iterator[Transport]:
+    made = Transport(clock=clock) if clock else Transport()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def send(url: str, method: str = "GET", **options: Any) -> Answer:
+    with opened() as made:
+        return made.send(method, url, headers=HEADERS, **options)
+
+
+def test_a_whole_answer_is_given_whatever_its_status(serve: Callable[..., Server]) -> None:
+    for status in ("200 OK", "400 Bad Request", "404 Not Found", "429 Too Many Requests", "500 Oops"):
+        server = serve(says(b'{"a": 1.10}', status=status, Content_Type="application/json", X_Own="Yes"))
+        answer = send(f"{server.url}/x", params={"date": "2026-11-20", "q": "a b&c"})
+        assert answer.status == int(status[:3])
+        assert answer.body == b'{"a": 1.10}'
+        assert answer.json() == {"a": Decimal("1.10")}
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["x-own"] == "Yes"
+        assert answer.request == f"GET {server.url}/x?date=2026-11-20&q=a+b%26c"
+
+
+def test_what_goes_out_is_what_was_handed_in(serve: Callable[..., Server]) -> None:
+    server = serve(says(b"{}"))
+    send(f"{server.url}/x", method="POST", body=b"[1.10]")
+    head, _, body = server.requests[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /x HTTP/1.1\r\n")
+    assert b"authorization: Bearer " + SECRET.encode() in head
+    assert body == b"[1.10]"
+
+
+def test_an_answer_knows_when_it_was_asked_and_when_it_was_whole(serve: Callable[..., Server]) -> None:
+    server, ticks = serve(says(b"{}")), iter([100.0, 103.5])
+    with opened(Clock(wall=lambda: next(ticks))) as made:
+        answer = made.send("GET", server.url, headers={})
+    assert (answer.sent_at, answer.ended_at) == (100.0, 103.5)
+
+
+def test_a_compressed_answer_is_given_unpacked(serve: Callable[..., Server]) -> None:
+    server = serve(says(gzip.compress(b'{"a": 1}'), Content_Encoding="gzip"))
+    assert send(server.url).body == b'{"a": 1}'
+
+
+def test_nothing_listens_means_not_reached() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(NotReached, match=rf"GET http://127.0.0.1:{port}/x\?a=b: no connection .*refused"):
+        send(f"http://127.0.0.1:{port}/x", params={"a": "b"})
+
+
+def test_a_name_that_does_not_resolve_means_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(NotReached, match=r"no-such-host\.invalid"):
+        send("http://no-such-host.invalid/x")
+
+
+def test_a_connection_that_takes_too_long_means_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*_: Any, **__: Any) -> Any:
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(socket.socket, "connect", slow)
+    with pytest.raises(NotReached, match="no connection within 10 s"):
+        send("http://127.0.0.1:9/x")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_server_that_hangs_up_without_an_answer_loses_it(serve: Callable[..., Server], method: str) -> None:
+    server = serve(hang_up)
+    with pytest.raises(AnswerLost, match="the connection was lost before the whole answer"):
+        send(server.url, method=method)
+    assert len(server.requests) == 1, "a request is never repeated here"
+
+
+def test_a_silent_server_loses_the_answer(serve: Callable[..., Server]) -> None:
+    server = serve(silent)
+    with pytest.raises(AnswerLost, match=r"no answer within 0\.2 s"):
+        send(server.url, timeout_s=0.2)
+    assert len(server.requests) == 1
+
+
+def test_a_server_that_falls_silent_in_the_body_loses_the_answer(serve: Callable[..., Server]) -> None:
+    gate = threading.Event()
+
+    def half(connection: socket.socket, request: bytes) -> None:
+        says(b'{"a": ', length=1000)(connection, request)
+        gate.wait(5)
+
+    server = serve(half)
+    with pytest.raises(AnswerLost):
+        send(server.url, timeout_s=0.2)
+    gate.set()
+
+
+def test_an_answer_that_is_cut_is_lost_and_not_given(serve: Callable[..., Server]) -> None:
+    server = serve(says(b'{"a": 1}', length=1000))
+    with pytest.raises(AnswerLost, match="before the whole answer"):
+        send(server.url)
+
+
+def test_a_chunked_answer_that_is_cut_is_lost(serve: Callable[..., Server]) -> None:
+    def half(connection: socket.socket, _: bytes) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n[1,2,\r\n")
+
+    with pytest.raises(AnswerLost):
+        send(serve(half).url)
+
+
+def test_a_compressed_answer_that_is_damaged_is_lost(serve: Callable[..., Server]) -> None:
+    with pytest.raises(AnswerLost):
+        send(serve(says(b"this is no gzip", Content_Encoding="gzip")).url)
+
+
+def test_what_is_no_http_is_lost(serve: Callable[..., Server]) -> None:
+    with pytest.raises(AnswerLost):
+        send(serve(lambda connection, _: connection.sendall(b"SSH-2.0-OpenSSH_9\r\n\r\n")).url)
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"])
+def test_a_redirect_is_an_answer_and_not_followed(serve: Callable[..., Server], status: str) -> None:
+    other = serve(says(b"stolen"))
+    server = serve(says(b"", status=status, Location=f"{other.url}/elsewhere"))
+    assert send(server.url).status == int(status[:3])
+    assert other.requests == []
+
+
+def test_the_netrc_file_does_not_replace_our_credentials(
+    serve: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password else\ndefault login somebody password else\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    server = serve(says(b"{}"))
+    send(server.url)
+    assert f"authorization: Bearer {SECRET}".encode() in server.requests[0]
+    assert b"Basic" not in server.requests[0]
+
+
+def test_no_cookie_is_carried_from_answer_to_request_of_another_transport(serve: Callable[..., Server]) -> None:
+    server = serve(says(b"{}", Set_Cookie="session=1"))
+    send(server.url)
+    send(server.url)
+    assert b"session=1" not in server.requests[1]
+
+
+def test_an_answer_without_end_is_refused(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "MAX_ANSWER_BYTES", 1000)
+    assert len(send(serve(says(b"x" * 1000)).url).body) == 1000
+    with pytest.raises(BadAnswer, match="larger than 1000 bytes"):
+        send(serve(says(b"x" * 1001)).url)
+
+
+def test_a_small_answer_that_unpacks_to_a_huge_one_is_refused(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "MAX_ANSWER_BYTES", 1_000_000)
+    with pytest.raises(BadAnswer, match="larger than"):
+        send(serve(says(gzip.compress(b"x" * 20_000_000), Content_Encoding="gzip")).url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("nonsense", "ftp://host/x", "http://", "http:///x", "http://[::1/x", "http://127.0.0.1:99999/x", ""),
+        *("http://a..b/x", f"http://{'a' * 70}.test/x", "http://.test/x", "http://*.test/x"),
+    ],
+)
+def test_an_address_that_is_none_is_final(url: str) -> None:
+    with pytest.raises(FinalError, match=r"this URL cannot be used.*check the host"):
+        send(url)
+
+
+@pytest.mark.parametrize("value", [f"{SECRET}\n", f" {SECRET}", f"{SECRET}\r\nx: y", f"{SECRET}\u00e9", "\u0442", ""])
+def test_a_header_that_cannot_be_sent_is_refused_without_its_value(serve: Callable[..., Server], value: str) -> None:
+    server = serve(says(b"{}"))
+    with opened() as made, pytest.raises(FinalError, match="the header authorization is empty or holds") as caught:
+        made.send("POST", server.url, headers={"authorization": value})
+    assert caught.value.__cause__ is None
+    assert SECRET not in str(caught.value)
+    assert server.requests == []
+
+
+def test_no_message_and_no_log_holds_a_header_s_value(
+    serve: Callable[..., Server], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    urls = [serve(talk).url for talk in (says(b"<html>"), hang_up, silent, says(b"{", length=9))]
+    for url in [*urls, "http://127.0.0.1:1", "nonsense", "http://a..b"]:
+        try:
+            send(url, timeout_s=0.1).json()
+        except (NotReached, AnswerLost, FinalError) as error:
+            chain: BaseException | None = error
+            while chain is not None:
+                assert SECRET not in f"{chain!r}"
+                chain = chain.__cause__ or chain.__context__
+        else:
+            pytest.fail(f"{url} gave an answer")
+    assert SECRET not in caplog.text
+
+
+# --- TLS ---
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1 and its key, made for this run and signed by nobody."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    path.write_bytes(made.public_bytes(encoding) + key.private_bytes(encoding, form, serialization.NoEncryption()))
+    return path
+
+
+@pytest.fixture
+def context(certificate: Path) -> ssl.SSLContext:
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.load_cert_chain(certificate)
+    return made
+
+
+def test_a_certificate_that_is_not_trusted_is_final(serve: Callable[..., Server], context: ssl.SSLContext) -> None:
+    server = serve(says(b"{}"), context)
+    with pytest.raises(FinalError, match="the server's TLS certificate is not trusted"):
+        send(server.url)
+    assert server.requests == []
+
+
+def test_the_environment_s_certificates_are_trusted(
+    serve: Callable[..., Server], context: ssl.SSLContext, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    assert send(serve(says(b'{"a": 1}'), context).url).json() == {"a": 1}
+
+
+def test_a_handshake_that_fails_means_not_reached(serve: Callable[..., Server]) -> None:
+    server = serve(hang_up)
+    with pytest.raises(NotReached, match="TLS failed"):
+        send(server.url.replace("http:", "https:"), timeout_s=1)
+
+
+def test_tls_that_breaks_after_the_request_loses_the_answer(
+    serve: Callable[..., Server], context: ssl.SSLContext, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_off(connection: Any, _: bytes) -> None:
+        # Past the encryption: a record that no peer can decrypt, as a broken middlebox would send.
+        with socket.socket(fileno=socket.dup(connection.fileno())) as plain:
+            plain.sendall(b"\x17\x03\x03\x00\x20" + b"\x00" * 32)
+
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    server = serve(break_off, context)
+    with pytest.raises(AnswerLost, match="TLS failed before the whole answer"):
+        send(server.url, method="POST", body=b"[]", timeout_s=2)
+    assert len(server.requests) == 1
+
+
+# --- what an answer says ---
+
+
+def answer(body: bytes = b"", sent_at: float = 1000.0, ended_at: float = 1002.0, **headers: str) -> Answer:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Answer("GET http://x.test/y?z=1", 200, named, body, sent_at, ended_at)
+
+
+def test_numbers_keep_every_digit() -> None:
+    read = answer(b'{"a": 0.1000000000000000055511151231257827, "b": 12345678901234567890123, "c": 1e-9}').json()
+    assert read == {
+        "a": Decimal("0.1000000000000000055511151231257827"),
+        "b": 12345678901234567890123,
+        "c": Decimal("1e-9"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "look"),
+    [
+        (b"", "the body is empty"),
+        (b"<html>Bad gateway</html>", "<html>Bad gateway"),
+        (b'{"a": 1', '"a": 1'),
+        (b'{"a": NaN}', "NaN"),
+        (b'{"a": -Infinity}', "Infinity"),
+        (b'{"a": 1}x', "x"),
+        (b"\xff\xfe{}", "bytes of"),
+        (b"[" * 100_000, r"\[\[\["),
+        (b"9" * 10_000, "999"),
+    ],
+)
+def test_a_body_that_is_no_json_is_refused_with_a_look_at_it(body: bytes, look: str) -> None:
+    with pytest.raises(
+        BadAnswer, match=rf"(?s)GET http://x\.test/y\?z=1 answered 200 with no JSON: .*{look}"
+    ) as caught:
+        answer(body).json()
+    assert len(str(caught.value)) < 1000
+
+
+@given(st.binary(max_size=60))
+def test_any_body_is_json_or_refused(body: bytes) -> None:
+    try:
+        read = answer(body).json()
+    except BadAnswer:
+        return
+    assert read == json.loads(body, parse_float=Decimal)
+
+
+@given(st.integers(-100_000, 100_000), st.integers(0, 30))
+def test_the_skew_is_known_to_within_the_request_s_own_time(skew: int, took: int) -> None:
+    # The server writes its header at any moment of the request.
+    sent = 1_790_000_000
+    for moment in range(took + 1):
+        date = datetime.fromtimestamp(sent + moment + skew, UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
+        found = answer(sent_at=sent, ended_at=sent + took, date=date).clock_skew_s()
+        assert found is not None
+        assert abs(found - skew) <= took / 2 + 0.5
+
+
+@pytest.mark.parametrize(
+    "date", ["", "yesterday", "0", "Mon, 32 Jan 2026 00:00:00 GMT", "Mon, 01 Jan 99999999999 00:00 GMT"]
+)
+def test_a_date_that_is_none_tells_no_skew(date: str) -> None:
+    assert answer(date=date).clock_skew_s() is None
+    assert answer().clock_skew_s() is None
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0.0),
+        ("7", 7.0),
+        (" 120 ", 120.0),
+        ("Thu, 01 Jan 1970 00:17:22 GMT", 40.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        *(
+            (nonsense, None)
+            for nonsense in ("", "soon", "-1", "1.5", "1e3", "\u00b2", "\u0663", "9" * 400, "inf", "NaN")
+        ),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None),
+    ],
+)
+def test_what_the_server_asks_to_wait_is_read_or_ignored(value: str, seconds: float | None) -> None:
+    assert answer(retry_after=value).retry_after_s() == seconds
+
+
+def test_without_the_header_nothing_is_asked_to_wait() -> None:
+    assert answer().retry_after_s() is None
+
+
+@given(st.text(st.characters(max_codepoint=255), max_size=60))
+def test_no_header_can_break_the_reading(value: str) -> None:
+    wait_s = answer(retry_after=value).retry_after_s()
+    assert wait_s is None or wait_s >= 0
+    answer(date=value).clock_skew_s()
+
+
+def test_a_look_at_a_body_is_short_and_names_its_kind() -> None:
+    assert answer(b"x" * 10_000, content_type="text/html").describe_body() == f"10000 bytes of text/html: {'x' * 200!r}"
+    assert answer(b"\xff").describe_body() == "1 bytes of no content type: '\ufffd'"
