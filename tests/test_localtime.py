@@ -131,3 +131,16 @@ def test_midnights_are_the_first_minutes_of_local_dates(zone: str, open_ms: int,
 def test_a_days_midnights(zone: str, begin: str, end: str, expected: list[str]) -> None:
     found = local_midnights(ms(f"{begin}T00:00Z"), ms(f"{end}T00:00Z"), zone)
     assert found == [ms(text) for text in expected]
+
+
+@pytest.mark.parametrize(
+    ("zone", "change"),
+    [
+        ("America/St_Johns", "2006-10-29T02:31Z"),
+        ("Africa/Monrovia", "1972-01-07T00:44:30Z"),
+        ("Asia/Shanghai", "1900-12-31T15:54:17Z"),
+    ],
+)
+def test_a_change_within_a_quarter_of_an_hour_takes_effect_at_its_second(zone: str, change: str) -> None:
+    around = [ms(change) + offset for offset in (-900_000, -60_000, -1000, -1, 0, 1, 999, 60_000, 900_000)]
+    assert local_texts(around, zone) == [plainly(instant, zone) for instant in around]

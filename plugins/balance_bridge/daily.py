@@ -157,6 +157,9 @@ def reconcile(
     )
     history = StoredHistory(extracted["history"], extracted["pages"], extracted["records"], 0)
     book, proof = _prove(job, fetched, history, tolerance)
+    job.log(f"{job.account} {job.day}: {proof.summary()}")
+    held = proof.status == "broken" and on_break == "hold"
+    due = {} if held else _balances(fetched, book, destinations)
     place = f"{job.account}/{job.day}"
     ledger_key = job.store.append(f"ledger/{place}", ".parquet", ledger.to_parquet(book))
     document = {
@@ -166,27 +169,24 @@ def reconcile(
         "closing": fetched.closing_key,
         "history": history.generation,
         "ledger": ledger_key,
+        "collisions": {name: each.to_document() for name, each in due.items()},
         **proof.to_document(),
     }
     report_key = job.store.append(f"reconciliation/{place}", ".json", to_json(document))
-    job.log(f"{job.account} {job.day}: {proof.summary()}")
-    if proof.status == "broken" and on_break == "hold":
+    if held:
         raise ReconciliationBroken(
             f"{job.account} {job.day} does not add up, nothing of it is delivered: {proof.summary()} "
             f"(report: {job.store.describe(report_key)}). If the exchange has corrected its records, trigger the DAG "
             f'with {{"date": "{job.day}", "refetch": true}}; to deliver all the same, set on_break: load'
         )
     keys: dict[str, str] = {}
-    collisions: dict[str, int] = {}
     for wanted in destinations:
-        due = balances.balances_at(
-            fetched.opening.snapshot, fetched.closing.snapshot, book, wanted.points, wanted.zone, wanted.key
+        each = due[wanted.name]
+        keys[wanted.name] = job.store.append(
+            f"balances/{place}/{wanted.name}", ".parquet", balances.to_parquet(each.frame)
         )
-        data = balances.to_parquet(due.frame)
-        keys[wanted.name] = job.store.append(f"balances/{place}/{wanted.name}", ".parquet", data)
-        collisions[wanted.name] = due.collisions
-        told = f", {due.collisions} instants gave way to another under the same key" if due.collisions else ""
-        job.log(f"{wanted.name}: {len(due.frame)} balances at {', '.join(wanted.points)}{told}")
+        told = f", {each.collisions} instants gave way to another under the same key" if each.collisions else ""
+        job.log(f"{wanted.name}: {len(each.frame)} balances at {', '.join(wanted.points)}{told}")
     return {
         "status": proof.status,
         "summary": proof.summary(),
@@ -194,7 +194,7 @@ def reconcile(
         "ledger": ledger_key,
         "reconciliation": report_key,
         "balances": keys,
-        "collisions": collisions,
+        "collisions": {name: each.collisions for name, each in due.items()},
     }
 
 
@@ -225,6 +225,14 @@ class _Fetched:
 
 def _snapshots(extraction: DayExtraction, day: date) -> _Fetched:
     return _Fetched(*extraction.snapshot(day), *extraction.snapshot(day + timedelta(days=1)))
+
+
+def _balances(fetched: _Fetched, book: Any, destinations: Sequence[Wanted]) -> dict[str, balances.Balances]:
+    opening, closing = fetched.opening.snapshot, fetched.closing.snapshot
+    return {
+        wanted.name: balances.balances_at(opening, closing, book, wanted.points, wanted.zone, wanted.key)
+        for wanted in destinations
+    }
 
 
 def _stored_snapshot(job: Job, key: str, day: date) -> SnapshotAnswer:

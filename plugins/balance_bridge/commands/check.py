@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from balance_bridge import settings
@@ -14,6 +16,11 @@ from balance_bridge.accounts import AccountsFile, load_accounts
 from balance_bridge.commands.pools import SLOTS, pool_states
 from balance_bridge.errors import BalanceBridgeError
 from balance_bridge.extract.budget import open_budget
+from balance_bridge.hooks.connection import ApiHook
+from balance_bridge.transport import Transport
+
+# One page of Elven's says that a signature is good for 5 s.
+MOST_SKEW_S = 5
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,9 @@ def findings() -> Iterator[Finding]:
     for broken in file.broken.values():
         yield Finding(f"account {broken.name}", False, broken.message)
     yield from _options()
-    yield from _connections(file)
+    hooks = _hooks(file)
+    yield from _connections(hooks)
+    yield from _clocks(hooks)
     yield from _pools(file)
 
 
@@ -55,12 +64,13 @@ def run() -> int:
     """
     console = Console(soft_wrap=True)
     wrong = 0
-    table = Table("", "what", "finding", title="balance-bridge check", show_lines=False)
+    table = Table("", "what", title="balance-bridge check")
+    table.add_column("finding", overflow="fold")
     with console.status("looking ..."):
         for finding in findings():
             wrong += not finding.right
             sign = "[green]✓[/]" if finding.right else "[red]✗[/]"
-            table.add_row(sign, finding.what, finding.told)
+            table.add_row(sign, escape(finding.what), escape(finding.told))
     console.print(table)
     console.print("[green]All is right.[/]" if not wrong else f"[red]{wrong} to mend.[/]")
     return 1 if wrong else 0
@@ -91,19 +101,46 @@ def _store() -> str:
     return f"{settings.store_url()} can be written and read"
 
 
-def _connections(file: AccountsFile) -> Iterator[Finding]:
+def _hooks(file: AccountsFile) -> list[ApiHook]:
     from balance_bridge.hooks.ascendex import AscendexHook
-    from balance_bridge.hooks.connection import ApiHook
     from balance_bridge.hooks.destinations import HOOKS
 
-    hooks: dict[tuple[str, str], type[ApiHook]] = {}
+    kinds: dict[tuple[str, str], type[ApiHook]] = {}
     for account in file.accounts.values():
-        hooks[account.source.type, account.source.conn_id] = AscendexHook
+        kinds[account.source.type, account.source.conn_id] = AscendexHook
         for destination in account.destinations.values():
-            hooks[destination.type, destination.conn_id] = HOOKS[destination.type]
-    for (_, conn_id), hook in sorted(hooks.items(), key=lambda item: item[0]):
-        right, told = hook(conn_id).test_connection()
-        yield Finding(f"connection {conn_id}", right, told)
+            kinds[destination.type, destination.conn_id] = HOOKS[destination.type]
+    return [kinds[key](key[1]) for key in sorted(kinds)]
+
+
+def _connections(hooks: list[ApiHook]) -> Iterator[Finding]:
+    for hook in hooks:
+        yield Finding(f"connection {hook.conn_id}", *hook.test_connection())
+
+
+def _clocks(hooks: list[ApiHook]) -> Iterator[Finding]:
+    """How far this machine's clock is from each server's. A server that cannot be asked shows as a connection."""
+    seen: set[str] = set()
+    for hook in hooks:
+        with suppress(BalanceBridgeError):
+            url = hook.base_url
+            if url not in seen:
+                seen.add(url)
+                # Whatever it answers: what counts is the Date in its header.
+                skew_s = Transport().send("GET", f"{url}/", headers={"accept": "*/*"}, timeout_s=10).clock_skew_s()
+                yield _clock(url, skew_s)
+
+
+def _clock(url: str, skew_s: float | None) -> Finding:
+    what = f"clock of {url}"
+    if skew_s is None:
+        return Finding(what, True, "its answer tells no time: not compared")
+    if abs(skew_s) <= MOST_SKEW_S:
+        return Finding(what, True, f"within {MOST_SKEW_S} s of this machine's")
+    side = "behind" if skew_s > 0 else "ahead of"
+    return Finding(
+        what, False, f"this machine's is {abs(skew_s):.0f} s {side} it, and signatures live for seconds: set it by NTP"
+    )
 
 
 def _pools(file: AccountsFile) -> Iterator[Finding]:

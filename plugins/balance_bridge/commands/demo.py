@@ -43,7 +43,7 @@ def run_demo(home: Path) -> int:
             verdicts = verdict.compare(url, file.accounts, _api_keys(), days)
             console.print(verdict.table(verdicts))
             for line in verdict.differences(verdicts):
-                console.print(f"[red]{line}[/]")
+                console.print(line, markup=False, style="red")
             for line in explain_failures(airflow.home, runs.failed()):
                 console.print(line, markup=False)
             right = all(not one.missing and not one.wrong for one in verdicts)

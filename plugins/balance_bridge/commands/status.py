@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from balance_bridge import settings
@@ -84,7 +85,7 @@ def run(names: Sequence[str], *, days: int, as_json: bool) -> int:
         console = Console()
         console.print(_table(rows))
         for name in file.broken:
-            console.print(f"[red]{name} is wrong in the accounts file[/]: see balance-bridge check")
+            console.print(f"[red]{escape(name)} is wrong in the accounts file[/]: see balance-bridge check")
     return 0
 
 

@@ -23,8 +23,8 @@ import pyarrow.compute as pc
 from balance_bridge import money
 from balance_bridge.errors import BadAnswer, InvalidAmount
 from balance_bridge.extract.source import Page, Record, SnapshotAnswer
-from balance_bridge.transform.reconciliation import Snapshot
 from balance_bridge.transform.schema import AMOUNT, LEGS
+from balance_bridge.transform.snapshot import Snapshot
 
 Body = TypeVar("Body")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Protocol
 
-from balance_bridge.transform.reconciliation import Snapshot
+from balance_bridge.transform.snapshot import Snapshot
 from balance_bridge.transport import Answer
 
 if TYPE_CHECKING:

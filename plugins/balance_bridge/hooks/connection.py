@@ -71,12 +71,19 @@ class ApiHook(BaseHook):
             name: What the form calls it.
 
         Raises:
-            ConfigurationError: If it is empty.
+            ConfigurationError: If it is empty, or holds what cannot be sent in a header.
         """
         value = getattr(self.connection, field)
         if not value or not str(value).strip():
             raise ConfigurationError(f"connection {self.conn_id!r} has no {name} ({field}): fill it in")
-        return str(value).strip()
+        text = str(value).strip()
+        if not re.fullmatch(r"[\x21-\x7e]+", text):
+            # The value itself must not appear in a message, not even a wrong one.
+            raise ConfigurationError(
+                f"connection {self.conn_id!r}: the {name} ({field}) holds blanks or other than plain ASCII characters: "
+                "enter it again, without line breaks"
+            )
+        return text
 
     def get_conn(self) -> Any:
         """The client."""

@@ -6,8 +6,9 @@ it is used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
+from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator
@@ -16,13 +17,31 @@ from airflow.sdk.exceptions import AirflowSkipException
 from balance_bridge import settings
 from balance_bridge.accounts import Account, load_accounts
 from balance_bridge.days import resolve_day
-from balance_bridge.errors import AccountsFileError, ConfigurationError, NotYetAvailable
+from balance_bridge.errors import AccountsFileError, BalanceBridgeError, ConfigurationError, NotYetAvailable
 
 if TYPE_CHECKING:
     from balance_bridge.daily import Job
 
 ASK_AGAIN_AFTER = timedelta(minutes=10)
 GIVE_UP_AFTER = timedelta(hours=6)
+
+
+def plainly(execute: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a task end with the message of what went wrong, not with a page of where it was noticed.
+
+    For the errors of this package only: they say what, where and what to do. The way they took is logged at the level
+    debug. Anything else is a bug, and keeps its traceback.
+    """
+
+    @wraps(execute)
+    def wrapper(self: BaseOperator, context: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return execute(self, context, *args, **kwargs)
+        except BalanceBridgeError as error:
+            self.log.debug("The way of the error:", exc_info=True)
+            raise error.with_traceback(None) from None
+
+    return wrapper
 
 
 class AccountOperator(BaseOperator):
@@ -75,6 +94,7 @@ class AccountOperator(BaseOperator):
 class ResolveDay(AccountOperator):
     """Decides, once for all tasks of the run, which day it is about; refuses what cannot be run at all."""
 
+    @plainly
     def execute(self, context: Any) -> str:
         """Resolve the day.
 
@@ -109,6 +129,7 @@ class RefuseAccount(BaseOperator):
         super().__init__(**kwargs)
         self.message = message
 
+    @plainly
     def execute(self, context: Any) -> None:  # noqa: ARG002
         """Fail with the whole message."""
         raise AccountsFileError(self.message)
@@ -125,6 +146,7 @@ class FetchSnapshot(AccountOperator):
         super().__init__(**kwargs)
         self.which = which
 
+    @plainly
     def execute(self, context: Any, event: Any = None, since: str | None = None) -> dict[str, Any]:  # noqa: ARG002
         """Fetch it.
 
@@ -173,6 +195,7 @@ class FetchHistory(AccountOperator):
         self.opening = opening
         self.closing = closing
 
+    @plainly
     def execute(self, context: Any) -> dict[str, Any]:
         """Fetch it.
 
@@ -198,6 +221,7 @@ class Reconcile(AccountOperator):
         super().__init__(**kwargs)
         self.extracted = extracted
 
+    @plainly
     def execute(self, context: Any) -> dict[str, Any]:
         """Reconcile.
 
@@ -238,6 +262,7 @@ class Deliver(AccountOperator):
         self.destination = destination
         self.reconciled = reconciled
 
+    @plainly
     def execute(self, context: Any) -> dict[str, Any]:
         """Deliver.
 

@@ -1,0 +1,225 @@
+"""An exchange in memory: AscendEX-shaped answers about a seeded history, and the stand-ins around it."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from balance_bridge.clock import Clock
+from balance_bridge.errors import NotYetAvailable, StoreDamaged
+from balance_bridge.extract import ascendex_answers as answers
+from balance_bridge.extract.day import DayExtraction, StoredHistory
+from balance_bridge.extract.source import Page, Record, SnapshotAnswer, Source
+from balance_bridge.store import Store
+from balance_bridge.transport import Answer
+
+DAY = date(2026, 11, 20)
+DAY_MS = 86_400_000
+ACCOUNT = "main_cash"
+
+
+def midnight_ms(day: date) -> int:
+    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1000
+
+
+def after(day: date, days: int) -> date:
+    return day + timedelta(days=days)
+
+
+class FakeClock:
+    """Stands still but for what is slept, or moved by hand; starts at noon of the day after DAY."""
+
+    def __init__(self) -> None:
+        self.now = midnight_ms(DAY) / 1000 + 1.5 * 86_400
+        self.slept: list[float] = []
+        self.clock = Clock(wall=self.wall, monotonic=self.wall, sleep=self.sleep)
+
+    def wall(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+class MemoryStore(Store):
+    """The store's contract without a disk."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.before_put: Callable[[str], None] = lambda _: None
+
+    def put(self, key: str, data: bytes) -> bool:
+        self.before_put(key)
+        if key in self.objects:
+            return False
+        self.objects[key] = data
+        return True
+
+    def exists(self, key: str) -> bool:
+        return key in self.objects
+
+    def read(self, key: str) -> bytes:
+        if key not in self.objects:
+            raise StoreDamaged(f"{key} is missing from the store")
+        return self.objects[key]
+
+    def describe(self, key: str) -> str:
+        return key
+
+    def _walk(self, prefix: str) -> Iterator[str]:
+        yield from [key for key in self.objects if key.startswith(f"{prefix}/")]
+
+
+def leg(asset: str, delta: Any, balance: Any, kind: str | None = None) -> dict[str, Any]:
+    made = {"asset": asset, "curBalance": str(balance), "deltaQty": str(delta)}
+    return made | {"dataType": kind} if kind else made
+
+
+def order(sn: int, at_ms: int, *legs: dict[str, Any]) -> dict[str, Any]:
+    named = {"liquidityInd": "RemovedLiquidity", "orderId": f"r{sn}", "orderType": "Limit", "side": "Buy"}
+    return {"data": list(legs), **named, "sn": sn, "transactTime": at_ms}
+
+
+def change(sn: int, at_ms: int, *legs: dict[str, Any], event: str = "Deposit") -> dict[str, Any]:
+    return {"data": list(legs), "eventType": event, "sn": sn, "transactTime": at_ms}
+
+
+def snapshot_document(sn: int, at_ms: int, balances: dict[str, Any], account: str = "cshA") -> dict[str, Any]:
+    rows = [{"asset": asset, "totalBalance": str(amount)} for asset, amount in balances.items()]
+    return {"meta": {"ac": "cash", "accountId": account, "sn": sn, "snapshotTime": at_ms}, "snapshot": rows}
+
+
+def page_document(orders: Sequence[Any], changes: Sequence[Any], account: str = "MPXA") -> dict[str, Any]:
+    return {"meta": {"ac": "cash", "accountId": account}, "order": list(orders), "balance": list(changes)}
+
+
+class World:
+    """What happened at the exchange: records with gaps between their numbers, and a snapshot at each midnight.
+
+    Attributes:
+        records: (number, whether by an order, document), oldest first.
+        snapshots: Number and balances by day.
+    """
+
+    def __init__(self, seed: int = 1, *, days: int = 4, per_day: int = 12) -> None:
+        chance = random.Random(seed)
+        self.records: list[tuple[int, bool, dict[str, Any]]] = []
+        self.snapshots: dict[date, tuple[int, dict[str, Decimal]]] = {}
+        balances = {"BTC": Decimal("0.5"), "USDT": Decimal("-12.00000001"), "BTMX-S": Decimal("40000.112249285")}
+        sn = 10_000
+        for number in range(days + 1):
+            day = after(DAY, number)
+            self.snapshots[day] = (sn, dict(balances))
+            for place in range(per_day if number < days else 0):
+                sn += chance.randint(1, 9)
+                at_ms = midnight_ms(day) + (place + 1) * 1000 + chance.randint(-500, 500)
+                self.records.append(self._happen(chance, balances, sn, at_ms))
+
+    def _happen(
+        self, chance: random.Random, balances: dict[str, Decimal], sn: int, at_ms: int
+    ) -> tuple[int, bool, dict[str, Any]]:
+        if chance.random() < 0.4:
+            got = Decimal(chance.randint(1, 10**9)).scaleb(-9)
+            balances["BTMX-S"] += got
+            return sn, False, change(sn, at_ms, leg("BTMX-S", got, balances["BTMX-S"]), event="Btmxmining")
+        bought, paid, fee = (Decimal(chance.randint(1, 10**8)).scaleb(-8) for _ in range(3))
+        balances["BTC"] += bought
+        balances["USDT"] -= paid + fee
+        legs = [
+            leg("BTC", bought, balances["BTC"], "trade"),
+            leg("USDT", -paid, balances["USDT"], "trade"),
+            leg("USDT", -fee, balances["USDT"], "fee"),
+        ]
+        return sn, True, order(sn, at_ms, *legs)
+
+    def between(self, opening_sn: int, closing_sn: int) -> list[int]:
+        return [sn for sn, _, _ in self.records if opening_sn < sn <= closing_sn]
+
+
+class FakeExchange(Source):
+    """Answers about a world, through the very code that reads AscendEX's answers.
+
+    Attributes:
+        asked: Each request: ``snapshot <day>`` or ``changes <from sn>``.
+        before_ask: Called with each request before it is answered.
+        alter: Called with each request and the document that is about to be its answer; returns what is.
+    """
+
+    def __init__(self, world: World, clock: FakeClock, *, page_limit: int = 5) -> None:
+        self.world = world
+        self.clock = clock
+        self.page_limit = page_limit
+        self.asked: list[str] = []
+        self.before_ask: Callable[[str], None] = lambda _: None
+        self.alter: Callable[[str, Any], Any] = lambda _, document: document
+
+    def today(self) -> date:
+        return datetime.fromtimestamp(self.clock.now, UTC).date()
+
+    def ask_snapshot(self, day: date) -> Answer:
+        request = f"snapshot {day}"
+        self._begin(request)
+        if day > self.today() or day not in self.world.snapshots:
+            raise NotYetAvailable(f"no snapshot of {day} yet")
+        sn, balances = self.world.snapshots[day]
+        return self._answer(request, snapshot_document(sn, midnight_ms(day), balances))
+
+    def ask_changes(self, from_sn: int) -> Answer:
+        request = f"changes {from_sn}"
+        self._begin(request)
+        page = [record for record in self.world.records if record[0] >= from_sn][: self.page_limit]
+        page.reverse()
+        orders = [document for _, by_order, document in page if by_order]
+        return self._answer(request, page_document(orders, [document for _, by, document in page if not by]))
+
+    def read_snapshot(self, body: bytes, day: date) -> SnapshotAnswer:
+        return answers.read_snapshot(body, category="cash", day=day)
+
+    def read_page(self, body: bytes) -> Page:
+        return answers.read_page(body, category="cash")
+
+    def legs(self, records: Sequence[Record]) -> pa.Table:
+        return answers.legs(records)
+
+    def _begin(self, request: str) -> None:
+        self.before_ask(request)
+        self.asked.append(request)
+
+    def _answer(self, request: str, document: Any) -> Answer:
+        return answer(self.alter(request, json.loads(json.dumps(document))), request=request, at_s=self.clock.now)
+
+
+def answer(
+    document: Any = None, status: int = 200, *, request: str = "GET x", at_s: float = 1.0, **headers: str
+) -> Answer:
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Answer(request, status, named, body, at_s, at_s + 0.25)
+
+
+def extraction(exchange: FakeExchange, store: Store, run_id: str = "run-1", **options: Any) -> DayExtraction:
+    return DayExtraction(exchange, store, ACCOUNT, **({"retention_days": 7, "asked_by": run_id} | options))
+
+
+def fetch(
+    exchange: FakeExchange, store: Store, day: date = DAY, run_id: str = "run-1", **options: Any
+) -> StoredHistory:
+    """A whole day: both snapshots and the changes between them."""
+    of_day = extraction(exchange, store, run_id, **options)
+    opening, closing = of_day.snapshot(day)[1], of_day.snapshot(after(day, 1))[1]
+    return of_day.history(day, opening, closing)
+
+
+@pytest.fixture(scope="session")
+def kit() -> SimpleNamespace:
+    """The module's own names; test modules cannot import each other."""
+    return SimpleNamespace(**{name: value for name, value in globals().items() if not name.startswith("_")})
