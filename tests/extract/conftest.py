@@ -16,6 +16,7 @@ import pytest
 from balance_bridge.clock import Clock
 from balance_bridge.errors import NotYetAvailable, StoreDamaged
 from balance_bridge.extract import ascendex_answers as answers
+from balance_bridge.extract import ascendex_bulk
 from balance_bridge.extract.day import DayExtraction, StoredHistory
 from balance_bridge.extract.source import Page, Record, SnapshotAnswer, Source
 from balance_bridge.store import Store
@@ -151,6 +152,7 @@ class FakeExchange(Source):
     Attributes:
         asked: Each request: ``snapshot <day>`` or ``changes <from sn>``.
         before_ask: Called with each request before it is answered.
+        bulk: Whether pages are read in bulk where they can be.
         alter: Called with each request and the document that is about to be its answer; returns what is.
     """
 
@@ -159,6 +161,7 @@ class FakeExchange(Source):
         self.clock = clock
         self.page_limit = page_limit
         self.asked: list[str] = []
+        self.bulk = True
         self.before_ask: Callable[[str], None] = lambda _: None
         self.alter: Callable[[str, Any], Any] = lambda _, document: document
 
@@ -189,6 +192,18 @@ class FakeExchange(Source):
 
     def legs(self, records: Sequence[Record]) -> pa.Table:
         return answers.legs(records)
+
+    def legs_of_pages(
+        self, bodies: Sequence[bytes], cursors: Sequence[int], *, closing_sn: int
+    ) -> tuple[pa.Table, int | None] | None:
+        if not self.bulk:
+            return None
+        try:
+            return ascendex_bulk.legs_of_pages(
+                bodies, cursors, category="cash", limit=self.page_limit, closing_sn=closing_sn
+            )
+        except ascendex_bulk.Unusual:
+            return None
 
     def _begin(self, request: str) -> None:
         self.before_ask(request)

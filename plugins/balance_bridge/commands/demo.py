@@ -116,8 +116,10 @@ def _world(home: Path, console: Console, *, ui: bool) -> Iterator[tuple[LocalAir
                 airflow.prepare()
                 console.print("Starting Airflow ...")
                 airflow.start()
-                yield airflow, sandbox.url, load_accounts(accounts_file), days
-                console.print("Stopping Airflow ...")
+                try:
+                    yield airflow, sandbox.url, load_accounts(accounts_file), days
+                finally:
+                    console.print("Stopping Airflow ...")
 
 
 def _api_keys() -> dict[str, str]:

@@ -28,6 +28,8 @@ from balance_bridge.transform.snapshot import Snapshot
 
 Body = TypeVar("Body")
 
+ASSET = re.compile(r"[^\s\x00-\x1f]{1,64}")
+
 SequenceNumber = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 # Up to the end of the year 9999: what a millisecond timestamp can mean.
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999)]
@@ -113,6 +115,9 @@ class Envelope(msgspec.Struct):
 # What Arrow's cast is exact for. Of longer texts and of exponents it makes other numbers without a word.
 _PLAIN_AMOUNT = r"^[+-]?[0-9]{1,20}(\.[0-9]{1,18})?$"
 
+# Text that is no UTF-8 and nesting without end are told by errors of their own.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 _envelope = msgspec.json.Decoder(Envelope)
 _snapshot = msgspec.json.Decoder(SnapshotBody)
 _history = msgspec.json.Decoder(HistoryBody)
@@ -126,7 +131,7 @@ def read_envelope(body: bytes) -> Envelope:
     """
     try:
         return _envelope.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         look = body[:200].decode("utf-8", "replace")
         raise BadAnswer(f"the answer is not what the exchange documents ({error}): {look!r}") from error
 
@@ -212,7 +217,7 @@ def _order_event(record: OrderRecord) -> str:
 def _assets(values: list[str], sn: pa.Array) -> pa.Array:
     encoded = pa.array(values, pa.string()).dictionary_encode()
     for index, asset in enumerate(encoded.dictionary.to_pylist()):
-        if not re.fullmatch(r"[^\s\x00-\x1f]{1,64}", asset):
+        if not ASSET.fullmatch(asset):
             first = pc.index(encoded.indices, index).as_py()
             raise BadAnswer(f"asset of sn {sn[first]}: {asset!r} is not an asset code")
     return encoded
@@ -246,11 +251,11 @@ def _decode(decode: Callable[[bytes | msgspec.Raw], Body], body: bytes) -> Body:
         content = envelope.data
     try:
         return decode(content)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise BadAnswer(_explain(error, bytes(content))) from error
 
 
-def _explain(error: msgspec.DecodeError, body: bytes) -> str:
+def _explain(error: Exception, body: bytes) -> str:
     """The decoder's message with the sequence number and the value that it is about."""
     text = str(error)
     path = re.search(r"`(\$[^`]*)`$", text)

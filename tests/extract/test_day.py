@@ -1,0 +1,413 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from balance_bridge.errors import BadAnswer, NotReached, NotYetAvailable, RetentionExceeded, StoreDamaged
+from balance_bridge.extract import raw
+from balance_bridge.extract.day import read_legs
+from balance_bridge.transform.schema import LEGS
+
+DAY = date(2026, 11, 20)
+HISTORY = f"raw/main_cash/{DAY}/history"
+
+
+class Killed(BaseException):
+    """Nothing in the package may catch this."""
+
+
+@pytest.fixture
+def world(kit: SimpleNamespace) -> Any:
+    return kit.World(days=4, per_day=12)
+
+
+@pytest.fixture
+def clock(kit: SimpleNamespace) -> Any:
+    return kit.FakeClock()
+
+
+@pytest.fixture
+def exchange(kit: SimpleNamespace, world: Any, clock: Any) -> Any:
+    return kit.FakeExchange(world, clock)
+
+
+@pytest.fixture
+def store(kit: SimpleNamespace) -> Any:
+    return kit.MemoryStore()
+
+
+def bodies(store: Any) -> dict[str, bytes]:
+    """The store but for times and run ids."""
+    return {key: raw.unpack(data, key).body for key, data in store.objects.items()}
+
+
+def of_day(world: Any, day: date = DAY) -> tuple[int, int]:
+    opening, closing = (world.snapshots[date.fromordinal(day.toordinal() + days)][0] for days in (0, 1))
+    return opening, closing
+
+
+def numbers(exchange: Any, store: Any, history: Any, day: date = DAY) -> list[int]:
+    opening, closing = of_day(exchange.world, day)
+    table = read_legs(exchange, store, history.generation, opening_sn=opening, closing_sn=closing)
+    return sorted(set(table["sn"].to_pylist()))
+
+
+def test_a_day_is_stored_as_its_snapshots_and_pages(kit: Any, exchange: Any, store: Any, world: Any) -> None:
+    history = kit.fetch(exchange, store)
+    opening, closing = of_day(world)
+    sns = world.between(opening, closing)
+    cursors = [opening + 1, sns[4] + 1, sns[9] + 1]
+    assert exchange.asked == [
+        "snapshot 2026-11-20",
+        "snapshot 2026-11-21",
+        *(f"changes {cursor}" for cursor in cursors),
+    ]
+    assert sorted(store.objects) == [
+        *(f"{HISTORY}/0001/{cursor:020d}-0001.gz" for cursor in cursors),
+        "raw/main_cash/2026-11-20/snapshot/0001.gz",
+        "raw/main_cash/2026-11-21/snapshot/0001.gz",
+    ]
+    assert (history.generation, history.pages, history.records, history.asked) == (f"{HISTORY}/0001", 3, 12, 3)
+    assert numbers(exchange, store, history) == sns
+
+
+def test_what_is_stored_is_never_asked_for_again(kit: Any, exchange: Any, store: Any) -> None:
+    first = kit.fetch(exchange, store)
+    before, asked = dict(store.objects), len(exchange.asked)
+    for run_id in ("run-1", "run-2"):
+        again = kit.fetch(exchange, store, run_id=run_id)
+        assert (again.generation, again.records, again.asked) == (first.generation, first.records, 0)
+    assert len(exchange.asked) == asked
+    assert store.objects == before
+
+
+def test_consecutive_days_share_the_snapshot_between_them(kit: Any, exchange: Any, store: Any, clock: Any) -> None:
+    clock.now += 4 * 86_400
+    for number in range(4):
+        kit.fetch(exchange, store, kit.after(DAY, number))
+    assert [request for request in exchange.asked if "snapshot" in request] == [
+        f"snapshot {kit.after(DAY, number)}" for number in range(5)
+    ]
+
+
+def test_a_day_without_a_number_between_its_snapshots_takes_no_page(kit: Any, clock: Any, store: Any) -> None:
+    exchange = kit.FakeExchange(kit.World(per_day=0), clock)
+    history = kit.fetch(exchange, store)
+    assert exchange.asked == ["snapshot 2026-11-20", "snapshot 2026-11-21"]
+    assert (history.pages, history.records, history.asked) == (0, 0, 0)
+    sn = exchange.world.snapshots[DAY][0]
+    empty = read_legs(exchange, store, history.generation, opening_sn=sn, closing_sn=sn)
+    assert empty.num_rows == 0
+    assert empty.schema.names == LEGS.names
+
+
+def interrupt(exchange: Any, store: Any, act: Callable[[], None], at: int) -> list[str]:
+    """Act once, before the given step; a step is a request or a write."""
+    steps: list[str] = []
+
+    def step(what: str) -> None:
+        steps.append(what)
+        if len(steps) == at:
+            act()
+
+    exchange.before_ask = lambda request: step(f"ask {request}")
+    store.before_put = lambda key: step(f"put {key}")
+    return steps
+
+
+def leave_alone(exchange: Any, store: Any) -> None:
+    exchange.before_ask = store.before_put = lambda _: None
+
+
+def undisturbed(kit: Any, clock: Any, **options: Any) -> tuple[dict[str, bytes], list[str], int]:
+    exchange, store = kit.FakeExchange(kit.World(), clock), kit.MemoryStore()
+    if options:
+        kit.fetch(exchange, store, run_id="run-0")
+        exchange.asked.clear()
+    steps = interrupt(exchange, store, lambda: None, 0)
+    kit.fetch(exchange, store, **options)
+    return bodies(store), exchange.asked, len(steps)
+
+
+@pytest.mark.parametrize("options", [{}, {"again": "refetch"}], ids=["first time", "refetch"])
+def test_killed_at_any_step_and_tried_again_the_store_is_that_of_a_clean_run(
+    kit: Any, clock: Any, options: Any
+) -> None:
+    clean, asked, steps = undisturbed(kit, clock, **options)
+    assert steps == 2 * len(asked)
+    for at in range(1, steps + 1):
+        exchange, store = kit.FakeExchange(kit.World(), clock), kit.MemoryStore()
+        if options:
+            kit.fetch(exchange, store, run_id="run-0")
+            exchange.asked.clear()
+
+        def kill() -> None:
+            raise Killed
+
+        interrupt(exchange, store, kill, at)
+        with pytest.raises(Killed):
+            kit.fetch(exchange, store, **options)
+        leave_alone(exchange, store)
+        kit.fetch(exchange, store, **options)
+        assert bodies(store) == clean, f"killed at step {at}"
+        assert len(exchange.asked) <= len(asked) + 1, f"killed at step {at}"
+
+
+@pytest.mark.parametrize("other_run", ["run-1", "run-2"])
+@pytest.mark.parametrize("options", [{}, {"again": "refetch"}], ids=["first time", "refetch"])
+def test_two_live_copies_leave_the_store_of_one(kit: Any, clock: Any, options: Any, other_run: str) -> None:
+    if options and other_run != "run-1":
+        pytest.skip("two runs that ask anew are two generations")
+    clean, _, steps = undisturbed(kit, clock, **options)
+    for at in range(1, steps + 1):
+        exchange, store = kit.FakeExchange(kit.World(), clock), kit.MemoryStore()
+        if options:
+            kit.fetch(exchange, store, run_id="run-0")
+        ended: list[Any] = []
+
+        def run_the_other(exchange: Any = exchange, store: Any = store, ended: list[Any] = ended) -> None:
+            leave_alone(exchange, store)
+            clock.now += 1
+            ended.append(kit.fetch(exchange, store, run_id=other_run, **options))
+
+        interrupt(exchange, store, run_the_other, at)
+        ours = kit.fetch(exchange, store, **options)
+        assert bodies(store) == clean, f"the other copy ran at step {at}"
+        (theirs,) = ended
+        assert (ours.generation, ours.records) == (theirs.generation, theirs.records)
+
+
+def test_asking_anew_makes_one_generation_per_run_beside_the_old_one(kit: Any, exchange: Any, store: Any) -> None:
+    kit.fetch(exchange, store)
+    old = dict(store.objects)
+    generations = [
+        kit.fetch(exchange, store, run_id=run_id, again="refetch").generation
+        for run_id in ("run-2", "run-2", "run-3", "run-3")
+    ]
+    assert generations == [f"{HISTORY}/{number}" for number in ("0002", "0002", "0003", "0003")]
+    assert old.items() <= store.objects.items()
+    assert len([key for key in store.objects if "/snapshot/" in key]) == 6
+    # Without a reason to ask anew the newest one counts.
+    assert kit.fetch(exchange, store, run_id="run-4").generation == f"{HISTORY}/0003"
+    assert kit.extraction(exchange, store).generations(DAY) == 3
+
+
+def test_another_reason_of_the_same_run_is_another_generation(kit: Any, exchange: Any, store: Any) -> None:
+    kit.fetch(exchange, store)
+    assert kit.fetch(exchange, store, again="it did not add up").generation == f"{HISTORY}/0002"
+    assert kit.fetch(exchange, store, again="it did not add up").generation == f"{HISTORY}/0002"
+
+
+def break_leg(field: str, value: Any) -> Callable[[Any], Any]:
+    def alter(document: Any) -> Any:
+        (document["order"] or document["balance"])[0]["data"][0][field] = value
+        return document
+
+    return alter
+
+
+MALFORMED: dict[str, Callable[[Any], Any]] = {
+    "a number for a text": break_leg("curBalance", 1.5),
+    "an amount that is none": break_leg("deltaQty", "NaN"),
+    "an asset that is none": break_leg("asset", " "),
+    "a field that is missing": lambda document: {"meta": {"ac": "cash"}},
+    "HTML": lambda document: b"<html>",
+    "nothing": lambda document: b"",
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+@pytest.mark.parametrize("page", [0, 1, 2])
+def test_a_malformed_page_is_kept_and_asked_for_again_beside_it(
+    kit: Any, exchange: Any, store: Any, world: Any, case: str, page: int
+) -> None:
+    opening, closing = of_day(world)
+    cursor = [opening, *world.between(opening, closing)][5 * page] + 1
+    request = f"changes {cursor}"
+    exchange.alter = lambda asked, document: MALFORMED[case](document) if asked == request else document
+    with pytest.raises(BadAnswer):
+        kit.fetch(exchange, store)
+    exchange.alter = lambda _, document: document
+    history = kit.fetch(exchange, store)
+    assert exchange.asked.count(request) == 2
+    assert len(exchange.asked) == 6
+    names = [key.rsplit("/", 1)[1] for key in store.list(HISTORY)]
+    assert f"{cursor:020d}-0001.gz" in names
+    assert f"{cursor:020d}-0002.gz" in names
+    assert (history.pages, history.records) == (3, 12)
+    assert numbers(exchange, store, history) == world.between(opening, closing)
+
+
+@pytest.mark.parametrize("page", [0, 1, 2])
+@pytest.mark.parametrize("again", [None, "refetch"])
+def test_a_damaged_page_is_asked_for_again_beside_it(
+    kit: Any, exchange: Any, store: Any, page: int, again: str | None
+) -> None:
+    kit.fetch(exchange, store, again=again)
+    clean = bodies(store)
+    key = store.list(HISTORY)[page]
+    store.objects[key] = store.objects[key][:-5]
+    history = kit.fetch(exchange, store, again=again)
+    assert history.generation == f"{HISTORY}/0001"
+    assert (history.pages, history.records, history.asked) == (3, 12, 1)
+    beside = key.replace("-0001.gz", "-0002.gz")
+    del store.objects[key]
+    assert bodies(store) == {name: body for name, body in clean.items() if name != key} | {beside: clean[key]}
+
+
+def test_a_snapshot_that_cannot_be_used_is_asked_for_again_beside_it(kit: Any, exchange: Any, store: Any) -> None:
+    exchange.alter = lambda request, document: b"<html>" if "snapshot" in request else document
+    for expected in ("0001", "0002"):
+        with pytest.raises(BadAnswer):
+            kit.extraction(exchange, store).snapshot(DAY)
+        assert store.newest(f"raw/main_cash/{DAY}/snapshot", ".gz").endswith(f"{expected}.gz")
+    exchange.alter = lambda _, document: document
+    key, answer = kit.extraction(exchange, store).snapshot(DAY)
+    assert key.endswith("0003.gz")
+    store.objects[key] = b"damaged"
+    assert kit.extraction(exchange, store).snapshot(DAY) == (key.replace("0003", "0004"), answer)
+
+
+def test_what_was_fetched_stays_when_the_exchange_goes_away(kit: Any, exchange: Any, store: Any) -> None:
+    def go_away(request: str) -> None:
+        if len(exchange.asked) == 4:
+            raise NotReached("no connection")
+
+    exchange.before_ask = go_away
+    with pytest.raises(NotReached):
+        kit.fetch(exchange, store)
+    assert len(store.objects) == 4
+    exchange.before_ask = lambda _: None
+    assert kit.fetch(exchange, store).asked == 1
+
+
+def test_a_day_that_is_too_old_is_refused_before_any_request(kit: Any, exchange: Any, store: Any, clock: Any) -> None:
+    clock.now += 7 * 86_400  # today is the 28th: the 21st is the oldest day to be had
+    with pytest.raises(RetentionExceeded, match=r"the snapshot of 2026-11-20.*last 7 days.*to be had is 2026-11-21"):
+        kit.fetch(exchange, store)
+    assert exchange.asked == []
+    assert store.objects == {}
+
+
+def test_the_oldest_day_of_the_window_is_asked_for(kit: Any, exchange: Any, store: Any, clock: Any) -> None:
+    clock.now += 6 * 86_400
+    assert kit.fetch(exchange, store).records == 12
+
+
+def test_a_day_that_is_too_old_is_served_from_the_store(kit: Any, exchange: Any, store: Any, clock: Any) -> None:
+    first = kit.fetch(exchange, store)
+    exchange.asked.clear()
+    clock.now += 365 * 86_400
+    again = kit.fetch(exchange, store, run_id="a year later")
+    assert (again.generation, again.records, again.asked) == (first.generation, first.records, 0)
+    assert exchange.asked == []
+    with pytest.raises(RetentionExceeded):
+        kit.fetch(exchange, store, run_id="a year later", again="refetch")
+    assert exchange.asked == []
+
+
+def test_a_page_that_is_missing_from_an_old_day_is_refused_by_its_number(
+    kit: Any, exchange: Any, store: Any, clock: Any
+) -> None:
+    kit.fetch(exchange, store)
+    key = store.list(HISTORY)[1]
+    del store.objects[key]
+    clock.now += 30 * 86_400
+    cursor = int(key.rsplit("/", 1)[1].split("-")[0])
+    with pytest.raises(RetentionExceeded, match=f"the changes of 2026-11-20 from sn {cursor} on"):
+        kit.fetch(exchange, store)
+
+
+def test_todays_snapshot_may_not_be_there_yet(kit: Any, exchange: Any, store: Any, world: Any) -> None:
+    del world.snapshots[kit.after(DAY, 1)]
+    with pytest.raises(NotYetAvailable):
+        kit.extraction(exchange, store).snapshot(kit.after(DAY, 1))
+    assert store.objects == {}
+
+
+def test_a_past_snapshot_that_the_exchange_does_not_have_is_beyond_its_window(
+    kit: Any, exchange: Any, store: Any, world: Any
+) -> None:
+    del world.snapshots[DAY]
+    with pytest.raises(RetentionExceeded, match="the snapshot of 2026-11-20: the exchange does not have it"):
+        kit.extraction(exchange, store).snapshot(DAY)
+    assert exchange.asked == ["snapshot 2026-11-20"]
+
+
+def rename(account: str, when: Callable[[str], bool]) -> Callable[[str, Any], Any]:
+    def alter(request: str, document: Any) -> Any:
+        if when(request):
+            document["meta"]["accountId"] = account
+        return document
+
+    return alter
+
+
+def test_the_snapshots_of_two_accounts_do_not_make_a_day(kit: Any, exchange: Any, store: Any) -> None:
+    exchange.alter = rename("cshB", lambda request: request == "snapshot 2026-11-21")
+    with pytest.raises(BadAnswer, match="different accounts: cshA and cshB; was the connection pointed"):
+        kit.fetch(exchange, store)
+    assert len(exchange.asked) == 2, "no page is asked for"
+
+
+def test_the_pages_of_two_accounts_do_not_make_a_day(kit: Any, exchange: Any, store: Any) -> None:
+    exchange.alter = rename("MPXB", lambda request: len(exchange.asked) == 4)
+    with pytest.raises(BadAnswer, match=r"the page from sn \d+ is of account MPXB, not MPXA"):
+        kit.fetch(exchange, store)
+
+
+def test_the_two_endpoints_may_spell_the_account_differently(kit: Any, exchange: Any, store: Any) -> None:
+    assert kit.fetch(exchange, store).records == 12  # cshA and MPXA
+
+
+def test_a_sequence_that_falls_is_refused(kit: Any, exchange: Any, store: Any, world: Any) -> None:
+    world.snapshots[kit.after(DAY, 1)] = (5, {})
+    with pytest.raises(BadAnswer, match="has sn 10000, the one of the day after 5, which must not be smaller"):
+        kit.fetch(exchange, store)
+
+
+def test_a_day_with_a_page_missing_from_the_store_is_not_read(kit: Any, exchange: Any, store: Any) -> None:
+    for bulk in (True, False):
+        exchange.bulk = bulk
+        for missing in range(3):
+            store.objects.clear()
+            history = kit.fetch(exchange, store)
+            del store.objects[store.list(HISTORY)[missing]]
+            with pytest.raises(StoreDamaged, match=r"history/0001 lacks the page from sn \d+"):
+                numbers(exchange, store, history)
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 10**6), per_day=st.integers(0, 25), limit=st.integers(1, 7))
+def test_the_legs_of_a_day_are_those_of_its_records(kit: SimpleNamespace, seed: int, per_day: int, limit: int) -> None:
+    clock, store = kit.FakeClock(), kit.MemoryStore()
+    exchange = kit.FakeExchange(kit.World(seed, days=2, per_day=per_day), clock, page_limit=limit)
+    clock.now += 86_400
+    for day in (DAY, kit.after(DAY, 1)):
+        history = kit.fetch(exchange, store, day)
+        opening, closing = of_day(exchange.world, day)
+        due = [document for sn, _, document in exchange.world.records if opening < sn <= closing]
+        expected = sorted(
+            (record["sn"], leg["asset"], leg["deltaQty"], leg["curBalance"], leg.get("dataType") == "fee")
+            for record in due
+            for leg in record["data"]
+        )
+        for exchange.bulk in (True, False):
+            table = read_legs(exchange, store, history.generation, opening_sn=opening, closing_sn=closing)
+            found = [
+                (leg["sn"], leg["asset"], leg["delta"], leg["balance"], leg["fee"])
+                for leg in table.select(["sn", "asset", "delta", "balance", "fee"]).to_pylist()
+            ]
+            assert sorted(found) == [
+                (sn, asset, kit.Decimal(delta), kit.Decimal(balance), fee)
+                for sn, asset, delta, balance, fee in expected
+            ] or sorted(found) == sorted(
+                (sn, asset, kit.Decimal(delta), kit.Decimal(balance), fee)
+                for sn, asset, delta, balance, fee in expected
+            )
