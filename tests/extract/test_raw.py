@@ -47,7 +47,7 @@ def test_headers_are_not_kept(kit: SimpleNamespace) -> None:
 def test_an_object_cut_or_changed_anywhere_is_damaged(kit: SimpleNamespace) -> None:
     packed = raw.pack(kit.answer({"meta": "x" * 50}), asked_by="run-1")
     for length in range(len(packed)):
-        with pytest.raises(StoreDamaged, match="raw/a/1 is damaged.*move it away"):
+        with pytest.raises(StoreDamaged, match=r"raw/a/1 is damaged.*move it away"):
             raw.unpack(packed[:length], "raw/a/1")
     for place in range(10, len(packed) - 1):
         changed = packed[:place] + bytes([packed[place] ^ 0x55]) + packed[place + 1 :]

@@ -1,0 +1,351 @@
+from __future__ import annotations
+
+import json
+import runpy
+from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from balance_bridge import daily
+from balance_bridge.errors import (
+    BadAnswer,
+    InvalidAmount,
+    NotYetAvailable,
+    ReconciliationBroken,
+    RetentionExceeded,
+    StoreDamaged,
+)
+from balance_bridge.extract import raw
+from balance_bridge.transform import balances, ledger
+
+DAY = date(2026, 11, 20)
+CLOSE_MS = 1_795_219_200_000
+WANTED = [
+    daily.Wanted("elven", ["close", "changes"], "Asia/Shanghai", "local_second"),
+    daily.Wanted("amlyze", ["open", "close"], "UTC", "instant"),
+]
+NONE: dict[str, Decimal] = {}
+
+
+@pytest.fixture(scope="session")
+def kit() -> SimpleNamespace:
+    """The exchange in memory that the tests of extraction use."""
+    return SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "extract" / "conftest.py")))
+
+
+class Run:
+    """An account's day, stage by stage, as the tasks of a DAG run it."""
+
+    def __init__(self, kit: SimpleNamespace) -> None:
+        self.clock = kit.FakeClock()
+        self.exchange = kit.FakeExchange(kit.World(days=4, per_day=12), self.clock)
+        self.store = kit.MemoryStore()
+        self.told: list[str] = []
+
+    def job(self, run_id: str = "run-1", day: date = DAY, *, refetch: bool = False) -> daily.Job:
+        return daily.Job(self.exchange, self.store, "main_cash", day, 7, run_id, refetch, self.told.append)
+
+    def extract(self, job: daily.Job, tolerance: Any = NONE) -> dict[str, Any]:
+        opening, closing = daily.fetch_snapshot(job, "opening"), daily.fetch_snapshot(job, "closing")
+        return self.handed_on(daily.fetch_history(job, self.handed_on(opening), self.handed_on(closing), tolerance))
+
+    def all(self, job: daily.Job, *, tolerance: Any = NONE, on_break: Any = "hold") -> dict[str, Any]:
+        extracted = self.extract(job, tolerance)
+        done = daily.reconcile(job, extracted, tolerance=tolerance, on_break=on_break, destinations=WANTED)
+        return self.handed_on(done)
+
+    @staticmethod
+    def handed_on(result: dict[str, Any]) -> dict[str, Any]:
+        """What a stage hands on must survive as JSON."""
+        document: dict[str, Any] = json.loads(json.dumps(result))
+        assert document == result
+        return document
+
+    def report(self) -> Any:
+        return self.store.read_json(self.store.newest(f"reconciliation/main_cash/{DAY}", ".json"))
+
+    def lose(self, *places: int, times: int = 10**9) -> None:
+        """Have the exchange leave out records of the day, by place, in the answers of the next ``times`` requests."""
+        opening, closing = (self.exchange.world.snapshots[day][0] for day in (DAY, date(2026, 11, 21)))
+        lost = {self.exchange.world.between(opening, closing)[place] for place in places}
+        left = [times]
+
+        def alter(_: str, document: Any) -> Any:
+            left[0] -= 1
+            for name in ("order", "balance") if left[0] >= 0 and "order" in document else ():
+                document[name] = [record for record in document[name] if record["sn"] not in lost]
+            return document
+
+        self.exchange.alter = alter
+
+
+@pytest.fixture
+def run(kit: SimpleNamespace) -> Run:
+    made = Run(kit)
+    # Every page large enough for the day, so that a lost record does not end the paging.
+    made.exchange.page_limit = 40
+    return made
+
+
+def test_a_day_that_adds_up_is_proven_and_ready_for_every_destination(run: Run) -> None:
+    done = run.all(run.job())
+    assert done["status"] == "proven"
+    assert done["records"] == 12
+    assert done["ledger"] == f"ledger/main_cash/{DAY}/0001.parquet"
+    assert done["reconciliation"] == f"reconciliation/main_cash/{DAY}/0001.json"
+    assert done["balances"] == {name: f"balances/main_cash/{DAY}/{name}/0001.parquet" for name in ("elven", "amlyze")}
+    book = ledger.from_parquet(run.store.read(done["ledger"]))
+    assert book["sn"].nunique() == 12
+    due = balances.from_parquet(run.store.read(done["balances"]["amlyze"]))
+    closing = run.exchange.world.snapshots[date(2026, 11, 21)][1]
+    of_close = due[due["points"] == "close"]
+    assert dict(zip(of_close["asset"], of_close["balance"], strict=True)) == closing
+    assert any("12 records" in line and "proven" in line for line in run.told)
+
+
+def test_the_report_says_what_it_was_made_of(run: Run) -> None:
+    done = run.all(run.job())
+    report = run.report()
+    assert report["status"] == "proven"
+    assert report["account"] == "main_cash"
+    assert report["day"] == "2026-11-20"
+    assert report["opening"] == {"at_ms": CLOSE_MS - 86_400_000, "sn": 10_000}
+    assert report["closing"]["at_ms"] == CLOSE_MS
+    assert report["ledger"] == done["ledger"]
+    for key in (report["ledger"], report["history"]):
+        assert run.store.list(key) or run.store.exists(key)
+
+
+def test_a_day_done_again_gives_the_same_keys_and_asks_nothing(run: Run) -> None:
+    first = run.all(run.job())
+    before = dict(run.store.objects)
+    run.exchange.asked.clear()
+    for run_id in ("run-1", "run-2"):
+        assert run.all(run.job(run_id)) == first
+    run.clock.now += 365 * 86_400
+    assert run.all(run.job("a year later")) == first
+    assert run.exchange.asked == []
+    assert run.store.objects == before
+
+
+def test_the_day_before_can_be_done_after_the_day(run: Run) -> None:
+    run.clock.now += 86_400
+    second = run.all(run.job(day=date(2026, 11, 21)))
+    first = run.all(run.job())
+    assert (first["status"], second["status"]) == ("proven", "proven")
+
+
+def test_a_closing_snapshot_that_is_not_there_yet_names_the_day_that_waits(run: Run) -> None:
+    del run.exchange.world.snapshots[date(2026, 11, 21)]
+    assert daily.fetch_snapshot(run.job(), "opening")["sn"] == 10_000
+    with pytest.raises(NotYetAvailable, match="the closing snapshot of 2026-11-20, dated 2026-11-21, is not there yet"):
+        daily.fetch_snapshot(run.job(), "closing")
+
+
+ASKED_ONCE_MORE = ["snapshot 2026-11-20", "snapshot 2026-11-21", "changes 10001"] * 2
+
+
+def test_a_break_is_asked_about_once_more_before_it_is_believed(run: Run) -> None:
+    run.lose(6)
+    with pytest.raises(ReconciliationBroken):
+        run.all(run.job())
+    assert run.exchange.asked == ASKED_ONCE_MORE
+    assert any("asking once more before it is believed" in line for line in run.told)
+    # Nothing is asked a third time: not by a retry, not by another run.
+    for run_id in ("run-1", "run-2"):
+        with pytest.raises(ReconciliationBroken):
+            run.all(run.job(run_id))
+    assert run.exchange.asked == ASKED_ONCE_MORE
+
+
+def test_records_that_appear_late_heal_the_day(run: Run) -> None:
+    run.lose(6, times=3)
+    done = run.all(run.job())
+    assert done["status"] == "proven"
+    assert run.exchange.asked == ASKED_ONCE_MORE
+    report = run.report()
+    assert report["history"].endswith("/history/0002")
+    first = run.all(run.job("later"))
+    assert first == done
+
+
+def test_a_snapshot_that_was_corrected_heals_the_day(run: Run) -> None:
+    world, closing = run.exchange.world, date(2026, 11, 21)
+    sn, right = world.snapshots[closing]
+    world.snapshots[closing] = (sn, right | {"BTC": Decimal(0)})
+
+    def correct(request: str) -> None:
+        if run.exchange.asked.count("snapshot 2026-11-21"):
+            world.snapshots[closing] = (sn, right)
+
+    run.exchange.before_ask = correct
+    assert run.all(run.job())["status"] == "proven"
+
+
+def test_a_break_without_any_record_is_asked_about_once_more_as_well(run: Run) -> None:
+    world, closing = run.exchange.world, date(2026, 11, 21)
+    world.snapshots[closing] = (10_000, world.snapshots[closing][1])
+    with pytest.raises(ReconciliationBroken, match="0 records"):
+        run.all(run.job())
+    assert run.exchange.asked == ["snapshot 2026-11-20", "snapshot 2026-11-21"] * 2
+
+
+def stored(run: Run) -> dict[str, bytes]:
+    """The store but for times."""
+    return {
+        key: raw.unpack(data, key).body if key.startswith("raw/") else data for key, data in run.store.objects.items()
+    }
+
+
+class Killed(BaseException):
+    """Nothing in the package may catch this."""
+
+
+def test_killed_while_asking_once_more_a_retry_goes_on_from_there(run: Run, kit: SimpleNamespace) -> None:
+    run.lose(6)
+    with pytest.raises(ReconciliationBroken):
+        run.all(run.job())
+    clean, asked = stored(run), len(run.exchange.asked)
+    for at in range(1, 2 * asked + 1):
+        other = Run(kit)
+        other.exchange.page_limit = 40
+        other.lose(6)
+        steps: list[str] = []
+
+        def step(what: str, steps: list[str] = steps, at: int = at) -> None:
+            steps.append(what)
+            if len(steps) == at:
+                raise Killed
+
+        other.exchange.before_ask = other.store.before_put = step
+        with pytest.raises(Killed):
+            other.all(other.job())
+        other.exchange.before_ask = other.store.before_put = lambda _: None
+        with pytest.raises(ReconciliationBroken):
+            other.all(other.job())
+        assert stored(other) == clean, f"killed at step {at}"
+        assert len(other.exchange.asked) <= asked + 1
+
+
+def test_hold_delivers_nothing_and_leaves_ledger_and_report(run: Run) -> None:
+    run.lose(6)
+    with pytest.raises(ReconciliationBroken) as caught:
+        run.all(run.job())
+    told = str(caught.value)
+    assert "main_cash 2026-11-20 does not add up, nothing of it is delivered" in told
+    assert f"reconciliation/main_cash/{DAY}/0001.json" in told
+    assert '{"date": "2026-11-20", "refetch": true}' in told
+    report = run.report()
+    assert report["status"] == "broken"
+    assert report["break_count"] >= 1
+    for found in report["breaks"]:
+        assert found["asset"] in told
+        assert str(found["first_bad_sn"]) in told
+    assert run.store.exists(report["ledger"])
+    assert run.store.list("balances") == []
+
+
+def test_load_delivers_and_marks(run: Run) -> None:
+    run.lose(6)
+    done = run.all(run.job(), on_break="load")
+    assert done["status"] == "broken"
+    assert "broken" in done["summary"]
+    assert set(done["balances"]) == {"elven", "amlyze"}
+    due = balances.from_parquet(run.store.read(done["balances"]["amlyze"]))
+    closing = run.exchange.world.snapshots[date(2026, 11, 21)][1]
+    of_close = due[due["points"] == "close"]
+    assert dict(zip(of_close["asset"], of_close["balance"], strict=True)) == closing, (
+        "the snapshot's value is delivered"
+    )
+
+
+def test_a_drift_within_the_tolerance_is_tolerated_and_not_asked_about(run: Run) -> None:
+    world, closing = run.exchange.world, date(2026, 11, 21)
+    sn, right = world.snapshots[closing]
+    world.snapshots[closing] = (sn, right | {"BTC": right["BTC"] + Decimal("1e-8")})
+    done = run.all(run.job(), tolerance={"BTC": Decimal("1e-8")})
+    assert done["status"] == "tolerated"
+    assert len(run.exchange.asked) == 3
+    assert run.report()["drift"] == {"BTC": "0.00000001"}
+
+
+def test_outside_the_window_a_break_is_believed_with_a_note(run: Run) -> None:
+    run.lose(6)
+    run.extract(run.job())
+    # As if the run had ended before it could ask once more, and a week had gone by.
+    for key in [key for key in run.store.objects if "/0002" in key]:
+        del run.store.objects[key]
+    run.exchange.asked.clear()
+    run.clock.now += 30 * 86_400
+    with pytest.raises(ReconciliationBroken):
+        run.all(run.job())
+    assert run.exchange.asked == []
+    assert any("it cannot be asked for again" in line for line in run.told)
+    assert run.all(run.job(), on_break="load")["status"] == "broken"
+
+
+def test_a_refetch_asks_for_the_whole_day_anew_and_supersedes(run: Run) -> None:
+    run.lose(6)
+    with pytest.raises(ReconciliationBroken):
+        run.all(run.job())
+    run.exchange.alter = lambda _, document: document
+    run.exchange.asked.clear()
+    done = run.all(run.job("run-2", refetch=True))
+    assert done["status"] == "proven"
+    assert run.exchange.asked == ASKED_ONCE_MORE[:3]
+    assert done["ledger"].endswith("0002.parquet")
+    run.exchange.asked.clear()
+    assert run.all(run.job("run-2", refetch=True)) == done, "a retry of the same run asks nothing"
+    assert run.all(run.job("run-3")) == done, "and a later run builds on it"
+    assert run.exchange.asked == []
+
+
+def test_a_refetch_outside_the_window_fails_and_changes_nothing(run: Run) -> None:
+    run.all(run.job())
+    before = dict(run.store.objects)
+    run.clock.now += 30 * 86_400
+    with pytest.raises(RetentionExceeded):
+        run.all(run.job("run-2", refetch=True))
+    assert run.store.objects == before
+
+
+def test_a_break_at_the_first_asking_of_a_refetch_is_asked_about_as_well(run: Run) -> None:
+    run.lose(6, times=3)
+    assert run.all(run.job(refetch=True))["status"] == "proven"
+    assert run.exchange.asked == ASKED_ONCE_MORE
+
+
+def alter_legs(run: Run, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the USDT legs of the day's first order."""
+
+    def alter(request: str, document: Any) -> Any:
+        for leg in document["order"][-1]["data"][1:] if request.startswith("changes") else ():
+            change(leg)
+        return document
+
+    run.exchange.alter = alter
+
+
+def test_a_record_that_contradicts_itself_stops_the_day(run: Run) -> None:
+    alter_legs(run, lambda leg: leg.update(curBalance="5") if leg["dataType"] == "fee" else None)
+    with pytest.raises(BadAnswer, match=r"sn \d+: the legs of USDT give different balances"):
+        run.extract(run.job())
+
+
+def test_a_sum_that_cannot_be_held_stops_the_day_by_its_number(run: Run) -> None:
+    alter_legs(run, lambda leg: leg.update(deltaQty="99999999999999999999"))
+    with pytest.raises(InvalidAmount, match=r"sn \d+, USDT: the sum of the legs"):
+        run.extract(run.job())
+
+
+def test_a_stored_page_that_vanished_is_an_error_and_no_empty_day(run: Run) -> None:
+    extracted = run.extract(run.job())
+    for key in run.store.list(extracted["history"]):
+        del run.store.objects[key]
+    with pytest.raises(StoreDamaged, match="lacks the page from sn 10001"):
+        daily.reconcile(run.job(), extracted, tolerance={}, on_break="load", destinations=WANTED)

@@ -1,0 +1,103 @@
+"""The rules of the house: which room may know which, and what no file may hold."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+PACKAGE = PROJECT / "plugins" / "balance_bridge"
+CORE = ("money", "clock", "transport", "store", "days", "points", "localtime", "daily", "extract", "transform", "load")
+HEAVY = {"pandas", "pyarrow", "numpy", "requests", "fastapi", "uvicorn", "msgspec"}
+
+
+def modules(*rooms: str) -> list[Path]:
+    found = []
+    for room in rooms:
+        place = PACKAGE / room
+        found += sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+    assert found
+    return found
+
+
+def imports(path: Path, *, at_the_top: bool = False) -> Iterator[str]:
+    """The modules that a file imports, in full; without those behind TYPE_CHECKING."""
+    tree = ast.parse(path.read_text())
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+        or (at_the_top and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def knows(path: Path, *names: str) -> list[str]:
+    return [found for found in imports(path) if any(found == name or found.startswith(f"{name}.") for name in names)]
+
+
+@pytest.mark.parametrize("path", modules(*CORE), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_core_imports_no_airflow(path: Path) -> None:
+    assert not knows(path, "airflow")
+
+
+@pytest.mark.parametrize("path", modules("transform"), ids=lambda path: path.name)
+def test_the_transformation_knows_neither_network_nor_store(path: Path) -> None:
+    ours = [f"balance_bridge.{room}" for room in ("transport", "store", "extract", "load", "hooks", "operators")]
+    assert not knows(path, "requests", "urllib3", *ours)
+
+
+@pytest.mark.parametrize("path", modules("extract"), ids=lambda path: path.name)
+def test_a_source_knows_no_destination(path: Path) -> None:
+    assert not knows(path, "balance_bridge.load", "balance_bridge.sandbox")
+
+
+@pytest.mark.parametrize("path", modules("load"), ids=lambda path: path.name)
+def test_a_destination_knows_no_source(path: Path) -> None:
+    assert not knows(path, "balance_bridge.extract", "balance_bridge.transform", "balance_bridge.sandbox")
+
+
+@pytest.mark.parametrize("path", modules("sandbox"), ids=lambda path: path.name)
+def test_the_sandbox_shares_no_code_with_what_it_judges(path: Path) -> None:
+    allowed = ("balance_bridge.sandbox", "balance_bridge.clock")
+    assert not [found for found in knows(path, "balance_bridge") if not found.startswith(allowed)]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*modules("accounts", "operators", "settings", "provider", "errors", "points", "dag_docs"),
+     PROJECT / "dags" / "account_balances.py"],
+    ids=lambda path: path.name,
+)  # fmt: skip
+def test_what_a_dag_file_pulls_in_is_light(path: Path) -> None:
+    assert not [found for found in imports(path, at_the_top=True) if found.split(".")[0] in HEAVY]
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-bootstrap.lock"])
+def test_a_lock_has_hashes_and_no_address(name: str) -> None:
+    text = (PROJECT / name).read_text()
+    pins = [line for line in text.splitlines() if "==" in line and not line.startswith((" ", "#"))]
+    assert pins
+    assert all(line.endswith("\\") for line in pins), "a pin without a hash"
+    assert "://" not in text
+    assert "--index" not in text
+
+
+def test_every_declared_dependency_is_pinned() -> None:
+    import tomllib
+
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    declared = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    names = {text.split(">")[0].split("=")[0].split(";")[0].strip().lower() for text in declared}
+    pinned = {line.split("==")[0] for line in (PROJECT / "requirements.lock").read_text().splitlines() if "==" in line}
+    assert names <= pinned
