@@ -14,6 +14,7 @@ The base classes are recovery strategies: whoever catches one knows what to do w
     │   ├── BadAnswer              an answer that is not what the API documents
     │   ├── InvalidAmount          text that is no exact amount, or one too large to hold
     │   ├── RetentionExceeded      the exchange no longer serves that day
+    │   ├── SnapshotOverdue        the closing snapshot did not come in all the time it was waited for
     │   ├── ReconciliationBroken   opening + changes is not closing
     │   ├── RecordsRejected        a destination refused records, with its reasons
     │   ├── NumberReused           a communication number would go out with other content
@@ -73,6 +74,10 @@ class InvalidAmount(FinalError):
 
 class RetentionExceeded(FinalError):
     """The exchange no longer serves that day and the store does not have it."""
+
+
+class SnapshotOverdue(FinalError):
+    """The closing snapshot of a day did not come in all the time it was waited for."""
 
 
 class ReconciliationBroken(FinalError):

@@ -84,19 +84,19 @@ def watch(airflow: LocalAirflow, console: Console, *, expected: int, limit_s: fl
             airflow.check_alive()
             runs = read_runs(airflow)
             if console.is_terminal:
-                live.update(_table(runs, time.monotonic() - began), refresh=True)
+                live.update(_table(runs, expected, time.monotonic() - began), refresh=True)
             else:
                 _tell_changes(console, runs, told)
     return runs
 
 
-def _table(runs: Runs, passed_s: float) -> Table:
+def _table(runs: Runs, expected: int, passed_s: float) -> Table:
     done = Counter(runs.states.values())
     table = Table(
         "account",
-        "day",
+        "UTC day",
         *(task.replace("_", " ") for task in TASKS),
-        title=f"Airflow at work: {done['success']} of {len(runs.states)} runs done, {passed_s:.0f} s",
+        title=f"Airflow at work: {done['success']} of {expected} runs done, {passed_s:.0f} s",
     )
     for dag, run in sorted(runs.states, key=lambda key: (key[0], runs.days[key])):
         signs = [_SIGNS.get(runs.tasks.get((dag, run, task), ""), "[dim]·[/]") for task in TASKS]

@@ -17,7 +17,13 @@ from airflow.sdk.exceptions import AirflowSkipException
 from balance_bridge import settings
 from balance_bridge.accounts import Account, load_accounts
 from balance_bridge.days import resolve_day
-from balance_bridge.errors import AccountsFileError, BalanceBridgeError, ConfigurationError, NotYetAvailable
+from balance_bridge.errors import (
+    AccountsFileError,
+    BalanceBridgeError,
+    ConfigurationError,
+    NotYetAvailable,
+    SnapshotOverdue,
+)
 
 if TYPE_CHECKING:
     from balance_bridge.daily import Job
@@ -166,7 +172,10 @@ class FetchSnapshot(AccountOperator):
             now = datetime.now(UTC)
             began = datetime.fromisoformat(since) if since else now
             if now - began >= GIVE_UP_AFTER:
-                raise
+                raise SnapshotOverdue(
+                    f"{error}; it was asked for since {began:%H:%M} UTC. Look whether the exchange is in trouble, and "
+                    "clear this task when the snapshot is there"
+                ) from error
             self.log.info("%s; asking again in %d min", error, ASK_AGAIN_AFTER.total_seconds() // 60)
             self._wait(now, began)
 
