@@ -52,5 +52,6 @@ def broken_doc(account: BrokenAccount) -> str:
 {account.message}
 ```
 
-Nothing of this account is delivered until the file is mended. Then clear the red runs: their days are done again.
+Nothing of this account is delivered until the file is mended. Then run `balance-bridge pools`, and clear the red runs:
+their days are done again.
 """

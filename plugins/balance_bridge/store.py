@@ -96,7 +96,7 @@ class Store:
             StoreUnwritable: If it could not be written.
             StoreDamaged: If the newest object cannot be read, or the series has used up its numbers.
         """
-        while True:
+        for _ in range(_MOST):
             newest = self.newest(prefix, suffix)
             if newest is not None and self.read(newest) == data:
                 return newest
@@ -106,6 +106,7 @@ class Store:
             key = f"{prefix}/{number:0{_DIGITS}d}{suffix}"
             if self.put(key, data):
                 return key
+        raise StoreUnwritable(f"{self._place(prefix)}: others added an object each time before this one: try again")
 
     def series(self, prefix: str, suffix: str) -> list[str]:
         """The keys of a numbered series, oldest first."""
