@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
@@ -32,7 +33,7 @@ def account_dag(account: Account) -> DAG:
     """The daily run of one account."""
     names = list(account.destinations)
     with _dag(
-        account.name,
+        dag_id(account.name),
         datetime.combine(account.start_date, time(), UTC),
         tags=["balance-bridge", account.source.type, account.source.category],
         doc_md=account_doc(account),
@@ -71,11 +72,11 @@ def account_dag(account: Account) -> DAG:
     return dag
 
 
-def broken_dag(account: BrokenAccount) -> DAG:
+def broken_dag(account: BrokenAccount, name: str) -> DAG:
     """The run of an account that the accounts file gets wrong: red, with the whole message."""
     start = account.start_date
     with _dag(
-        account.name,
+        name,
         datetime.combine(start, time(), UTC) if start else datetime(2000, 1, 1, tzinfo=UTC),
         # Without a start date of its own only the latest day runs, so that the mistake shows.
         catchup=start is not None,
@@ -86,14 +87,17 @@ def broken_dag(account: BrokenAccount) -> DAG:
     return dag
 
 
-def dag_id(account: str) -> str:
-    """``balances_<account>``; a wrong account's name may hold what a DAG id may not."""
-    return f"balances_{re.sub(r'[^A-Za-z0-9_.-]', '_', account)[:200]}"
+def dag_id(account: str, taken: Container[str] = ()) -> str:
+    """``balances_<account>``; a wrong account's name may hold what a DAG id may not, or come down to another's id."""
+    name = f"balances_{re.sub(r'[^A-Za-z0-9_.-]', '_', account)[:200]}"
+    while name in taken:
+        name += "_"
+    return name
 
 
-def _dag(account: str, start: datetime, *, catchup: bool = True, **kwargs: Any) -> DAG:
+def _dag(name: str, start: datetime, *, catchup: bool = True, **kwargs: Any) -> DAG:
     return DAG(
-        dag_id(account),
+        name,
         schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
         start_date=start,
         catchup=catchup,
@@ -103,6 +107,8 @@ def _dag(account: str, start: datetime, *, catchup: bool = True, **kwargs: Any) 
 
 
 ACCOUNTS = load_accounts(settings.accounts_file())
-# The right ones last: where a wrong name comes down to the id of a right account, the right one keeps it.
-DAGS = [*map(broken_dag, ACCOUNTS.broken.values()), *map(account_dag, ACCOUNTS.accounts.values())]
-globals().update({dag.dag_id: dag for dag in DAGS})
+DAGS = {dag_id(right.name): account_dag(right) for right in ACCOUNTS.accounts.values()}
+for wrong in ACCOUNTS.broken.values():
+    unused = dag_id(wrong.name, DAGS)
+    DAGS[unused] = broken_dag(wrong, unused)
+globals().update(DAGS)

@@ -150,6 +150,16 @@ def test_drafts_do_not_show(tmp_path: Path) -> None:
     assert store.append("raw/a", ".gz", b"y") == "raw/a/0002.gz"
 
 
+def test_adding_to_a_series_is_given_up_where_listings_never_show_what_is_there(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put("ledger/a/0001.json", b"theirs")
+    monkeypatch.setattr(store, "list", lambda _: [])
+    monkeypatch.setattr("balance_bridge.store._MOST", 20)
+    with pytest.raises(StoreUnwritable, match="ledger/a: others added an object each time"):
+        store.append("ledger/a", ".json", b"ours")
+
+
 class Killed(BaseException):
     """Nothing in the package may catch this."""
 

@@ -203,6 +203,14 @@ def test_a_request_under_way_while_the_window_is_called_full_still_counts(
     assert free == [True] * (REQUESTS_PER_WINDOW - 1) + [False]
 
 
+def test_a_request_that_outlasts_a_full_window_still_counts(budget: SqliteBudget, time: SimpleNamespace) -> None:
+    assert budget.try_take()[0] is not None
+    budget.fill()
+    time.now += WINDOW_S + MARGIN_S + 1
+    free = [budget.try_take()[0] is not None for _ in range(REQUESTS_PER_WINDOW)]
+    assert free == [True] * (REQUESTS_PER_WINDOW - 1) + [False]
+
+
 def test_a_clock_that_is_set_back_does_not_lock_for_ever(budget: SqliteBudget, time: SimpleNamespace) -> None:
     for _ in range(REQUESTS_PER_WINDOW):
         with budget.place():

@@ -183,6 +183,28 @@ def test_two_live_copies_leave_the_store_of_one(kit: Any, clock: Any, options: A
         assert (ours.generation, ours.records) == (theirs.generation, theirs.records)
 
 
+def test_two_live_copies_believe_one_snapshot_even_if_they_were_told_two(kit: Any, exchange: Any, store: Any) -> None:
+    told: list[str] = []
+
+    def differ(_: str, document: Any) -> Any:
+        told.append(f"{len(told)}.5")
+        document["snapshot"] = [{"asset": "BTC", "totalBalance": told[-1]}]
+        return document
+
+    exchange.alter = differ
+    theirs: list[Any] = []
+
+    def run_the_other() -> None:
+        leave_alone(exchange, store)
+        theirs.append(kit.extraction(exchange, store).snapshot(DAY))
+
+    interrupt(exchange, store, run_the_other, 2)
+    ours = kit.extraction(exchange, store).snapshot(DAY)
+    assert len(told) == 2
+    assert [ours] == theirs
+    assert kit.extraction(exchange, store).snapshot(DAY) == ours
+
+
 def test_asking_anew_makes_one_generation_per_run_beside_the_old_one(kit: Any, exchange: Any, store: Any) -> None:
     kit.fetch(exchange, store)
     old = dict(store.objects)

@@ -62,7 +62,7 @@ def run() -> int:
     Returns:
         The exit code: 1 if anything is wrong.
     """
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, emoji=False)
     wrong = 0
     table = Table("", "what", title="balance-bridge check")
     table.add_column("finding", overflow="fold")

@@ -33,7 +33,7 @@ def run_demo(home: Path) -> int:
     Returns:
         The exit code: 0 only if everything arrived exactly as it should.
     """
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, emoji=False)
     began = time.monotonic()
     try:
         with _world(home, console, ui=False) as (airflow, url, file, days):
@@ -74,7 +74,7 @@ def run_up(home: Path) -> int:
     Returns:
         The exit code.
     """
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, emoji=False)
     try:
         with _world(home, console, ui=True) as (airflow, url, _, _):
             console.print(f"Airflow's UI: [bold]{airflow.url}[/] (no login)")

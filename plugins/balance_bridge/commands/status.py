@@ -82,7 +82,7 @@ def run(names: Sequence[str], *, days: int, as_json: bool) -> int:
     if as_json:
         print(json.dumps([asdict(row) for row in rows], indent=1))
     else:
-        console = Console()
+        console = Console(emoji=False)
         console.print(_table(rows))
         for name in file.broken:
             console.print(f"[red]{escape(name)} is wrong in the accounts file[/]: see balance-bridge check")

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from balance_bridge.sandbox.server import Sandbox, accounts_yaml, connections
+
+
+class _NoEvents(dict[Any, Any]):
+    def __missing__(self, _: Any) -> Any:
+        return SimpleNamespace(add=lambda *args, **kwargs: None)
+
+
+@dataclass
+class Place:
+    """A configuration that is right in every respect, with the sandbox behind it."""
+
+    sandbox: Sandbox
+    folder: Path
+    monkeypatch: pytest.MonkeyPatch
+    today: date = field(default_factory=lambda: datetime.now(UTC).date())
+
+    @property
+    def accounts_file(self) -> Path:
+        return self.folder / "accounts.yaml"
+
+    @property
+    def yesterday(self) -> date:
+        return self.today - timedelta(days=1)
+
+    def option(self, name: str, value: str) -> None:
+        self.monkeypatch.setenv(f"AIRFLOW__BALANCE_BRIDGE__{name.upper()}", value)
+
+    def connect(self, conn_id: str, **fields: Any) -> None:
+        made = {**connections(self.sandbox.url)[conn_id], **fields}
+        self.monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(made))
+
+    def replace(self, old: str, new: str) -> None:
+        """Change the first occurrence in the accounts file."""
+        text = self.accounts_file.read_text()
+        assert old in text
+        self.accounts_file.write_text(text.replace(old, new, 1))
+
+    def deliver(self, account: str, day: date) -> None:
+        """The tasks of a day one after another, without Airflow's database."""
+        from balance_bridge.operators import daily
+
+        context = {"run_id": "manual__1", "params": {}, "outlet_events": _NoEvents()}
+        common: dict[str, Any] = {"account": account, "day": str(day)}
+        opening = daily.FetchSnapshot(task_id="o", which="opening", **common).execute(context)
+        closing = daily.FetchSnapshot(task_id="c", which="closing", **common).execute(context)
+        history = daily.FetchHistory(task_id="h", opening=opening, closing=closing, **common).execute(context)
+        proof = daily.Reconcile(task_id="r", extracted=history, **common).execute(context)
+        for name in ("elven", "amlyze"):
+            daily.Deliver(task_id=name, destination=name, reconciled=proof, **common).execute(context)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    # Wide enough that no message is folded.
+    monkeypatch.setenv("COLUMNS", "400")
+    with Sandbox() as sandbox:
+        made = Place(sandbox, tmp_path, monkeypatch)
+        made.accounts_file.write_text(accounts_yaml(made.today - timedelta(days=3)))
+        made.option("accounts_file", str(made.accounts_file))
+        made.option("store", str(tmp_path / "balances"))
+        made.option("budget", f"sqlite:///{tmp_path}/budget.db")
+        made.option("namespace", "test")
+        for conn_id in connections(sandbox.url):
+            made.connect(conn_id)
+        yield made
+
+
+@pytest.fixture
+def no_pools(airflow_db: Path) -> Iterator[None]:
+    """Airflow's database without any pool but its own, before and after."""
+    _remove_pools()
+    yield
+    _remove_pools()
+
+
+def _remove_pools() -> None:
+    from airflow.models.pool import Pool
+
+    for pool in Pool.get_pools():
+        if pool.pool != Pool.DEFAULT_POOL_NAME:
+            Pool.delete_pool(str(pool.pool))

@@ -1,0 +1,175 @@
+"""``balance-bridge check`` finds each thing that would stop a run, and names it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from balance_bridge import cli
+from balance_bridge.commands.check import findings
+from balance_bridge.commands.pools import make_pools
+
+
+@pytest.fixture
+def right(place: Any, no_pools: None) -> Any:
+    make_pools()
+    return place
+
+
+def wrong() -> dict[str, str]:
+    return {finding.what: finding.told for finding in findings() if not finding.right}
+
+
+def test_where_all_is_right_everything_was_looked_at_and_nothing_is_left_behind(right: Any) -> None:
+    before = sorted(path for path in right.folder.rglob("balances/**/*") if path.is_file())
+    looked_at = {finding.what: finding.right for finding in findings()}
+    assert looked_at == {
+        "accounts file": True,
+        "option namespace": True,
+        "option retry_delay": True,
+        "option budget": True,
+        "option store": True,
+        "connection amlyze_default": True,
+        "connection ascendex_cash": True,
+        "connection ascendex_margin": True,
+        "connection elven_default": True,
+        f"clock of {right.sandbox.url}": True,
+        "pool ascendex_cash": True,
+        "pool ascendex_margin": True,
+    }
+    assert sorted(path for path in right.folder.rglob("balances/**/*") if path.is_file()) == before
+    assert not right.sandbox.apis.delivered()["elven"]
+    assert not [line for line in right.sandbox.journal.requests if "/balance/" in line.path]
+
+
+def break_the_account(place: Any) -> None:
+    place.replace("category: cash", "category: cahs")
+
+
+def lose_the_connection(place: Any) -> None:
+    place.monkeypatch.delenv("AIRFLOW_CONN_ELVEN_DEFAULT")
+
+
+def mistake_the_type(place: Any) -> None:
+    place.connect("elven_default", conn_type="http")
+
+
+def mistake_the_secret(place: Any) -> None:
+    place.connect("amlyze_default", password="not-the-token")
+
+
+def block_the_store(place: Any) -> None:
+    (place.folder / "balances").write_text("a file stands where the folder is due")
+
+
+def block_the_budget(place: Any) -> None:
+    (place.folder / "a_file").touch()
+    place.option("budget", f"sqlite:///{place.folder}/a_file/budget.db")
+
+
+def mistake_the_namespace(place: Any) -> None:
+    place.option("namespace", "a:b")
+
+
+def mistake_the_delay(place: Any) -> None:
+    place.option("retry_delay", "soon")
+
+
+def lose_the_pool(place: Any) -> None:
+    from airflow.models.pool import Pool
+
+    Pool.delete_pool("ascendex_margin")
+
+
+def widen_the_pool(place: Any) -> None:
+    from airflow.models.pool import Pool
+
+    Pool.create_or_update_pool("ascendex_cash", slots=4, description="", include_deferred=False)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "what", "told"),
+    [
+        (break_the_account, "account main_cash", "accounts.main_cash.source.category: 'cahs'"),
+        (lose_the_connection, "connection elven_default", "AIRFLOW_CONN_ELVEN_DEFAULT"),
+        (mistake_the_type, "connection elven_default", "is of type 'http'"),
+        (mistake_the_secret, "connection amlyze_default", "401"),
+        (block_the_store, "option store", "balances"),
+        (block_the_budget, "option budget", "a_file/budget.db"),
+        (mistake_the_namespace, "option namespace", "namespace = a:b"),
+        (mistake_the_delay, "option retry_delay", "retry_delay = soon"),
+        (lose_the_pool, "pool ascendex_margin", "run balance-bridge pools"),
+        (widen_the_pool, "pool ascendex_cash", "has 4 slots"),
+    ],
+)
+def test_one_thing_that_is_wrong_is_found_alone(right: Any, spoil: Callable[[Any], None], what: str, told: str) -> None:
+    spoil(right)
+    found = wrong()
+    assert set(found) == {what}
+    assert told in found[what]
+    assert "not-the-token" not in found[what]
+
+
+def test_without_a_budget_the_exchange_is_not_asked_at_all(right: Any) -> None:
+    right.option("budget", "redis://localhost/0")
+    found = wrong()
+    assert set(found) == {"option budget", "connection ascendex_cash", "connection ascendex_margin"}
+    assert all("budget = redis://localhost/0: this backend is not known" in told for told in found.values())
+
+
+def test_a_server_that_cannot_be_reached_is_one_finding_per_connection(
+    right: Any, closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right.connect("amlyze_default", host=f"http://127.0.0.1:{closed_port}")
+    found = wrong()
+    assert set(found) == {"connection amlyze_default"}
+    assert f"127.0.0.1:{closed_port}" in found["connection amlyze_default"]
+
+
+def test_without_an_accounts_file_there_is_nothing_else_to_look_at(right: Any) -> None:
+    right.accounts_file.unlink()
+    assert [finding.what for finding in findings()] == ["accounts file"]
+    assert str(right.accounts_file) in wrong()["accounts file"]
+
+
+def test_without_airflow_s_database_it_says_how_to_make_it(right: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Any) -> Any:
+        raise RuntimeError("no such table: slot_pool")
+
+    monkeypatch.setattr("balance_bridge.commands.check.pool_states", broken)
+    assert "run airflow db migrate first" in wrong()["pools"]
+
+
+@pytest.mark.parametrize(
+    ("skew_s", "told"), [(40.0, "40 s behind it"), (-40.0, "40 s ahead of it"), (2.0, None), (None, None)]
+)
+def test_a_clock_that_is_too_far_off_is_found(
+    right: Any, monkeypatch: pytest.MonkeyPatch, skew_s: float | None, told: str | None
+) -> None:
+    monkeypatch.setattr("balance_bridge.transport.Answer.clock_skew_s", lambda _: skew_s)
+    assert [text for text in wrong().values() if "NTP" in text] == [
+        text for text in wrong().values() if told and told in text
+    ]
+    assert bool(wrong()) == (told is not None)
+
+
+def test_the_command_ends_with_0_only_if_all_is_right(right: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check"]) == 0
+    assert "All is right." in capsys.readouterr().out
+    mistake_the_namespace(right)
+    lose_the_pool(right)
+    assert cli.main(["check"]) == 1
+    shown = capsys.readouterr().out
+    assert "2 to mend." in shown
+    assert "namespace = a:b" in shown
+    assert "pool ascendex_margin" in shown
+
+
+def test_what_stands_in_the_file_is_shown_and_not_taken_for_markup(
+    right: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right.replace("category: cash", "category: '[bold]x[/nothing]'")
+    assert cli.main(["check"]) == 1
+    assert "[bold]x[/nothing]" in capsys.readouterr().out

@@ -1,0 +1,53 @@
+"""The reason of a red task, out of its log."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from balance_bridge.commands.task_logs import explain_failures, last_error
+
+
+def line(kind: str | None = None, value: str = "") -> str:
+    details = {"error_detail": [{"exc_type": kind, "exc_value": value, "frames": []}]} if kind else {}
+    return json.dumps({"event": "x", "level": "error", **details})
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([], None),
+        (["", "no JSON", "[]", "12", '"text"', "null", line()], None),
+        ([line("BadAnswer", "sn 12: no")], "BadAnswer: sn 12: no"),
+        ([line("NotReached", "first"), line(), line("BadAnswer", "last"), "cut {"], "BadAnswer: last"),
+        ([json.dumps({"error_detail": []}), json.dumps({"error_detail": None})], None),
+    ],
+    ids=["empty", "no error", "one", "the last of two", "empty details"],
+)
+def test_the_last_exception_of_a_log_is_its_reason(tmp_path: Path, lines: list[str], expected: str | None) -> None:
+    log = tmp_path / "attempt=1.log"
+    log.write_text("\n".join(lines))
+    assert last_error(log) == expected
+
+
+def test_a_log_that_is_no_text_has_no_reason(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(b"\xff\xfe\n" + line("BadAnswer", "told").encode())
+    assert last_error(tmp_path / "log") == "BadAnswer: told"
+
+
+def test_a_failed_task_is_explained_by_its_newest_attempt(tmp_path: Path) -> None:
+    folder = tmp_path / "logs" / "dag_id=d" / "run_id=r" / "task_id=t"
+    folder.mkdir(parents=True)
+    for number, told in enumerate(("first", "second"), start=1):
+        (folder / f"attempt={number}.log").write_text(line("BadAnswer", told))
+    (told,) = explain_failures(tmp_path, [("d", "r", "t")])
+    assert told.startswith("d r t: BadAnswer: second (log: ")
+    assert told.endswith("attempt=2.log)")
+
+
+def test_a_failed_task_without_a_log_is_named_with_the_place_where_it_should_be(tmp_path: Path) -> None:
+    (told,) = explain_failures(tmp_path, [("d", "r", "t")])
+    assert told.startswith("d r t: no message found")
+    assert "task_id=t" in told

@@ -1,0 +1,331 @@
+"""The DAGs that the accounts file makes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from balance_bridge import errors
+from balance_bridge.sandbox.fixtures import accounts_yaml
+
+PROJECT = Path(__file__).resolve().parents[2]
+START = date(2026, 11, 1)
+RIGHT = accounts_yaml(START)
+EXTRACTION = {"opening_snapshot", "closing_snapshot", "history"}
+GRAPH = {
+    "day": {"opening_snapshot", "closing_snapshot", "history", "reconcile", "load_elven", "load_amlyze"},
+    "opening_snapshot": {"history"},
+    "closing_snapshot": {"history"},
+    "history": {"reconcile"},
+    "reconcile": {"load_elven", "load_amlyze"},
+    "load_elven": set(),
+    "load_amlyze": set(),
+}
+
+Parse = Callable[..., Any]
+
+
+@pytest.fixture
+def parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parse:
+    """Parse the project's DAG files with an accounts file, as Airflow's DAG processor does."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    path = tmp_path / "accounts.yaml"
+    monkeypatch.setenv("AIRFLOW__BALANCE_BRIDGE__ACCOUNTS_FILE", str(path))
+
+    def parsed(text: str | None) -> Any:
+        if text is not None:
+            path.write_text(text)
+        return DagBag(dag_folder=PROJECT / "dags")
+
+    return parsed
+
+
+@pytest.fixture
+def dags(parse: Parse) -> Any:
+    bag = parse(RIGHT)
+    assert bag.import_errors == {}
+    return bag.dags
+
+
+def many(count: int) -> str:
+    """An accounts file with so many accounts, each with one destination."""
+    accounts = "".join(
+        f"""
+  account_{number}:
+    source: {{type: ascendex, conn_id: key_{number % 3}, category: {("cash", "margin")[number % 2]}}}
+    start_date: {START + timedelta(days=number)}
+    destinations:
+      amlyze: {{conn_id: amlyze_default, requester: us, account_ext_id: "ID-{number}-{{asset}}"}}
+"""
+        for number in range(count)
+    )
+    return f"accounts:{accounts}"
+
+
+def test_each_account_has_a_dag_of_its_own(parse: Parse) -> None:
+    bag = parse(many(12))
+    assert bag.import_errors == {}
+    assert set(bag.dags) == {f"balances_account_{number}" for number in range(12)}
+    for number in range(12):
+        dag = bag.dags[f"balances_account_{number}"]
+        assert dag.start_date == datetime.combine(START + timedelta(days=number), time(), UTC)
+        assert {task.pool for task in dag.tasks if task.task_id in EXTRACTION} == {f"key_{number % 3}"}
+        assert {task.task_id for task in dag.tasks} == {"day", *EXTRACTION, "reconcile", "load_amlyze"}
+
+
+@pytest.mark.parametrize("account", ["main_cash", "main_margin"])
+def test_a_dag_runs_every_day_from_its_start_one_run_at_a_time(dags: Any, account: str) -> None:
+    dag = dags[f"balances_{account}"]
+    assert dag.start_date == datetime(2026, 11, 1, tzinfo=UTC)
+    assert dag.catchup is True
+    assert dag.max_active_runs == 1
+    assert type(dag.timetable).__name__ == "CronDataIntervalTimetable"
+    assert dag.timetable.expression == "0 0 * * *"
+    assert str(dag.timetable.timezone) in ("UTC", "Timezone('UTC')")
+
+
+def test_the_scheduler_is_given_each_whole_utc_day_in_order(dags: Any) -> None:
+    from airflow.serialization.encoders import coerce_to_core_timetable
+    from airflow.timetables.base import TimeRestriction
+
+    timetable = coerce_to_core_timetable(dags["balances_main_cash"].timetable)
+    restriction = TimeRestriction(earliest=dags["balances_main_cash"].start_date, latest=None, catchup=True)
+    last = None
+    for ahead in range(3):
+        found = timetable.next_dagrun_info(last_automated_data_interval=last, restriction=restriction)
+        last = found.data_interval
+        assert last.start == datetime(2026, 11, 1 + ahead, tzinfo=UTC)
+        assert found.run_after == last.end == last.start + timedelta(days=1)
+
+
+def test_the_tasks_hang_together_as_the_day_does(dags: Any) -> None:
+    for dag in dags.values():
+        assert {task.task_id: task.downstream_task_ids for task in dag.tasks} == GRAPH
+
+
+def test_only_what_asks_the_exchange_runs_in_the_pool_of_its_connection(dags: Any) -> None:
+    for account in ("cash", "margin"):
+        pools = {task.task_id: task.pool for task in dags[f"balances_main_{account}"].tasks}
+        assert {name for name, pool in pools.items() if pool == f"ascendex_{account}"} == EXTRACTION
+        assert {pool for name, pool in pools.items() if name not in EXTRACTION} == {"default_pool"}
+
+
+def test_every_task_is_tried_again_with_growing_delays(dags: Any, parse: Parse, monkeypatch: Any) -> None:
+    for task in dags["balances_main_cash"].tasks:
+        assert task.owner == "balance-bridge"
+        assert task.retries == 6
+        assert task.retry_delay == timedelta(seconds=60)
+        assert task.retry_exponential_backoff == 2
+        assert task.max_retry_delay == timedelta(hours=1)
+    monkeypatch.setenv("AIRFLOW__BALANCE_BRIDGE__RETRY_DELAY", "5")
+    assert {task.retry_delay for task in parse(RIGHT).dags["balances_main_cash"].tasks} == {timedelta(seconds=5)}
+
+
+def every_error(base: type[Exception]) -> list[type[Exception]]:
+    return [base, *(each for below in base.__subclasses__() for each in every_error(below))]
+
+
+@pytest.mark.parametrize("error", every_error(errors.FinalError), ids=lambda error: error.__name__)
+def test_what_is_final_fails_at_once(dags: Any, error: type[Exception]) -> None:
+    for task in dags["balances_main_cash"].tasks:
+        assert task.retry_policy.evaluate(error("x"), 1, 6).action.value == "fail"
+
+
+@pytest.mark.parametrize(
+    "error", [*every_error(errors.PassingError), ValueError, OSError], ids=lambda error: error.__name__
+)
+def test_what_passes_by_itself_is_tried_again_as_configured(dags: Any, error: type[Exception]) -> None:
+    for task in dags["balances_main_cash"].tasks:
+        decision = task.retry_policy.evaluate(error("x"), 1, 6)
+        assert (decision.action.value, decision.retry_delay) == ("default", None)
+
+
+def test_only_the_loads_tell_of_an_asset_and_each_of_its_own(dags: Any) -> None:
+    outlets = {
+        (dag.dag_id, task.task_id): [(type(outlet).__name__, outlet.name) for outlet in task.outlets]
+        for dag in dags.values()
+        for task in dag.tasks
+        if task.outlets
+    }
+    # By alias: an asset itself among the outlets would have an event with each run.
+    assert outlets == {
+        (f"balances_{account}", f"load_{name}"): [("AssetAlias", f"balance-bridge {account} {name}")]
+        for account in ("main_cash", "main_margin")
+        for name in ("elven", "amlyze")
+    }
+
+
+def test_the_parameters_are_optional_and_typed(dags: Any) -> None:
+    from airflow.sdk.exceptions import ParamValidationError
+
+    params = dags["balances_main_cash"].params
+    assert dict(params) == {"date": None, "destinations": None, "dry_run": False, "refetch": False}
+    for name, value in {"date": "2026-11-20", "destinations": ["elven"], "dry_run": True, "refetch": True}.items():
+        assert params.get_param(name).resolve(value) == value
+    for name, value in {"date": 20261120, "destinations": "elven", "dry_run": "no", "refetch": None}.items():
+        with pytest.raises(ParamValidationError):
+            params.get_param(name).resolve(value)
+    assert "elven, amlyze" in params.get_param("destinations").description
+
+
+def test_a_dag_says_what_it_does_and_for_whom(dags: Any) -> None:
+    for category in ("cash", "margin"):
+        dag = dags[f"balances_main_{category}"]
+        assert set(dag.tags) == {"balance-bridge", "ascendex", category}
+        for word in ("elven", "amlyze", f"ascendex_{category}", "2026-11-01", "Asia/Shanghai", "refetch", "dry_run"):
+            assert word in dag.doc_md
+
+
+def test_the_scheduler_can_take_each_dag(parse: Parse) -> None:
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    bag = parse(RIGHT.replace("category: margin", "category: marginal"))
+    assert set(bag.dags) == {"balances_main_cash", "balances_main_margin"}
+    for dag in bag.dags.values():
+        text = json.dumps(DagSerialization.to_dict(dag))
+        again = DagSerialization.from_dict(json.loads(text))
+        assert {task.task_id: task.downstream_task_ids for task in again.tasks} == {
+            task.task_id: task.downstream_task_ids for task in dag.tasks
+        }
+        for task in dag.tasks:
+            taken = again.get_task(task.task_id)
+            assert (taken.pool, taken.retries, taken.owner) == (task.pool, task.retries, task.owner)
+        assert again.params.dump() == dag.params.dump()
+        assert again.start_date == dag.start_date
+
+
+def test_parsing_twice_gives_the_same_dag(parse: Parse) -> None:
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    # Otherwise Airflow would store a new version of the DAG each half minute.
+    one, two = (
+        {name: json.dumps(DagSerialization.to_dict(dag), sort_keys=True) for name, dag in parse(RIGHT).dags.items()}
+        for _ in range(2)
+    )
+    assert one == two
+
+
+# A second: Airflow is imported by a process of its own, for only there is nothing imported before.
+@pytest.mark.slow
+def test_parsing_brings_in_nothing_heavy_that_airflow_has_not_brought_itself(tmp_path: Path) -> None:
+    (tmp_path / "accounts.yaml").write_text(RIGHT)
+    code = (
+        "import sys, runpy, airflow.sdk, airflow.sdk.configuration; before = set(sys.modules); "
+        f"made = runpy.run_path({str(PROJECT / 'dags' / 'account_balances.py')!r}); "
+        "assert 'balances_main_cash' in made; "
+        "print('ADDED', *{name.split('.')[0] for name in set(sys.modules) - before})"
+    )
+    environment = {
+        **os.environ,
+        "AIRFLOW_HOME": str(tmp_path),
+        "AIRFLOW__BALANCE_BRIDGE__ACCOUNTS_FILE": str(tmp_path / "accounts.yaml"),
+    }
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    added = set(done.stdout.split("ADDED")[1].split())
+    assert "balance_bridge" in added
+    assert not added & {"pandas", "pyarrow", "numpy", "requests", "msgspec", "tenacity", "rich", "fastapi", "uvicorn"}
+
+
+def test_a_broken_account_is_a_dag_with_one_red_task_and_the_whole_message(parse: Parse) -> None:
+    bag = parse(RIGHT.replace("category: cash", "category: cahs").replace("points: [close]", "points: [clsoe]", 1))
+    assert bag.import_errors == {}
+    broken = bag.dags["balances_main_cash"]
+    (task,) = broken.tasks
+    assert task.task_id == "day"
+    assert set(broken.tags) == {"balance-bridge", "broken"}
+    for text in ("accounts.main_cash.source.category: 'cahs'", "destinations.elven.points[0]: 'clsoe'"):
+        assert text in task.message
+        assert text in broken.doc_md
+    with pytest.raises(errors.AccountsFileError) as caught:
+        task.execute({})
+    assert str(caught.value) == task.message
+    assert task.retry_policy.evaluate(caught.value, 1, 6).action.value == "fail"
+    # The others are whole.
+    assert {name.task_id for name in bag.dags["balances_main_margin"].tasks} == set(GRAPH)
+
+
+@pytest.mark.parametrize(
+    ("start", "catchup", "begins"),
+    [
+        ("2026-11-01", True, datetime(2026, 11, 1, tzinfo=UTC)),
+        # Without a day to begin with, only the latest one runs, so that the mistake shows.
+        ("the first of november", False, datetime(2000, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_a_broken_account_is_red_for_each_day_that_it_misses(
+    parse: Parse, start: str, catchup: bool, begins: datetime
+) -> None:
+    text = RIGHT.replace("category: cash", "category: cahs").replace("2026-11-01", start, 1)
+    broken = parse(text).dags["balances_main_cash"]
+    assert (broken.catchup, broken.start_date, broken.max_active_runs) == (catchup, begins, 1)
+
+
+def test_a_name_that_no_dag_id_can_hold_is_told_by_a_dag_all_the_same(parse: Parse) -> None:
+    text = RIGHT.replace("main_cash:", "'Main cash/ü: ${x}':", 1)
+    bag = parse(text)
+    assert bag.import_errors == {}
+    assert set(bag.dags) == {"balances_Main_cash______x_", "balances_main_margin"}
+    (task,) = bag.dags["balances_Main_cash______x_"].tasks
+    assert "Main cash/ü: ${x}" in task.message
+
+
+def test_a_wrong_name_does_not_take_the_id_of_a_right_account(parse: Parse) -> None:
+    wrong = RIGHT.split("  main_margin:")[1].replace("sandboxEntityAccountMargin000002", "other").replace("MARGIN", "X")
+    bag = parse(
+        f"{RIGHT}\n  'main margin':{wrong}\n  'main/margin':{wrong.replace('X', 'Y').replace('other', 'third')}"
+    )
+    assert bag.import_errors == {}
+    tasks = {name: {task.task_id for task in dag.tasks} for name, dag in bag.dags.items()}
+    assert tasks == {
+        "balances_main_cash": set(GRAPH),
+        "balances_main_margin": set(GRAPH),
+        # Nor is it lost, nor does it take another wrong one's.
+        "balances_main_margin_": {"day"},
+        "balances_main_margin__": {"day"},
+    }
+
+
+def test_a_very_long_name_still_makes_a_dag(parse: Parse) -> None:
+    bag = parse(RIGHT.replace("main_cash:", f"{'A' * 400}:", 1))
+    assert bag.import_errors == {}
+    assert len(bag.dags) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "accounts.yaml"),
+        ("accounts: [", "accounts.yaml"),
+        ("accounts: {}\n", "has no account"),
+        ("- a\n- b\n", "the top of the file is not a mapping"),
+        ("acounts: {}\n", "did you mean accounts?"),
+        (f"{RIGHT}\naccounts: {{}}\n", "the key stands twice"),
+    ],
+    ids=["missing", "no YAML", "no account", "a list", "misspelt", "twice"],
+)
+def test_a_file_that_cannot_be_read_is_an_import_error_with_the_message(
+    parse: Parse, tmp_path: Path, text: str | None, told: str
+) -> None:
+    bag = parse(text)
+    assert bag.dags == {}
+    (message,) = bag.import_errors.values()
+    assert "AccountsFileError" in message
+    assert str(tmp_path / "accounts.yaml") in message
+    assert told in message
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "ten", "1.5", ""])
+def test_a_wrong_delay_is_an_import_error_that_names_the_option(parse: Parse, monkeypatch: Any, value: str) -> None:
+    monkeypatch.setenv("AIRFLOW__BALANCE_BRIDGE__RETRY_DELAY", value)
+    (message,) = parse(RIGHT).import_errors.values()
+    assert f"[balance_bridge] retry_delay = {value}: a whole number of seconds" in message

@@ -1,0 +1,49 @@
+"""From a destination of the accounts file to the thing that delivers there."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, get_args
+
+import pytest
+
+from balance_bridge.accounts import AmlyzeDestination, Destination, ElvenDestination
+from balance_bridge.errors import ConfigurationError
+from balance_bridge.hooks.destinations import HOOKS, KEYS, open_destination
+
+ELVEN = ElvenDestination(name="books", conn_id="x", entity_account_id="entity", source_id="source", timezone="UTC")
+AMLYZE = AmlyzeDestination(name="watch", conn_id="x", requester="us", account_ext_id="ID-{asset}")
+
+
+@pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def made(kind: str, **fields: Any) -> None:
+        right = {"conn_type": kind, "host": "https://api.example", "login": "some-key", "password": "some-secret"}
+        monkeypatch.setenv("AIRFLOW_CONN_X", json.dumps({**right, **fields}))
+
+    return made
+
+
+def test_every_type_of_destination_has_a_hook_and_a_kind_of_key() -> None:
+    kinds = {config.type for config in (ELVEN, AMLYZE)}
+    assert len(get_args(Destination) or kinds) == len(kinds)
+    assert set(HOOKS) == set(KEYS) == kinds
+    assert all(HOOKS[kind].conn_type == kind for kind in kinds)
+
+
+@pytest.mark.parametrize(("config", "kind"), [(ELVEN, "elven"), (AMLYZE, "amlyze")], ids=["elven", "amlyze"])
+def test_a_destination_goes_by_its_name_in_the_file(connect: Any, config: Any, kind: str) -> None:
+    connect(kind)
+    assert open_destination(config).name == config.name
+
+
+@pytest.mark.parametrize(("config", "kind"), [(ELVEN, "amlyze"), (AMLYZE, "elven")], ids=["elven", "amlyze"])
+def test_a_destination_with_the_other_one_s_connection_is_refused(connect: Any, config: Any, kind: str) -> None:
+    connect(kind)
+    with pytest.raises(ConfigurationError, match=f"is of type '{kind}'"):
+        open_destination(config)
+
+
+def test_what_is_no_destination_is_a_bug(connect: Any) -> None:
+    with pytest.raises(TypeError, match="no hook for str"):
+        open_destination("elven")  # type: ignore[arg-type]
