@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 if all is well, 1 if something is wrong, 2 if the arguments are.
     """
     chosen = _parser().parse_args(arguments)
+    # Outside a task, Airflow only looks for connections in its own database if it takes the process for one of its own.
+    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     try:
         return int(chosen.run(chosen))
     except BalanceBridgeError as error:
@@ -102,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         "check",
         help="see whether accounts file, options, connections, pools and clocks are right",
         description="Looks at everything that a run needs, without delivering anything, and says what is wrong and "
-        "how to mend it. Exit code 1 if anything is.",
+        "how to mend it. Pools that are missing are made. Exit code 1 if anything is wrong.",
     )
     check.set_defaults(run=_check)
     return parser

@@ -11,9 +11,9 @@ from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 
-from balance_bridge.errors import NotYetAvailable, ReconciliationBroken, RetentionExceeded
+from balance_bridge.errors import BadAnswer, NotYetAvailable, ReconciliationBroken, RetentionExceeded, StoreDamaged
 from balance_bridge.extract import raw
-from balance_bridge.extract.day import DayExtraction, StoredHistory, read_legs
+from balance_bridge.extract.day import DayExtraction, read_legs
 from balance_bridge.extract.source import SnapshotAnswer, Source
 from balance_bridge.store import Store, to_json
 from balance_bridge.transform import balances, ledger, reconciliation
@@ -86,8 +86,8 @@ def fetch_history(
 ) -> dict[str, Any]:
     """The next stage: every change of the day.
 
-    Where what came does not add up, the exchange is asked once more for all of it before the break is believed: records
-    can appear late.
+    A day that the store has whole and that adds up is not asked for again. Where what comes does not add up, the
+    exchange is asked once more for all of it before the break is believed: records can appear late.
 
     Args:
         job: The account's day.
@@ -97,32 +97,40 @@ def fetch_history(
 
     Returns:
         The keys of both snapshots, the ``history`` folder of the pages, and counts.
+
+    Raises:
+        RetentionExceeded: Neither the store nor the exchange has all of the day.
+        BadAnswer: The answers contradict each other, also when asked for once more.
     """
-    extraction = job.extraction()
-    fetched = _Fetched(
+    if not job.refetch:
+        proven = _proven_before(job, tolerance)
+        if proven is not None:
+            return proven
+    given = _Fetched(
         str(opening["key"]),
         _stored_snapshot(job, opening["key"], job.day),
         str(closing["key"]),
         _stored_snapshot(job, closing["key"], job.day + timedelta(days=1)),
     )
-    if not job.refetch and extraction.generations(job.day) > 1:
-        # A retry after the day was asked for again: all three belong together.
-        fetched = _snapshots(extraction, job.day)
-    history = extraction.history(job.day, fetched.opening, fetched.closing)
-    # A day without records has no pages, and so no generation.
-    if extraction.generations(job.day) <= 1:
-        proof = _prove(job, fetched, history, tolerance)[1]
-        if proof.status == "broken":
-            job.log(f"what came does not add up; asking once more before it is believed: {proof.summary()}")
-            fetched, history = _ask_once_more(job, fetched, history)
-    return {
-        "opening": fetched.opening_key,
-        "closing": fetched.closing_key,
-        "history": history.generation,
-        "pages": history.pages,
-        "pages_asked": history.asked,
-        "records": history.records,
-    }
+    trouble: BadAnswer | None = None
+    found: dict[str, Any] | None = None
+    try:
+        found, proof = _fetch_and_prove(job, job.extraction(), given, tolerance)
+        if proof.status != "broken":
+            return found
+        told = proof.summary()
+    except BadAnswer as error:
+        trouble, told = error, str(error)
+    job.log(f"what came does not add up; asking once more before it is believed: {told}")
+    again = job.extraction(again="it did not add up")
+    try:
+        anew = _Fetched(*again.snapshot(job.day), *again.snapshot(job.day + timedelta(days=1)))
+        return _fetch_and_prove(job, again, anew, tolerance)[0]
+    except RetentionExceeded as error:
+        job.log(f"it cannot be asked for again: {error}")
+        if found is None:
+            raise trouble or error from error
+        return found
 
 
 def reconcile(
@@ -155,8 +163,7 @@ def reconcile(
         extracted["closing"],
         _stored_snapshot(job, extracted["closing"], job.day + timedelta(days=1)),
     )
-    history = StoredHistory(extracted["history"], extracted["pages"], extracted["records"], 0)
-    book, proof = _prove(job, fetched, history, tolerance)
+    book, proof = _prove(job, fetched, extracted["history"], tolerance)
     job.log(f"{job.account} {job.day}: {proof.summary()}")
     held = proof.status == "broken" and on_break == "hold"
     due = {} if held else _balances(fetched, book, destinations)
@@ -167,7 +174,7 @@ def reconcile(
         "day": job.day.isoformat(),
         "opening": fetched.opening_key,
         "closing": fetched.closing_key,
-        "history": history.generation,
+        "history": extracted["history"],
         "ledger": ledger_key,
         "collisions": {name: each.to_document() for name, each in due.items()},
         **proof.to_document(),
@@ -190,7 +197,7 @@ def reconcile(
     return {
         "status": proof.status,
         "summary": proof.summary(),
-        "records": history.records,
+        "records": extracted["records"],
         "ledger": ledger_key,
         "reconciliation": report_key,
         "balances": keys,
@@ -223,10 +230,6 @@ class _Fetched:
     closing: SnapshotAnswer
 
 
-def _snapshots(extraction: DayExtraction, day: date) -> _Fetched:
-    return _Fetched(*extraction.snapshot(day), *extraction.snapshot(day + timedelta(days=1)))
-
-
 def _balances(fetched: _Fetched, book: Any, destinations: Sequence[Wanted]) -> dict[str, balances.Balances]:
     opening, closing = fetched.opening.snapshot, fetched.closing.snapshot
     return {
@@ -239,20 +242,52 @@ def _stored_snapshot(job: Job, key: str, day: date) -> SnapshotAnswer:
     return job.source.read_snapshot(raw.read(job.store, key).body, day)
 
 
-def _ask_once_more(job: Job, fetched: _Fetched, history: StoredHistory) -> tuple[_Fetched, StoredHistory]:
-    again = job.extraction(again="it did not add up")
-    try:
-        anew = _snapshots(again, job.day)
-        return anew, again.history(job.day, anew.opening, anew.closing)
-    except RetentionExceeded as error:
-        job.log(f"it cannot be asked for again: {error}")
-        return fetched, history
+def _proven_before(job: Job, tolerance: Mapping[str, Decimal]) -> dict[str, Any] | None:
+    """The newest whole fetch of the day that the store has and that adds up."""
+    for key in reversed(job.store.series(_whole(job), ".json")):
+        found: dict[str, Any] = job.store.read_json(key)
+        try:
+            fetched = _Fetched(
+                found["opening"],
+                _stored_snapshot(job, found["opening"], job.day),
+                found["closing"],
+                _stored_snapshot(job, found["closing"], job.day + timedelta(days=1)),
+            )
+            proof = _prove(job, fetched, found["history"], tolerance)[1]
+        except (BadAnswer, StoreDamaged) as error:
+            job.log(f"{key} cannot be used: {error}")
+            continue
+        if proof.status != "broken":
+            job.log(f"{job.day} is in the store, whole and proven: nothing is asked for")
+            return {**found, "pages_asked": 0}
+    return None
+
+
+def _fetch_and_prove(
+    job: Job, extraction: DayExtraction, fetched: _Fetched, tolerance: Mapping[str, Decimal]
+) -> tuple[dict[str, Any], reconciliation.Reconciliation]:
+    history = extraction.history(job.day, fetched.opening, fetched.closing)
+    found = {
+        "opening": fetched.opening_key,
+        "closing": fetched.closing_key,
+        "history": history.generation,
+        "pages": history.pages,
+        "records": history.records,
+    }
+    # Which snapshots and pages belong together, and that they are all there.
+    job.store.append(_whole(job), ".json", to_json(found))
+    proof = _prove(job, fetched, history.generation, tolerance)[1]
+    return {**found, "pages_asked": history.asked}, proof
+
+
+def _whole(job: Job) -> str:
+    return f"raw/{job.account}/{job.day}/whole"
 
 
 def _prove(
-    job: Job, fetched: _Fetched, history: StoredHistory, tolerance: Mapping[str, Decimal]
+    job: Job, fetched: _Fetched, history: str, tolerance: Mapping[str, Decimal]
 ) -> tuple[Any, reconciliation.Reconciliation]:
     opening, closing = fetched.opening.snapshot, fetched.closing.snapshot
-    legs = read_legs(job.source, job.store, history.generation, opening_sn=opening.sn, closing_sn=closing.sn)
+    legs = read_legs(job.source, job.store, history, opening_sn=opening.sn, closing_sn=closing.sn)
     book = ledger.build_ledger(legs)
     return book, reconciliation.reconcile(opening, closing, book, tolerance)

@@ -174,6 +174,8 @@ class Store:
 
     def _put_remote(self, key: str, data: bytes) -> bool:
         try:
+            if self.exists(key):
+                return False
             # Where the backend can (S3's If-None-Match), exclusive; elsewhere checked first and then written whole.
             self._fs.pipe_file(self._place(key), data, mode="create")
         except FileExistsError:

@@ -11,7 +11,7 @@ import json
 import re
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -25,6 +25,8 @@ from balance_bridge.errors import AnswerLost, BadAnswer, FinalError, NotReached
 
 CONNECT_TIMEOUT_S = 10.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
+MAX_TOLD_CHARS = 500
+SECRET_HEADERS = ("x-auth-key", "x-auth-signature", "elven-api-key", "elven-api-sign", "authorization")
 # What the parser of HTTP dates raises for text that is none; which one depends on the text.
 _NO_DATE = (ValueError, OverflowError, TypeError, IndexError)
 
@@ -46,6 +48,7 @@ class Answer:
         body: The bytes, decompressed, as they came.
         sent_at: Seconds since the epoch (UTC) at which the request went out.
         ended_at: Seconds since the epoch (UTC) at which the answer was whole.
+        secrets: The credentials that were sent, keys and signatures alike.
     """
 
     request: str
@@ -54,6 +57,16 @@ class Answer:
     body: bytes
     sent_at: float
     ended_at: float
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    def clean(self, text: str) -> str:
+        """A text that came from outside, in at most 500 characters and without the credentials that were sent.
+
+        Servers quote them back now and then, and what is in a message is soon in a log or on a receipt.
+        """
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        return text if len(text) <= MAX_TOLD_CHARS else f"{text[:MAX_TOLD_CHARS]}…"
 
     def json(self) -> Any:
         """The body as JSON, its numbers with a point as ``Decimal``.
@@ -71,7 +84,9 @@ class Answer:
         if not self.body:
             return "the body is empty"
         kind = self.headers.get("content-type", "no content type")
-        return f"{len(self.body)} bytes of {kind}: {self.body[:200].decode('utf-8', 'replace')!r}"
+        # Cleaned before it is cut: half a secret would not be found.
+        look = self.clean(self.body[:MAX_TOLD_CHARS].decode("utf-8", "replace"))[:200]
+        return f"{len(self.body)} bytes of {kind}: {look!r}"
 
     def clock_skew_s(self) -> float | None:
         """Seconds by which the server's clock is ahead of ours, by its Date header; None without one."""
@@ -150,7 +165,9 @@ class Transport:
             ) as response:
                 content = _read(response, label)
                 lower = {name.lower(): value for name, value in response.headers.items()}
-                return Answer(label, response.status_code, lower, content, sent_at, self._clock.wall())
+                return Answer(
+                    label, response.status_code, lower, content, sent_at, self._clock.wall(), credentials(headers)
+                )
         except requests.exceptions.SSLError as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise FinalError(f"{label}: the server's TLS certificate is not trusted ({_reason(error)})") from error
@@ -172,6 +189,13 @@ class Transport:
     def close(self) -> None:
         """Close the session's connections."""
         self._session.close()
+
+
+def credentials(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """The values of headers that no message may show; of ``Bearer X`` it is X."""
+    return tuple(
+        value.removeprefix("Bearer ") for name, value in headers.items() if name.lower() in SECRET_HEADERS and value
+    )
 
 
 def _session() -> requests.Session:

@@ -26,11 +26,13 @@ class BrokenAccount:
         name: Its key under ``accounts`` as it stands in the file, which need not be a valid name.
         message: All of its problems, a line each.
         start_date: Its first day (UTC), if at least that can be read.
+        conn_id: Its exchange's connection, if at least that can be read.
     """
 
     name: str
     message: str
     start_date: date | None
+    conn_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def load_accounts(path: FilePath) -> AccountsFile:
         # The same problem can be found twice where an alias repeats it.
         lines = dict.fromkeys(problem.text(file) for problem in sorted(problems, key=lambda problem: problem.line))
         start_date = next((reading.start_date for reading in definitions if reading.start_date), None)
-        broken[name] = BrokenAccount(name, "\n".join(lines), start_date)
+        conn_id = next((reading.conn_id for reading in definitions if reading.conn_id), None)
+        broken[name] = BrokenAccount(name, "\n".join(lines), start_date, conn_id)
     return AccountsFile(accounts, broken)
 
 

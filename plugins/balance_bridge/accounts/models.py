@@ -30,6 +30,7 @@ from balance_bridge.errors import InvalidAmount
 from balance_bridge.points import POINT_NAMES, STEP_PREFIX, parse_step_ms
 
 ASSET_PLACEHOLDER = "{asset}"
+CONN_ID = r"[A-Za-z0-9_.\-]{1,250}"
 
 # Airflow and pandas overflow at the ends of what a date can hold, and no account is older or plans further.
 FIRST_DATE = date(2000, 1, 1)
@@ -201,7 +202,7 @@ def _kind(value: object) -> str:
 
 ConnectionId = Annotated[
     str,
-    AfterValidator(_matching(r"[A-Za-z0-9_.\-]{1,250}", "is not a connection id")),
+    AfterValidator(_matching(CONN_ID, "is not a connection id")),
     Field(description="the id of an Airflow connection: up to 250 letters, digits, '_', '.' and '-'"),
 ]
 AssetCode = Annotated[str, AfterValidator(_printable(_ID_CHARACTERS, blanks=False))]

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from balance_bridge.accounts.document import Entry, Findings, Plain, plain
 from balance_bridge.accounts.models import (
+    CONN_ID,
     DESTINATIONS,
     Account,
     AscendexSource,
@@ -54,6 +55,7 @@ class Reading:
         places: Its destinations that are right by themselves.
         account: The account, if all of it is right by itself.
         start_date: Its first day, if that is right.
+        conn_id: Its exchange's connection, if that is right.
     """
 
     number: int
@@ -62,6 +64,7 @@ class Reading:
     places: list[Place] = field(default_factory=list)
     account: Account | None = None
     start_date: date | None = None
+    conn_id: str | None = None
 
     @property
     def path(self) -> Path:
@@ -95,6 +98,10 @@ def read_account(number: int, entry: Entry) -> Reading:
     given = values.get("start_date")
     with contextlib.suppress(ValueError):
         reading.start_date = parse_day(given)
+    source = values.get("source")
+    conn_id = source.get("conn_id") if isinstance(source, dict) else None
+    if isinstance(conn_id, str) and re.fullmatch(CONN_ID, conn_id):
+        reading.conn_id = conn_id
     destinations = values.get("destinations")
     whole = True
     if isinstance(destinations, dict):

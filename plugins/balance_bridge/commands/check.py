@@ -13,7 +13,7 @@ from rich.table import Table
 
 from balance_bridge import settings
 from balance_bridge.accounts import AccountsFile, load_accounts
-from balance_bridge.commands.pools import SLOTS, pool_states
+from balance_bridge.commands.pools import SLOTS, make_pools
 from balance_bridge.errors import BalanceBridgeError
 from balance_bridge.extract.budget import open_budget
 from balance_bridge.hooks.connection import ApiHook
@@ -39,7 +39,7 @@ class Finding:
 
 
 def findings() -> Iterator[Finding]:
-    """Look at everything, one finding after another. Nothing is delivered and nothing is changed."""
+    """Look at everything, one finding after another. Nothing is delivered; only a missing pool is made."""
     path = settings.accounts_file()
     try:
         file = load_accounts(path)
@@ -145,15 +145,15 @@ def _clock(url: str, skew_s: float | None) -> Finding:
 
 def _pools(file: AccountsFile) -> Iterator[Finding]:
     try:
-        states = pool_states(file)
+        states = make_pools(file)
     except Exception as error:
         yield Finding(
             "pools", False, f"Airflow's database cannot be asked ({type(error).__name__}): run airflow db migrate first"
         )
         return
     for state in states:
-        if state.slots is None:
-            told = "does not exist, so its tasks would never start: run balance-bridge pools"
+        if state.made:
+            told = "was missing, and was made: without it the extraction tasks would never start"
         elif state.slots != SLOTS:
             told = f"has {state.slots} slots; with {SLOTS}, extraction tasks do not wait for each other in their slots"
         else:

@@ -113,7 +113,7 @@ class LocalAirflow:
         )
         with log.open("wb") as output:
             done = subprocess.run(
-                [sys.executable, "-c", code], env=self.environment, stdout=output, stderr=output, check=False
+                [sys.executable, "-P", "-c", code], env=self.environment, stdout=output, stderr=output, check=False
             )
         if done.returncode:
             raise LocalAirflowError(f"the database could not be made:\n{_tail(log)}\n(all of it: {log})")
@@ -127,7 +127,8 @@ class LocalAirflow:
         for part in ("api-server", "scheduler", "dag-processor", *(("triggerer",) if self._ui else ())):
             with (self.logs / f"{part}.log").open("wb") as output:
                 self._processes[part] = subprocess.Popen(
-                    [sys.executable, "-m", "airflow", part],
+                    # -P: a file in the current folder must not stand in for a module.
+                    [sys.executable, "-P", "-m", "airflow", part],
                     env=self.environment,
                     stdin=subprocess.DEVNULL,
                     stdout=output,

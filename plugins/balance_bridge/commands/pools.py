@@ -32,8 +32,12 @@ class PoolState:
 
 
 def needed_pools(file: AccountsFile) -> list[str]:
-    """The pools that the accounts need: one for each exchange connection."""
-    return sorted({account.source.conn_id for account in file.accounts.values()})
+    """The pools that the accounts need: one for each exchange connection.
+
+    Those of wrong accounts too, as far as they can be read: once mended, an account is not to wait for a pool.
+    """
+    wrong = {account.conn_id for account in file.broken.values() if account.conn_id}
+    return sorted(wrong | {account.source.conn_id for account in file.accounts.values()})
 
 
 def pool_states(file: AccountsFile) -> list[PoolState]:
@@ -44,12 +48,16 @@ def pool_states(file: AccountsFile) -> list[PoolState]:
     return [PoolState(name, found.get(name)) for name in needed_pools(file)]
 
 
-def make_pools() -> list[PoolState]:
-    """Make the needed pools that do not exist. One that does is left as it is."""
+def make_pools(file: AccountsFile | None = None) -> list[PoolState]:
+    """Make the needed pools that do not exist. One that does is left as it is.
+
+    Args:
+        file: The accounts; those of the configured file by default.
+    """
     from airflow.models.pool import Pool
 
     states = []
-    for state in pool_states(load_accounts(settings.accounts_file())):
+    for state in pool_states(file or load_accounts(settings.accounts_file())):
         if state.slots is None:
             Pool.create_or_update_pool(
                 state.name,

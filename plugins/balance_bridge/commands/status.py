@@ -19,6 +19,8 @@ from balance_bridge.errors import ConfigurationError
 from balance_bridge.load.receipts import outcomes
 from balance_bridge.store import Store
 
+NOT_RUN = "not run"
+
 
 @dataclass(frozen=True)
 class DayStatus:
@@ -46,14 +48,15 @@ def read_status(store: Store, accounts: Sequence[Account], *, last: date, days: 
         store: The store.
         accounts: Which accounts.
         last: The last day.
-        days: How many days back from it; none before an account's start.
+        days: How many days back from it; before an account's start only those that were run.
     """
     found = []
     for account in accounts:
         for back in range(days - 1, -1, -1):
             day = last - timedelta(days=back)
-            if day >= account.start_date:
-                proof = _proof(store, account.name, day)
+            proof = _proof(store, account.name, day)
+            # A run with an explicit date may have delivered an earlier day.
+            if day >= account.start_date or proof != NOT_RUN:
                 for name in account.destinations:
                     rows = outcomes(store, account.name, day, name)
                     counts = Counter(str(row.outcome) for row in rows)
@@ -101,7 +104,7 @@ def _chosen(file: AccountsFile, names: Sequence[str]) -> list[Account]:
 def _proof(store: Store, account: str, day: date) -> str:
     newest = store.newest(f"reconciliation/{account}/{day}", ".json")
     if newest is None:
-        return "not run"
+        return NOT_RUN
     document: dict[str, Any] = store.read_json(newest)
     return str(document["status"])
 
@@ -111,7 +114,7 @@ def _table(rows: Sequence[DayStatus]) -> Table:
     table = Table("account", "day", "proof", "destination", title="What was delivered")
     for kind in kinds:
         table.add_column(kind, justify="right")
-    colours = {"proven": "green", "tolerated": "yellow", "broken": "red", "not run": "dim"}
+    colours = {"proven": "green", "tolerated": "yellow", "broken": "red", NOT_RUN: "dim"}
     for row in rows:
         counts = [str(row.outcomes.get(kind, "")) for kind in kinds]
         table.add_row(row.account, row.day, f"[{colours.get(row.proof, '')}]{row.proof}[/]", row.destination, *counts)

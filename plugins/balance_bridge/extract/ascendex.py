@@ -89,7 +89,6 @@ class AscendexClient:
         budget: Counts the requests of this key; None for a client that only asks for ``info``.
         clock: Where instants and sleep come from.
         log: Told what is waited for.
-        mask: Told each signature, so that logs can hide it.
     """
 
     def __init__(
@@ -102,7 +101,6 @@ class AscendexClient:
         budget: Budget | None = None,
         clock: Clock = SYSTEM_CLOCK,
         log: Callable[[str], None] = lambda _: None,
-        mask: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._transport = transport
         self._base_url = base_url.rstrip("/")
@@ -111,7 +109,6 @@ class AscendexClient:
         self._budget = budget
         self._clock = clock
         self._log = log
-        self._mask = mask
         self.clock_skew_s: float | None = None
 
     def info(self) -> Answer:
@@ -155,7 +152,6 @@ class AscendexClient:
             # Signed only now: the wait for a place may have been longer than a signature lives.
             timestamp_ms = self._clock.now_ms()
             signature = sign(self._api_secret, timestamp_ms, signed_path)
-            self._mask(signature)
             headers = {
                 "accept": "application/json",
                 "x-auth-key": self._api_key,
@@ -167,9 +163,9 @@ class AscendexClient:
         self.clock_skew_s = self.clock_skew_s if skew is None else skew
         try:
             _refuse_errors(answer)
-        except WindowFull:
+        except WindowFull as error:
             if self._budget is not None:
-                self._budget.fill()
+                self._budget.fill(error.retry_after_s or WINDOW_S)
             raise
         except TimestampRefused as error:
             raise TimestampRefused(f"{error}{_about_clocks(self.clock_skew_s)}") from None
@@ -211,7 +207,10 @@ class _Tries:
 def _refuse_errors(answer: Answer) -> None:
     """Turn whatever is not an answer of status 200 without an error code into the error that it means."""
     if answer.status == 200:
-        envelope = answers.read_envelope(answer.body)
+        try:
+            envelope = answers.read_envelope(answer.body)
+        except BadAnswer as error:
+            raise BadAnswer(f"{answer.request}: {answer.clean(str(error))}") from None
         if not envelope.failed:
             return
     else:
@@ -220,7 +219,7 @@ def _refuse_errors(answer: Answer) -> None:
         except BadAnswer:
             envelope = answers.Envelope(message=answer.describe_body())
     code = str(envelope.code) if envelope.code is not None else ""
-    told = f"{envelope.reason or ''} {envelope.message or ''}".strip()
+    told = answer.clean(f"{envelope.reason or ''} {envelope.message or ''}".strip())
     raise _error(answer, code, f"{answer.request} answered {answer.status}, code {code or 'none'}: {told}")
 
 

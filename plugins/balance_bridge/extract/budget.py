@@ -17,7 +17,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from balance_bridge.clock import SYSTEM_CLOCK, Clock
 from balance_bridge.errors import ConfigurationError, NotReached
@@ -31,9 +30,9 @@ MARGIN_S = 0.05
 _RECHECK_S = 5.0
 
 
-def budget_key(base_url: str, api_key: str) -> str:
+def budget_key(api_key: str) -> str:
     """The name under which a key's requests are counted; the key itself cannot be read from it."""
-    return hashlib.sha256(f"{base_url.rstrip('/')}\n{api_key}".encode()).hexdigest()[:24]
+    return hashlib.sha256(api_key.encode()).hexdigest()[:24]
 
 
 class Budget(ABC):
@@ -61,8 +60,12 @@ class Budget(ABC):
         """Say that the request which held the place has ended; the place is free one window from now."""
 
     @abstractmethod
-    def fill(self) -> None:
-        """Count the window as full from now on, as the server said that it is."""
+    def fill(self, for_s: float = WINDOW_S) -> None:
+        """Count the window as full from now on, as the server said that it is.
+
+        Args:
+            for_s: Seconds for which the server asked not to be asked, at least a window and at most a lease and one.
+        """
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -132,10 +135,10 @@ class SqliteBudget(Budget):
             # A request that outlived its lease has lost its row, and may have arrived only now.
             db.execute("INSERT OR REPLACE INTO places (id, key, free_at) VALUES (?, ?, ?)", (place, self._key, free_at))
 
-    def fill(self) -> None:
+    def fill(self, for_s: float = WINDOW_S) -> None:
         """See :meth:`Budget.fill`."""
         with self._transaction() as db:
-            free_at = self._now(db) + WINDOW_S + MARGIN_S
+            free_at = self._now(db) + min(max(for_s, WINDOW_S), LEASE_S + WINDOW_S) + MARGIN_S
             # Requests under way keep their places: they may arrive after this window.
             db.execute("UPDATE places SET free_at = max(free_at, ?) WHERE key = ?", (free_at, self._key))
             (taken,) = db.execute("SELECT count(*) FROM places WHERE key = ?", (self._key,)).fetchone()
@@ -189,9 +192,9 @@ def open_budget(
     Raises:
         ConfigurationError: If the URL is of another kind.
     """
-    parts = urlsplit(url)
-    path = unquote(parts.path)[1:]
-    if parts.scheme != "sqlite" or parts.netloc or not path.startswith("/"):
+    # Taken as it is: a folder's name may hold what has a meaning in a URL.
+    path = url.removeprefix("sqlite:///")
+    if path == url or not path.startswith("/"):
         raise ConfigurationError(
             f"[balance_bridge] budget = {url}: this backend is not known; allowed: sqlite:////absolute/path/to/file.db"
         )

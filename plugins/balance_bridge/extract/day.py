@@ -9,7 +9,7 @@ from datetime import date, timedelta
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
-from balance_bridge.errors import BadAnswer, NotYetAvailable, RetentionExceeded, StoreDamaged
+from balance_bridge.errors import BadAnswer, NotYetAvailable, RequestRefused, RetentionExceeded, StoreDamaged
 from balance_bridge.extract import raw
 from balance_bridge.extract.paging import walk
 from balance_bridge.extract.source import Page, Record, SnapshotAnswer, Source
@@ -81,6 +81,7 @@ class DayExtraction:
         Raises:
             NotYetAvailable: The day is today and the exchange has no snapshot yet.
             RetentionExceeded: Neither the store nor the exchange has it.
+            RequestRefused: The exchange has none, although the day lies within its window.
             BadAnswer: The answer is not what the exchange documents. It is kept in the store all the same.
         """
         series = f"raw/{self._account}/{day}/snapshot"
@@ -196,8 +197,14 @@ class DayExtraction:
         except NotYetAvailable as error:
             if day >= self._source.today():
                 raise
+            if day > oldest + timedelta(days=1):
+                raise RequestRefused(
+                    f"{what}: the exchange says that it has none ({error}), although it lies within the "
+                    f"{self._retention_days} days that it answers for: ask the exchange, then clear this task"
+                ) from error
+            # The window closes while we ask.
             raise RetentionExceeded(
-                f"{what}: the exchange does not have it ({error}) and neither does the store; "
+                f"{what}: the exchange does not have it any more ({error}) and neither does the store; "
                 f"the oldest day to be had is {oldest + timedelta(days=1)} or later"
             ) from error
 

@@ -28,7 +28,7 @@ class AscendexHook(ApiHook):
     def get_conn(self) -> AscendexClient:
         """The client; its requests count in the budget of the connection's key."""
         url, api_key = self.base_url, self.secret("login", "API key")
-        budget = open_budget(settings.budget_url(), budget_key(url, api_key), log=self.log.info)
+        budget = open_budget(settings.budget_url(), budget_key(api_key), log=self.log.info)
         return AscendexClient(
             MaskingTransport(),
             url,

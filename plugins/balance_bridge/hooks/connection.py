@@ -131,9 +131,11 @@ def base_url(connection: Any, default: str) -> str:
         or parts.fragment
         or parts.username
     ):
+        # What stands before an @ or behind a ? may be a credential.
+        shown = "its host" if re.search(r"[@?#]", host) else repr(connection.host)
         raise ConfigurationError(
-            f"connection {connection.conn_id!r}: {connection.host!r} is no base URL; "
-            "scheme, name and, if needed, port are expected, such as https://api.example:8443"
+            f"connection {connection.conn_id!r}: {shown} is no base URL; scheme, name and, if needed, port are "
+            "expected and nothing else, such as https://api.example:8443; credentials go into login and password"
         )
     bracketed = f"[{name}]" if ":" in name else name
     return f"{parts.scheme}://{bracketed}{f':{port}' if port else ''}{parts.path.rstrip('/')}"

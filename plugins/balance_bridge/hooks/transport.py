@@ -7,9 +7,7 @@ from typing import Any
 
 from airflow.sdk.log import mask_secret
 
-from balance_bridge.transport import Answer, Transport
-
-SECRET_HEADERS = ("x-auth-key", "x-auth-signature", "elven-api-key", "elven-api-sign", "authorization")
+from balance_bridge.transport import Answer, Transport, credentials
 
 
 class MaskingTransport(Transport):
@@ -20,7 +18,6 @@ class MaskingTransport(Transport):
 
     def send(self, method: str, url: str, *, headers: Mapping[str, str], **kwargs: Any) -> Answer:
         """See :meth:`Transport.send`."""
-        for name, value in headers.items():
-            if name.lower() in SECRET_HEADERS:
-                mask_secret(value)
+        for secret in credentials(headers):
+            mask_secret(secret)
         return super().send(method, url, headers=headers, **kwargs)

@@ -173,10 +173,13 @@ class _Sender:
         reply = self._request(batch)
         if isinstance(reply.stop, (CredentialsRefused, RequestRefused)) and (batch.resend or not new):
             reply = _keep_unknown(reply)
+        used = any(outcome.status == Status.SEEN for outcome in reply.outcomes.values())
+        if used and new and not batch.resend:
+            reply = _not_by_us(reply)
         self.receipts.answer(self.day, batch, reply, run_id=self.run_id)
         self.summary.foreign += reply.foreign
         reported = dict(reply.outcomes)
-        if any(outcome.status == Status.SEEN for outcome in reported.values()):
+        if used:
             # "Already used" is an acceptance if another copy's receipt says so.
             _, reported = self.receipts.reports(self.day, batch.id)
         self._settle(batch, reported, label, by_another=False)
@@ -249,6 +252,25 @@ def _keep_unknown(reply: Reply) -> Reply:
             number: Outcome(
                 Status.UNKNOWN, outcome.code, f"refused now ({outcome.text}), but an earlier request was not answered"
             )
+            for number, outcome in reply.outcomes.items()
+        },
+    )
+
+
+def _not_by_us(reply: Reply) -> Reply:
+    """For numbers that were never sent before: that they are used up says nothing about these balances."""
+    return replace(
+        reply,
+        outcomes={
+            number: Outcome(
+                Status.REJECTED,
+                outcome.code,
+                "the number was used before, but not by this store: does another deployment write under the same "
+                "[balance_bridge] namespace, or was the store lost or moved? Before the day is run again, make sure "
+                "that these balances are not there already",
+            )
+            if outcome.status == Status.SEEN
+            else outcome
             for number, outcome in reply.outcomes.items()
         },
     )

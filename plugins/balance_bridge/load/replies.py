@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
+
 from balance_bridge.errors import (
     BadAnswer,
     BalanceBridgeError,
@@ -119,20 +121,27 @@ def read(answer: Answer, numbers: Sequence[str], reader: Reader) -> Reply:
         )
     document, trouble = _parse(answer)
     if 200 <= answer.status < 300:
-        verdict, stop = _documented(document, trouble, numbers, reader)
+        verdict, stop = _documented(answer, document, trouble, numbers, reader)
     else:
         outcome, stop = _refusal(answer, document, reader)
         verdict = Verdict(dict.fromkeys(numbers, outcome))
     return Reply(
         status=answer.status,
-        request_id=reader.clean(_request_id(answer, document), 200),
+        request_id=reader.clean(answer.clean(_request_id(answer, document)), 200),
         body_sha256=hashlib.sha256(answer.body).hexdigest(),
         sent_at=answer.sent_at,
         ended_at=answer.ended_at,
-        outcomes=verdict.outcomes,
+        outcomes={number: _cleaned(outcome, answer) for number, outcome in verdict.outcomes.items()},
         foreign=verdict.foreign,
         stop=stop,
     )
+
+
+def _cleaned(outcome: Outcome, answer: Answer) -> Outcome:
+    # Of an outcome that was read with a destination's own words: the signature of this request is known only here.
+    if not any(secret in outcome.text for secret in answer.secrets):
+        return outcome
+    return msgspec.structs.replace(outcome, text=answer.clean(outcome.text))
 
 
 def document_of(answer: Answer) -> Any:
@@ -148,8 +157,8 @@ def describe(answer: Answer, document: Any, reader: Reader) -> str:
 
 def _told(answer: Answer, document: Any, reader: Reader) -> tuple[str, str]:
     code, text = reader.reason(document)
-    code = reader.clean(code or f"HTTP {answer.status}", _MAX_CODE_CHARS)
-    return code, reader.clean(text or answer.describe_body())
+    code = reader.clean(answer.clean(code or f"HTTP {answer.status}"), _MAX_CODE_CHARS)
+    return code, reader.clean(answer.clean(text) or answer.describe_body())
 
 
 def _refusal(answer: Answer, document: Any, reader: Reader) -> tuple[Outcome, BalanceBridgeError | None]:
@@ -166,7 +175,7 @@ def _refusal(answer: Answer, document: Any, reader: Reader) -> tuple[Outcome, Ba
     if status == 404:
         return refused, RequestRefused(f"{said}. The connection's host is not this API's base URL; correct it")
     if 300 <= status < 400:
-        where = _place(answer.headers.get("location", ""))
+        where = answer.clean(_place(answer.headers.get("location", "")))
         return refused, RequestRefused(
             f"{said}. It redirects to {reader.clean(where)}; credentials are never sent after a redirect: "
             f"put the right host into the connection"
@@ -197,14 +206,14 @@ def _parse(answer: Answer) -> tuple[Any, BadAnswer | None]:
 
 
 def _documented(
-    document: Any, trouble: BadAnswer | None, numbers: Sequence[str], reader: Reader
+    answer: Answer, document: Any, trouble: BadAnswer | None, numbers: Sequence[str], reader: Reader
 ) -> tuple[Verdict, BalanceBridgeError | None]:
     try:
         if trouble is None:
             return reader.verdict(document, numbers), None
     except BadAnswer as error:
         trouble = error
-    text = reader.clean(str(trouble))
+    text = reader.clean(answer.clean(str(trouble)))
     unknown = Outcome(Status.UNKNOWN, "BAD ANSWER", text)
     stop = BadAnswer(
         f"{reader.label}: {text}. What became of the {len(numbers)} rows is unknown. Check that the connection's host "

@@ -6,7 +6,8 @@ it is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import difflib
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 
 ASK_AGAIN_AFTER = timedelta(minutes=10)
 GIVE_UP_AFTER = timedelta(hours=6)
+
+
+def _asked_by(context: Any) -> str:
+    """Who asks the exchange: the run, and how often it was cleared, since a cleared run may ask anew."""
+    cleared = context["dag_run"].clear_number
+    return f"{context['run_id']}, cleared {cleared}" if cleared else str(context["run_id"])
 
 
 def plainly(execute: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,7 +98,7 @@ class AccountOperator(BaseOperator):
             account=account.name,
             day=date.fromisoformat(self.day),
             retention_days=account.source.retention_days,
-            run_id=context["run_id"],
+            run_id=_asked_by(context),
             refetch=bool(context["params"].get("refetch")),
             log=self.log.info,
         )
@@ -109,6 +116,7 @@ class ResolveDay(AccountOperator):
         """
         account = self.read_account()
         params = context["params"]
+        self._refuse_unknown(context["dag_run"].conf or {}, params)
         unknown = sorted(set(params.get("destinations") or ()) - set(account.destinations))
         if unknown:
             raise ConfigurationError(
@@ -120,6 +128,16 @@ class ResolveDay(AccountOperator):
         day = resolve_day(params.get("date"), run.logical_date, run.run_after)
         self.log.info("%s: this run delivers %s (UTC)", account.name, day)
         return day.isoformat()
+
+    def _refuse_unknown(self, conf: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+        # Airflow takes any key, and a misspelt dry_run would be a real delivery.
+        for name in conf:
+            if name not in params:
+                close = difflib.get_close_matches(name, params, n=1)
+                raise ConfigurationError(
+                    f"this run was triggered with {name!r}, which is no parameter of this DAG"
+                    f"{f', did you mean {close[0]}?' if close else ''}; allowed: {', '.join(params)}"
+                )
 
 
 class RefuseAccount(BaseOperator):
@@ -287,6 +305,7 @@ class Deliver(AccountOperator):
         if chosen and self.destination not in chosen:
             raise AirflowSkipException(f"this run is for {', '.join(chosen)} only")
         account = self.read_account()
+        self._check_both_know(account)
         store = settings.open_store()
         table = balances.from_parquet(store.read(self.reconciled["balances"][self.destination]))
         if self.reconciled["status"] == "broken":
@@ -307,3 +326,14 @@ class Deliver(AccountOperator):
             asset = Asset(f"balance-bridge://{account.name}/{self.destination}")
             context["outlet_events"][self.alias].add(asset, extra=counts)
         return counts
+
+    def _check_both_know(self, account: Account) -> None:
+        if self.destination not in account.destinations:
+            raise ConfigurationError(
+                f"{settings.accounts_file()}: {account.name} has no destination {self.destination!r} any more"
+            )
+        if self.destination not in self.reconciled["balances"]:
+            raise ConfigurationError(
+                f"{self.destination} was not in the accounts file when this day was reconciled: clear the task "
+                "reconcile as well"
+            )
