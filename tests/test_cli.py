@@ -22,6 +22,12 @@ COMMANDS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def no_trace_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The command line sets this for its process; here it ends with the test.
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
+
+
 def ended(arguments: list[str]) -> int:
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)

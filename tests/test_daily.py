@@ -54,6 +54,16 @@ class Run:
         opening, closing = daily.fetch_snapshot(job, "opening"), daily.fetch_snapshot(job, "closing")
         return self.handed_on(daily.fetch_history(job, self.handed_on(opening), self.handed_on(closing), tolerance))
 
+    def retried(self, job: daily.Job, handed_on: dict[str, Any]) -> None:
+        """Run the stages that have not handed anything on yet, as a retried task does."""
+        for which in ("opening", "closing"):
+            if which not in handed_on:
+                handed_on[which] = self.handed_on(daily.fetch_snapshot(job, which))
+        if "extracted" not in handed_on:
+            extracted = daily.fetch_history(job, handed_on["opening"], handed_on["closing"], {})
+            handed_on["extracted"] = self.handed_on(extracted)
+        daily.reconcile(job, handed_on["extracted"], tolerance={}, on_break="hold", destinations=WANTED)
+
     def all(self, job: daily.Job, *, tolerance: Any = NONE, on_break: Any = "hold") -> dict[str, Any]:
         extracted = self.extract(job, tolerance)
         done = daily.reconcile(job, extracted, tolerance=tolerance, on_break=on_break, destinations=WANTED)
@@ -156,11 +166,12 @@ def test_a_break_is_asked_about_once_more_before_it_is_believed(run: Run) -> Non
         run.all(run.job())
     assert run.exchange.asked == ASKED_ONCE_MORE
     assert any("asking once more before it is believed" in line for line in run.told)
-    # Nothing is asked a third time: not by a retry, not by another run.
-    for run_id in ("run-1", "run-2"):
+    # A retry asks nothing a third time; a later run, whose exchange may know better, asks once.
+    for run_id, asked in (("run-1", []), ("run-2", ASKED_ONCE_MORE[:3]), ("run-2", [])):
+        run.exchange.asked.clear()
         with pytest.raises(ReconciliationBroken):
             run.all(run.job(run_id))
-    assert run.exchange.asked == ASKED_ONCE_MORE
+        assert run.exchange.asked == asked
 
 
 def test_records_that_appear_late_heal_the_day(run: Run) -> None:
@@ -205,39 +216,65 @@ def test_a_break_without_any_record_is_asked_about_once_more_as_well(run: Run) -
 
 def stored(run: Run) -> dict[str, bytes]:
     """The store but for times."""
-    return {
-        key: raw.unpack(data, key).body if key.startswith("raw/") else data for key, data in run.store.objects.items()
-    }
+    return {key: raw.unpack(data, key).body if key.endswith(".gz") else data for key, data in run.store.objects.items()}
 
 
 class Killed(BaseException):
     """Nothing in the package may catch this."""
 
 
-def test_killed_while_asking_once_more_a_retry_goes_on_from_there(run: Run, kit: SimpleNamespace) -> None:
-    run.lose(6)
-    with pytest.raises(ReconciliationBroken):
-        run.all(run.job())
-    clean, asked = stored(run), len(run.exchange.asked)
-    for at in range(1, 2 * asked + 1):
-        other = Run(kit)
-        other.exchange.page_limit = 40
-        other.lose(6)
-        steps: list[str] = []
+@pytest.mark.parametrize("page_limit", [40, 5])
+@pytest.mark.parametrize("refetch", [False, True])
+def test_killed_at_any_step_of_a_broken_day_a_retry_ends_as_a_clean_run(
+    kit: SimpleNamespace, page_limit: int, refetch: bool
+) -> None:
+    def broken_day() -> Run:
+        made = Run(kit)
+        made.exchange.page_limit = page_limit
+        sn, right = made.exchange.world.snapshots[date(2026, 11, 21)]
+        made.exchange.world.snapshots[date(2026, 11, 21)] = (sn, right | {"BTC": Decimal(0)})
+        return made
 
-        def step(what: str, steps: list[str] = steps, at: int = at) -> None:
-            steps.append(what)
-            if len(steps) == at:
+    steps: list[str] = []
+    clean = broken_day()
+    clean.exchange.before_ask = clean.store.before_put = steps.append
+    with pytest.raises(ReconciliationBroken):
+        clean.retried(clean.job(refetch=refetch), {})
+    for at in range(len(steps)):
+        run, handed_on, left = broken_day(), {}, iter(range(at))
+
+        def step(_: str, left: Any = left) -> None:
+            if next(left, None) is None:
                 raise Killed
 
-        other.exchange.before_ask = other.store.before_put = step
+        run.exchange.before_ask = run.store.before_put = step
         with pytest.raises(Killed):
-            other.all(other.job())
-        other.exchange.before_ask = other.store.before_put = lambda _: None
+            run.retried(run.job(refetch=refetch), handed_on)
+        run.exchange.before_ask = run.store.before_put = lambda _: None
         with pytest.raises(ReconciliationBroken):
-            other.all(other.job())
-        assert stored(other) == clean, f"killed at step {at}"
-        assert len(other.exchange.asked) <= asked + 1
+            run.retried(run.job(refetch=refetch), handed_on)
+        assert stored(run) == stored(clean), f"killed before {steps[at]}"
+        assert len(run.exchange.asked) <= len(clean.exchange.asked) + 1
+
+
+def test_asking_once_more_that_the_window_closes_on_leaves_what_there_was(run: Run) -> None:
+    run.lose(6)
+    handed_on: dict[str, Any] = {}
+    places = iter(["opening", "closing", "changes", "opening"])
+
+    def kill(_: str) -> None:
+        if next(places, None) is None:
+            raise Killed
+
+    run.exchange.before_ask = kill
+    with pytest.raises(Killed):
+        run.retried(run.job(), handed_on)
+    run.exchange.before_ask = lambda _: None
+    run.clock.now += 30 * 86_400
+    with pytest.raises(ReconciliationBroken):
+        run.retried(run.job(), handed_on)
+    assert handed_on["extracted"]["history"].endswith("/history/0001")
+    assert handed_on["extracted"]["opening"] == handed_on["opening"]["key"]
 
 
 def test_hold_delivers_nothing_and_leaves_ledger_and_report(run: Run) -> None:

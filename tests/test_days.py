@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge import days
@@ -55,12 +55,14 @@ def test_each_kind_of_run_delivers_its_day(
     assert resolve_day(requested, logical, at(run_after)) == date.fromisoformat(expected), run
 
 
+@settings(deadline=None)
 @given(st.dates(date(2000, 1, 1), date(2100, 1, 1)))
 def test_a_scheduled_run_delivers_the_day_of_its_logical_date(day: date) -> None:
     midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
     assert resolve_day(None, midnight, midnight + timedelta(days=1)) == day
 
 
+@settings(deadline=None)
 @given(st.one_of(st.none(), instants), instants)
 def test_the_day_had_always_ended_when_the_run_was_due(logical: datetime | None, run_after: datetime) -> None:
     day = resolve_day(None, logical, run_after)
@@ -72,6 +74,7 @@ def test_the_day_had_always_ended_when_the_run_was_due(logical: datetime | None,
         assert day == logical.date()
 
 
+@settings(deadline=None)
 @given(st.one_of(st.none(), instants), instants, zones, zones)
 def test_the_zone_in_which_an_instant_is_told_changes_nothing(
     logical: datetime | None, run_after: datetime, one: timezone, other: timezone
@@ -80,6 +83,7 @@ def test_the_zone_in_which_an_instant_is_told_changes_nothing(
     assert resolve_day(None, moved, run_after.astimezone(other)) == resolve_day(None, logical, run_after)
 
 
+@settings(deadline=None)
 @given(st.dates(date(1990, 1, 1), date(2110, 1, 1)), st.one_of(st.none(), instants), instants)
 def test_a_date_that_is_given_is_the_day_or_refused(day: date, logical: datetime | None, run_after: datetime) -> None:
     if day < run_after.date():

@@ -8,7 +8,7 @@ from decimal import ROUND_DOWN, Context, Decimal, localcontext
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import balance_bridge
@@ -32,6 +32,7 @@ def representable(draw: st.DrawFn) -> Decimal:
     return Decimal("-0E-7") if form == "negative zero" and not units else exact
 
 
+@settings(deadline=None)
 @given(representable())
 def test_every_representable_amount_survives_writing_and_parsing(amount: Decimal) -> None:
     parsed = money.parse(money.to_text(amount))
@@ -39,6 +40,7 @@ def test_every_representable_amount_survives_writing_and_parsing(amount: Decimal
     assert parsed == money.parse(str(amount))
 
 
+@settings(deadline=None)
 @given(representable())
 def test_written_amounts_are_plain_json_numbers(amount: Decimal) -> None:
     text = money.to_text(amount)
@@ -47,6 +49,7 @@ def test_written_amounts_are_plain_json_numbers(amount: Decimal) -> None:
     assert json.loads(text, parse_float=Decimal, parse_int=Decimal) == amount
 
 
+@settings(deadline=None)
 @given(representable())
 def test_equal_amounts_have_one_form(amount: Decimal) -> None:
     checked = money.check(amount)
@@ -54,6 +57,7 @@ def test_equal_amounts_have_one_form(amount: Decimal) -> None:
     assert not (checked.is_zero() and checked.is_signed())
 
 
+@settings(deadline=None)
 @given(representable())
 def test_the_context_of_the_thread_changes_nothing(amount: Decimal) -> None:
     with localcontext(Context(prec=3, rounding=ROUND_DOWN)):
@@ -62,6 +66,7 @@ def test_the_context_of_the_thread_changes_nothing(amount: Decimal) -> None:
     assert text == money.to_text(amount)
 
 
+@settings(deadline=None)
 @given(
     st.text("0123456789", min_size=1, max_size=60),
     st.text("0123456789", max_size=120),

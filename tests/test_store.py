@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from upath import UPath
 
@@ -108,6 +108,7 @@ def test_a_copy_that_was_faster_only_moves_the_next_number(store: Store, monkeyp
     assert [store.read(key) for key in store.series("ledger/a", ".json")] == [b"theirs", b"ours"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([b"1", b"2", b"3"]), max_size=8))
 def test_a_series_is_its_history_without_repeats_in_a_row(contents: list[bytes]) -> None:
     store = Store(UPath(f"memory:///{os.urandom(8).hex()}"))

@@ -112,17 +112,21 @@ def fetch_history(
         str(closing["key"]),
         _stored_snapshot(job, closing["key"], job.day + timedelta(days=1)),
     )
+    again = job.extraction(again="it did not add up")
     trouble: BadAnswer | None = None
     found: dict[str, Any] | None = None
-    try:
-        found, proof = _fetch_and_prove(job, job.extraction(), given, tolerance)
-        if proof.status != "broken":
-            return found
-        told = proof.summary()
-    except BadAnswer as error:
-        trouble, told = error, str(error)
-    job.log(f"what came does not add up; asking once more before it is believed: {told}")
-    again = job.extraction(again="it did not add up")
+    if again.begun(job.day):
+        # A retry: what was given belongs to the asking before, the newest pages to this one.
+        found = _newest_whole(job)
+    else:
+        try:
+            found, proof = _fetch_and_prove(job, job.extraction(), given, tolerance)
+            if proof.status != "broken":
+                return found
+            told = proof.summary()
+        except BadAnswer as error:
+            trouble, told = error, str(error)
+        job.log(f"what came does not add up; asking once more before it is believed: {told}")
     try:
         anew = _Fetched(*again.snapshot(job.day), *again.snapshot(job.day + timedelta(days=1)))
         return _fetch_and_prove(job, again, anew, tolerance)[0]
@@ -240,6 +244,11 @@ def _balances(fetched: _Fetched, book: Any, destinations: Sequence[Wanted]) -> d
 
 def _stored_snapshot(job: Job, key: str, day: date) -> SnapshotAnswer:
     return job.source.read_snapshot(raw.read(job.store, key).body, day)
+
+
+def _newest_whole(job: Job) -> dict[str, Any] | None:
+    key = job.store.newest(_whole(job), ".json")
+    return None if key is None else {**job.store.read_json(key), "pages_asked": 0}
 
 
 def _proven_before(job: Job, tolerance: Mapping[str, Decimal]) -> dict[str, Any] | None:

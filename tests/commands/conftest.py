@@ -52,7 +52,12 @@ class Place:
         """The tasks of a day one after another, without Airflow's database."""
         from balance_bridge.operators import daily
 
-        context = {"run_id": "manual__1", "params": {}, "outlet_events": _NoEvents()}
+        context = {
+            "run_id": "manual__1",
+            "params": {},
+            "outlet_events": _NoEvents(),
+            "dag_run": SimpleNamespace(clear_number=0),
+        }
         common: dict[str, Any] = {"account": account, "day": str(day)}
         opening = daily.FetchSnapshot(task_id="o", which="opening", **common).execute(context)
         closing = daily.FetchSnapshot(task_id="c", which="closing", **common).execute(context)
@@ -66,6 +71,8 @@ class Place:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     # Wide enough that no message is folded.
     monkeypatch.setenv("COLUMNS", "400")
+    # The command line sets this for its process; here it ends with the test.
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
     with Sandbox() as sandbox:
         made = Place(sandbox, tmp_path, monkeypatch)
         made.accounts_file.write_text(accounts_yaml(made.today - timedelta(days=3)))

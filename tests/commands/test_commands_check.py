@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from balance_bridge import cli
 from balance_bridge.commands.check import findings
 from balance_bridge.commands.pools import make_pools
+from balance_bridge.sandbox.server import connections
 
 
 @pytest.fixture
@@ -77,12 +81,6 @@ def mistake_the_delay(place: Any) -> None:
     place.option("retry_delay", "soon")
 
 
-def lose_the_pool(place: Any) -> None:
-    from airflow.models.pool import Pool
-
-    Pool.delete_pool("ascendex_margin")
-
-
 def widen_the_pool(place: Any) -> None:
     from airflow.models.pool import Pool
 
@@ -100,7 +98,6 @@ def widen_the_pool(place: Any) -> None:
         (block_the_budget, "option budget", "a_file/budget.db"),
         (mistake_the_namespace, "option namespace", "namespace = a:b"),
         (mistake_the_delay, "option retry_delay", "retry_delay = soon"),
-        (lose_the_pool, "pool ascendex_margin", "run balance-bridge pools"),
         (widen_the_pool, "pool ascendex_cash", "has 4 slots"),
     ],
 )
@@ -110,6 +107,37 @@ def test_one_thing_that_is_wrong_is_found_alone(right: Any, spoil: Callable[[Any
     assert set(found) == {what}
     assert told in found[what]
     assert "not-the-token" not in found[what]
+
+
+def test_a_pool_that_is_missing_is_made_and_told(right: Any) -> None:
+    from airflow.models.pool import Pool
+
+    Pool.delete_pool("ascendex_margin")
+    told = {finding.what: finding for finding in findings()}
+    assert told["pool ascendex_margin"].right
+    assert "was missing, and was made" in told["pool ascendex_margin"].told
+    assert "ascendex_margin" in {pool.pool for pool in Pool.get_pools()}
+
+
+# Some seconds: a process of its own, since where connections are looked for is settled when Airflow is imported.
+@pytest.mark.slow
+def test_a_connection_that_was_made_in_airflow_s_ui_is_found(right: Any) -> None:
+    from airflow.models.connection import Connection
+    from airflow.utils.session import create_session
+    from sqlalchemy import delete
+
+    fields = connections(right.sandbox.url)["elven_default"]
+    right.monkeypatch.delenv("AIRFLOW_CONN_ELVEN_DEFAULT")
+    right.monkeypatch.delenv("_AIRFLOW_PROCESS_CONTEXT")
+    with create_session() as session:
+        session.add(Connection(conn_id="elven_default", **fields))
+    try:
+        command = [Path(sys.executable).parent / "balance-bridge", "check"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    finally:
+        with create_session() as session:
+            session.execute(delete(Connection).where(Connection.conn_id == "elven_default"))
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_without_a_budget_the_exchange_is_not_asked_at_all(right: Any) -> None:
@@ -138,7 +166,7 @@ def test_without_airflow_s_database_it_says_how_to_make_it(right: Any, monkeypat
     def broken(_: Any) -> Any:
         raise RuntimeError("no such table: slot_pool")
 
-    monkeypatch.setattr("balance_bridge.commands.check.pool_states", broken)
+    monkeypatch.setattr("balance_bridge.commands.check.make_pools", broken)
     assert "run airflow db migrate first" in wrong()["pools"]
 
 
@@ -159,12 +187,12 @@ def test_the_command_ends_with_0_only_if_all_is_right(right: Any, capsys: pytest
     assert cli.main(["check"]) == 0
     assert "All is right." in capsys.readouterr().out
     mistake_the_namespace(right)
-    lose_the_pool(right)
+    widen_the_pool(right)
     assert cli.main(["check"]) == 1
     shown = capsys.readouterr().out
     assert "2 to mend." in shown
     assert "namespace = a:b" in shown
-    assert "pool ascendex_margin" in shown
+    assert "has 4 slots" in shown
 
 
 def test_what_stands_in_the_file_is_shown_and_not_taken_for_markup(

@@ -45,10 +45,12 @@ def test_accounts_of_one_key_share_its_pool(place: Any) -> None:
     assert [state.name for state in make_pools()] == ["ascendex_cash"]
 
 
-def test_a_broken_account_needs_no_pool(place: Any) -> None:
+def test_a_broken_account_has_its_pool_ready_as_far_as_its_connection_can_be_read(place: Any) -> None:
     from balance_bridge.accounts import load_accounts
 
     place.replace("category: cash", "category: cahs")
+    assert needed_pools(load_accounts(place.accounts_file)) == ["ascendex_cash", "ascendex_margin"]
+    place.replace("conn_id: ascendex_cash", "conn: ascendex_cash")
     assert needed_pools(load_accounts(place.accounts_file)) == ["ascendex_margin"]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge import money
@@ -331,6 +331,7 @@ documents = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(documents)
 def test_no_document_is_more_than_refused(document: Any) -> None:
     for read in (page, snapshot):
@@ -341,6 +342,7 @@ def test_no_document_is_more_than_refused(document: Any) -> None:
         assert document["meta"]["ac"].lower() == "cash"
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_no_bytes_are_more_than_refused(body: bytes) -> None:
     for read in (page, snapshot):
@@ -359,6 +361,7 @@ amounts = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(amounts, min_size=1, max_size=5))
 def test_a_column_of_amounts_is_exact_or_refused(texts: list[str]) -> None:
     document = changed(

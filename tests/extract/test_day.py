@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balance_bridge.errors import BadAnswer, NotReached, NotYetAvailable, RetentionExceeded, StoreDamaged
+from balance_bridge.errors import (
+    BadAnswer,
+    NotReached,
+    NotYetAvailable,
+    RequestRefused,
+    RetentionExceeded,
+    StoreDamaged,
+)
 from balance_bridge.extract import raw
 from balance_bridge.extract.day import read_legs
 from balance_bridge.transform.schema import LEGS
@@ -353,13 +360,24 @@ def test_todays_snapshot_may_not_be_there_yet(kit: Any, exchange: Any, store: An
     assert store.objects == {}
 
 
-def test_a_past_snapshot_that_the_exchange_does_not_have_is_beyond_its_window(
-    kit: Any, exchange: Any, store: Any, world: Any
+@pytest.mark.parametrize(
+    ("days_later", "expected", "told"),
+    [
+        (0, RequestRefused, "although it lies within the 7 days that it answers for"),
+        (4, RequestRefused, "ask the exchange, then clear this task"),
+        (5, RetentionExceeded, "the exchange does not have it any more"),
+        (6, RetentionExceeded, "the oldest day to be had is 2026-11-21 or later"),
+        (7, RetentionExceeded, "answers for the last 7 days only"),
+    ],
+)
+def test_a_past_snapshot_that_the_exchange_does_not_have_is_refused_or_beyond_its_window(
+    kit: Any, exchange: Any, store: Any, world: Any, clock: Any, days_later: int, expected: Any, told: str
 ) -> None:
     del world.snapshots[DAY]
-    with pytest.raises(RetentionExceeded, match="the snapshot of 2026-11-20: the exchange does not have it"):
+    clock.now += days_later * 86_400
+    with pytest.raises(expected, match=f"the snapshot of 2026-11-20: .*{told}"):
         kit.extraction(exchange, store).snapshot(DAY)
-    assert exchange.asked == ["snapshot 2026-11-20"]
+    assert len(exchange.asked) == (days_later < 7)
 
 
 def rename(account: str, when: Callable[[str], bool]) -> Callable[[str, Any], Any]:
@@ -405,7 +423,7 @@ def test_a_day_with_a_page_missing_from_the_store_is_not_read(kit: Any, exchange
                 numbers(exchange, store, history)
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), per_day=st.integers(0, 25), limit=st.integers(1, 7))
 def test_the_legs_of_a_day_are_those_of_its_records(kit: SimpleNamespace, seed: int, per_day: int, limit: int) -> None:
     clock, store = kit.FakeClock(), kit.MemoryStore()

@@ -86,7 +86,7 @@ servers = st.builds(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(servers, st.data())
 def test_every_record_of_the_day_is_delivered_once_whatever_the_exchange_leaves_open(
     server: Server, data: st.DataObject

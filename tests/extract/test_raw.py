@@ -5,7 +5,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge.errors import StoreDamaged
@@ -13,6 +13,7 @@ from balance_bridge.extract import raw
 from balance_bridge.transport import Answer
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.text(max_size=30))
 def test_any_body_comes_back_byte_for_byte(body: bytes, asked_by: str) -> None:
     answer = Answer("GET https://x.test/y?sn=1", 200, {}, body, 1.0, 2.0)

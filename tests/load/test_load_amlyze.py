@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import pytest
 
-from balance_bridge.errors import BadAnswer, ConfigurationError, NotReached, OutcomeUnknown, RecordsRejected
+from balance_bridge.errors import AnswerLost, BadAnswer, ConfigurationError, NotReached, OutcomeUnknown, RecordsRejected
 
 
 def result(number: str, kind: str = "REQUEST_ACCEPTED", code: str | None = None) -> dict:
@@ -103,7 +103,7 @@ def test_a_record_without_result_is_unknown_and_goes_out_again_unchanged(kit):
         ([("REQUEST_REJECTED", "1"), ("REQUEST_ACCEPTED", None)], "accepted"),
         ([("REQUEST_REJECTED", "1"), ("REQUEST_REJECTED", "O005")], "unknown"),
         ([("REQUEST_REJECTED", "1"), ("REQUEST_REJECTED", "1")], "rejected"),
-        ([("REQUEST_REJECTED", "O005")], "seen"),
+        ([("REQUEST_REJECTED", "O005")], "rejected"),
         ([("REQUEST_PARKED", None)], "unknown"),
         ([(None, None)], "unknown"),
         ([("REQUEST_REJECTED", None)], "rejected"),
@@ -119,6 +119,8 @@ def test_results_that_contradict_each_other_are_no_rejection(kit, rows, outcome)
 
 def test_already_used_settles_a_lost_answer_as_seen_and_is_never_sent_again(kit):
     store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
+    with pytest.raises(OutcomeUnknown):
+        kit.run(kit.amlyze(kit.FakeTransport(AnswerLost("cut"))), store, [kit.balance()])
     server.used.add(NUMBER)
     transport = kit.FakeTransport(server)
     first = kit.run(kit.amlyze(transport), store, [kit.balance()])
@@ -128,6 +130,16 @@ def test_already_used_settles_a_lost_answer_as_seen_and_is_never_sent_again(kit)
     # Another amount for the same key goes out under a new number.
     third = kit.run(kit.amlyze(transport), store, [kit.balance(amount="2")])
     assert (third.accepted_now, third.superseded) == (1, 1)
+
+
+def test_already_used_before_it_was_ever_sent_is_red_and_says_why(kit):
+    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
+    server.used.add(NUMBER)
+    with pytest.raises(RecordsRejected, match="used before, but not by this store"):
+        kit.run(kit.amlyze(kit.FakeTransport(server)), store, [kit.balance()])
+    assert kit.told(store) == {"BTC": "rejected"}
+    # Whoever has made sure that it is not there repeats the run: it goes out under a new number.
+    assert kit.run(kit.amlyze(kit.FakeTransport(server)), store, [kit.balance()]).accepted_now == 1
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -108,7 +109,7 @@ class World:
         from balance_bridge.operators import daily
 
         common: dict[str, Any] = {"task_id": task_id, "account": account, "day": str(day or self.yesterday)}
-        context = {"run_id": "manual__1", "params": params}
+        context = {"run_id": "manual__1", "params": params, "dag_run": SimpleNamespace(clear_number=0)}
         if task_id in ("opening_snapshot", "closing_snapshot"):
             which: Any = task_id.removesuffix("_snapshot")
             return daily.FetchSnapshot(which=which, **common).execute(context)

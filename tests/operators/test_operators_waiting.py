@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from balance_bridge.errors import FinalError, SnapshotOverdue
 from balance_bridge.operators.daily import FetchSnapshot
 from balance_bridge.sandbox.exchange import ExchangeOptions
 
-CONTEXT = {"run_id": "manual__1", "params": {}}
+CONTEXT = {"run_id": "manual__1", "params": {}, "dag_run": SimpleNamespace(clear_number=0)}
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -137,6 +137,11 @@ class DayExtraction:
         """How many generations of the day's changes the store has."""
         return len(self._generations(day))
 
+    def begun(self, day: date) -> bool:
+        """Whether this very asking has the snapshot that opens the day: the first thing that it asks for."""
+        newest = self._store.newest(f"raw/{self._account}/{day}/snapshot", raw.SUFFIX)
+        return newest is not None and self._is_ours([newest])
+
     def _contents(self, stored: raw.RawAnswer) -> bool:
         return not self._anew or stored.asked_by == self._asked_by
 
@@ -148,13 +153,13 @@ class DayExtraction:
         existing = self._generations(day)
         if not existing:
             return f"raw/{self._account}/{day}/history/0001"
-        if not self._anew or self._is_ours(existing[-1]):
+        if not self._anew or self._is_ours(self._store.list(existing[-1])):
             return existing[-1]
         prefix, number = existing[-1].rsplit("/", 1)
         return f"{prefix}/{int(number) + 1:04d}"
 
-    def _is_ours(self, generation: str) -> bool:
-        for key in self._store.list(generation):
+    def _is_ours(self, keys: Sequence[str]) -> bool:
+        for key in keys:
             try:
                 return self._contents(raw.read(self._store, key))
             except StoreDamaged as error:
