@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -43,7 +44,7 @@ class Ended:
 class World:
     """An account, its exchange and its destinations, with Airflow in this process.
 
-    Nothing sleeps: a pause between attempts is written down in ``naps``. A task that Airflow would try again or wake
+    Nothing sleeps: a pause is written down in ``naps``, and exchange and client find that it has passed. A task that Airflow would try again or wake
     later ends there, as failed.
     """
 
@@ -174,9 +175,11 @@ def make_world(
     made: list[Sandbox] = []
 
     def make(options: ExchangeOptions | None = None) -> World:
-        sandbox = Sandbox(options=options)
+        naps: list[float] = []
+        clock = Clock(wall=lambda: time.time() + sum(naps), sleep=naps.append)
+        sandbox = Sandbox(options=options, clock=clock)
         made.append(sandbox)
-        world = World(sandbox, tmp_path, monkeypatch, request)
+        world = World(sandbox, tmp_path, monkeypatch, request, naps=naps)
         world.accounts_file.write_text(accounts_yaml(world.now.date() - timedelta(days=3)))
         for option, value in {
             "ACCOUNTS_FILE": str(world.accounts_file),
@@ -187,7 +190,7 @@ def make_world(
             monkeypatch.setenv(f"AIRFLOW__BALANCE_BRIDGE__{option}", value)
         for conn_id in connections(sandbox.url):
             world.connect(conn_id)
-        _without_sleep(monkeypatch, world.naps)
+        _without_sleep(monkeypatch, clock)
         return world
 
     yield make
@@ -200,15 +203,9 @@ def world(make_world: Callable[..., World]) -> World:
     return make_world()
 
 
-def _without_sleep(monkeypatch: pytest.MonkeyPatch, naps: list[float]) -> None:
+def _without_sleep(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     from balance_bridge.extract.ascendex import AscendexClient
     from balance_bridge.extract.budget import open_budget
 
-    def nap(seconds: float) -> None:
-        naps.append(seconds)
-        if len(naps) > 100:
-            raise RuntimeError("this waits for something that no sleep will bring")
-
-    clock = Clock(sleep=nap)
     monkeypatch.setattr("balance_bridge.hooks.ascendex.AscendexClient", functools.partial(AscendexClient, clock=clock))
     monkeypatch.setattr("balance_bridge.hooks.ascendex.open_budget", functools.partial(open_budget, clock=clock))

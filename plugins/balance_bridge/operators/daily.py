@@ -116,7 +116,8 @@ class ResolveDay(AccountOperator):
         """
         account = self.read_account()
         params = context["params"]
-        self._refuse_unknown(context["dag_run"].conf or {}, params)
+        # Not the context's: with those Airflow has already mixed whatever the run was triggered with.
+        self._refuse_unknown(context["dag_run"].conf or {}, context["dag"].params)
         unknown = sorted(set(params.get("destinations") or ()) - set(account.destinations))
         if unknown:
             raise ConfigurationError(

@@ -1,0 +1,157 @@
+"""What servers say back never carries a key, a signature or a token into a message, a log or the store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from balance_bridge.clock import Clock
+from balance_bridge.errors import BalanceBridgeError
+from balance_bridge.extract.ascendex import AscendexClient
+from balance_bridge.load.amlyze import Amlyze
+from balance_bridge.load.delivery import deliver
+from balance_bridge.load.destination import Balance, Destination
+from balance_bridge.load.elven import Elven
+from balance_bridge.store import Store
+from balance_bridge.transport import Answer, Transport, credentials
+
+KEY, SECRET, TOKEN = "key-4c1d7a", "secret-90aa12", "token-77fe03"
+CLOCK = Clock(sleep=lambda _: None)
+Say = Callable[[str], tuple[int, Any]]
+
+
+@contextmanager
+def parrot(say: Say) -> Iterator[tuple[str, list[str]]]:
+    """A server that says back every header that it gets, in an answer of the given form."""
+    heard: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            said = " ".join(f"{name}={value}" for name, value in self.headers.items())
+            heard.append(said)
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            status, document = say(said)
+            body = document if isinstance(document, bytes) else json.dumps(document).encode()
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.send_header("x-request-id", said)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}", heard
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def sent_secrets(heard: list[str]) -> set[str]:
+    """The credentials that really went out, signatures included."""
+    headers = [dict(part.split("=", 1) for part in said.split(" ") if "=" in part) for said in heard]
+    found = {secret for each in headers for secret in credentials(each)}
+    return {KEY, SECRET, TOKEN} | {secret for secret in found if secret != "Bearer"}
+
+
+def assert_silent(heard: list[str], *texts: str) -> None:
+    assert heard
+    secrets = sent_secrets(heard)
+    for text in texts:
+        assert not [secret for secret in secrets if secret in text]
+
+
+EXCHANGE: dict[str, Say] = {
+    "an error": lambda said: (401, {"code": 200001, "reason": "AUTHENTICATION_FAILED", "message": said}),
+    "an error with status 200": lambda said: (200, {"code": 100006, "reason": said, "message": said}),
+    "a page in HTML": lambda said: (200, f"<html>{said}".encode()),
+    "a fault": lambda said: (500, said.encode()),
+}
+
+
+@pytest.mark.parametrize("how", EXCHANGE)
+def test_what_the_exchange_says_back_is_clean(how: str) -> None:
+    told: list[str] = []
+    with parrot(EXCHANGE[how]) as (url, heard):
+        transport = Transport()
+        client = AscendexClient(transport, url, KEY, SECRET, clock=CLOCK, log=told.append)
+        with pytest.raises(BalanceBridgeError) as caught:
+            client.get("data/v1/cash/balance/snapshot", {"date": "2026-11-20"})
+        transport.close()
+    assert_silent(heard, str(caught.value), str(caught.value.__cause__), *told)
+
+
+DESTINATIONS: dict[str, Say] = {
+    "a refusal": lambda said: (
+        400,
+        {"status": "failed", "data": {"code": said, "message": said}, "errorCode": said, "errorDescription": said},
+    ),
+    "a refusal with status 200": lambda said: (200, {"status": "failed", "data": {"code": 1, "message": said}}),
+    "a wrong key": lambda said: (401, {"error": {"code": said}, "data": {"message": said}}),
+    "a page in HTML": lambda said: (200, f"<html>{said}".encode()),
+    "a fault": lambda said: (500, {"status": "failed", "error": said, "data": {"message": said}}),
+}
+
+
+def elven(url: str, transport: Transport) -> Destination:
+    return Elven(
+        transport=transport,
+        base_url=url,
+        api_key=KEY,
+        api_secret=SECRET,
+        entity_account_id="e",
+        source_id="s",
+        timezone="UTC",
+        clock=CLOCK,
+    )
+
+
+def amlyze(url: str, transport: Transport) -> Destination:
+    return Amlyze(transport=transport, base_url=url, token=TOKEN, requester="r", account_ext_id="A-{asset}")
+
+
+@pytest.mark.parametrize("make", [elven, amlyze])
+@pytest.mark.parametrize("how", DESTINATIONS)
+def test_what_a_destination_says_back_reaches_neither_message_nor_receipt(
+    tmp_path: Path, how: str, make: Callable[[str, Transport], Destination]
+) -> None:
+    told: list[str] = []
+    with parrot(DESTINATIONS[how]) as (url, heard):
+        transport = Transport()
+        with pytest.raises(BalanceBridgeError) as caught:
+            deliver(
+                destination=make(url, transport),
+                store=Store(tmp_path),
+                account="main_cash",
+                day=date(2026, 11, 20),
+                namespace="bb",
+                balances=[Balance("BTC", 1_795_219_200_000, Decimal("1.5"), ("close",))],
+                run_id="run",
+                clock=CLOCK,
+                log=told.append,
+            )
+        transport.close()
+    receipts = [path.read_text() for path in tmp_path.rglob("*.json")]
+    assert len(receipts) == 2, "planned and answered"
+    assert_silent(heard, str(caught.value), *told, *receipts)
+
+
+def test_a_secret_is_found_before_a_text_is_cut() -> None:
+    body = b"x" * 195 + SECRET.encode()
+    answer = Answer("GET /", 500, {}, body, 0, 0, (SECRET,))
+    assert SECRET[:5] not in answer.describe_body()
