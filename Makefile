@@ -34,8 +34,8 @@ demo: install ## Three days of two accounts through a real Airflow, against a sa
 up: install ## The same with Airflow's UI, until Ctrl-C
 	$(BIN)/balance-bridge up
 
-test: install ## All tests
-	$(BIN)/python -m pytest
+test: install ## All tests (some: make test ARGS=tests/load)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: install ## Style and forbidden constructs
 	$(BIN)/ruff check .

@@ -11,7 +11,14 @@ from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 
-from balance_bridge.errors import BadAnswer, NotYetAvailable, ReconciliationBroken, RetentionExceeded, StoreDamaged
+from balance_bridge.errors import (
+    BadAnswer,
+    Contradiction,
+    NotYetAvailable,
+    ReconciliationBroken,
+    RetentionExceeded,
+    StoreDamaged,
+)
 from balance_bridge.extract import raw
 from balance_bridge.extract.day import DayExtraction, read_legs
 from balance_bridge.extract.source import SnapshotAnswer, Source
@@ -100,7 +107,8 @@ def fetch_history(
 
     Raises:
         RetentionExceeded: Neither the store nor the exchange has all of the day.
-        BadAnswer: The answers contradict each other, also when asked for once more.
+        BadAnswer: An answer is not what the exchange documents.
+        Contradiction: The answers contradict each other, also when asked for once more.
     """
     if not job.refetch:
         proven = _proven_before(job, tolerance)
@@ -113,7 +121,7 @@ def fetch_history(
         _stored_snapshot(job, closing["key"], job.day + timedelta(days=1)),
     )
     again = job.extraction(again="it did not add up")
-    trouble: BadAnswer | None = None
+    trouble: Contradiction | None = None
     found: dict[str, Any] | None = None
     if again.begun(job.day):
         # A retry: what was given belongs to the asking before, the newest pages to this one.
@@ -124,7 +132,7 @@ def fetch_history(
             if proof.status != "broken":
                 return found
             told = proof.summary()
-        except BadAnswer as error:
+        except Contradiction as error:
             trouble, told = error, str(error)
         job.log(f"what came does not add up; asking once more before it is believed: {told}")
     try:
@@ -298,5 +306,9 @@ def _prove(
 ) -> tuple[Any, reconciliation.Reconciliation]:
     opening, closing = fetched.opening.snapshot, fetched.closing.snapshot
     legs = read_legs(job.source, job.store, history, opening_sn=opening.sn, closing_sn=closing.sn)
-    book = ledger.build_ledger(legs)
-    return book, reconciliation.reconcile(opening, closing, book, tolerance)
+    try:
+        book = ledger.build_ledger(legs)
+        return book, reconciliation.reconcile(opening, closing, book, tolerance)
+    except BadAnswer as error:
+        # Each page was found good when it came.
+        raise Contradiction(str(error)) from error

@@ -12,6 +12,7 @@ The base classes are recovery strategies: whoever catches one knows what to do w
     │   ├── CredentialsRefused     the API answered: not with this key
     │   ├── RequestRefused         the API answered: not this request
     │   ├── BadAnswer              an answer that is not what the API documents
+    │   │   └── Contradiction      answers that are each in order, but not together
     │   ├── InvalidAmount          text that is no exact amount, or one too large to hold
     │   ├── RetentionExceeded      the exchange no longer serves that day
     │   ├── SnapshotOverdue        the closing snapshot did not come in all the time it was waited for
@@ -66,6 +67,10 @@ class RequestRefused(FinalError):
 
 class BadAnswer(FinalError):
     """An answer that is not what the API documents. The message names the path, the sequence number and the value."""
+
+
+class Contradiction(BadAnswer):
+    """Answers that are each in order but contradict one another; like a break, it is asked about once more."""
 
 
 class InvalidAmount(FinalError):

@@ -44,8 +44,8 @@ class Ended:
 class World:
     """An account, its exchange and its destinations, with Airflow in this process.
 
-    Nothing sleeps: a pause is written down in ``naps``, and exchange and client find that it has passed. A task that Airflow would try again or wake
-    later ends there, as failed.
+    Nothing sleeps: a pause is written down in ``naps``, and exchange and client find that it has passed. A task that
+    Airflow would try again or wake later ends there, as failed.
     """
 
     sandbox: Sandbox

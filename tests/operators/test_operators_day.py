@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from balance_bridge.errors import AccountsFileError, ConfigurationError, InvalidDay
+from balance_bridge.operators.daily import Deliver
 
 # Each test lets Airflow run a whole day: seven tasks, a second.
 pytestmark = pytest.mark.slow
@@ -242,3 +243,26 @@ def test_nothing_secret_is_handed_on_or_stored(world: Any) -> None:
     kept += [gzip.decompress(path.read_bytes()).decode() for path in world.store.rglob("*.gz")]
     assert len(kept) > 10
     assert not [secret for secret in secrets for text in kept if secret in text]
+
+
+@pytest.mark.parametrize(
+    ("destination", "told"),
+    [
+        ("gone", "main_cash has no destination 'gone' any more"),
+        ("elven", "elven was not in the accounts file when this day was reconciled: clear the task reconcile as well"),
+    ],
+)
+def test_a_destination_that_came_or_went_meanwhile_is_named_with_what_to_do(
+    world: Any, destination: str, told: str
+) -> None:
+    task = Deliver(
+        task_id="load",
+        account="main_cash",
+        day=str(world.yesterday),
+        destination=destination,
+        reconciled={"status": "proven", "balances": {"amlyze": "balances/x"}},
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        task.execute({"run_id": "manual__1", "params": {}})
+    assert told in str(caught.value)
+    assert not world.sandbox.journal.requests

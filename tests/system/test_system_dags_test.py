@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.system, pytest.mark.slow]
+# One after another: each of them keeps both cores busy.
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.xdist_group("airflow")]
 
 
 # A quarter of a minute: Airflow is started twice, for its database and for the run.

@@ -13,7 +13,8 @@ import pytest
 
 COMMAND = [str(Path(sys.executable).parent / "balance-bridge"), "demo", "--home"]
 
-pytestmark = [pytest.mark.system, pytest.mark.slow]
+# One after another: each of them keeps both cores busy.
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.xdist_group("airflow")]
 
 
 def left_behind(home: Path) -> list[str]:

@@ -11,7 +11,8 @@ import pytest
 
 from balance_bridge.commands.local_airflow import LocalAirflow
 
-pytestmark = [pytest.mark.system, pytest.mark.slow]
+# One after another: each of them keeps both cores busy.
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.xdist_group("airflow")]
 
 # The options that LocalAirflow sets itself.
 OWN = ("AIRFLOW_HOME", "AIRFLOW__CORE__DAGS_FOLDER", "AIRFLOW__CORE__LOAD_EXAMPLES")

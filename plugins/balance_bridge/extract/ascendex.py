@@ -209,10 +209,10 @@ def _refuse_errors(answer: Answer) -> None:
     if answer.status == 200:
         try:
             envelope = answers.read_envelope(answer.body)
-        except BadAnswer:
+        except BadAnswer as error:
             # Not the error's own look at the body: it was cut before any credential in it could be found.
-            told = answer.describe_body()
-            raise BadAnswer(f"{answer.request}: the answer is not what the exchange documents: {told}") from None
+            why = f"the answer is not what the exchange documents ({error.__cause__})"
+            raise BadAnswer(f"{answer.request}: {why}: {answer.describe_body()}") from None
         if not envelope.failed:
             return
     else:

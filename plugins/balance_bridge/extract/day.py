@@ -9,7 +9,14 @@ from datetime import date, timedelta
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
-from balance_bridge.errors import BadAnswer, NotYetAvailable, RequestRefused, RetentionExceeded, StoreDamaged
+from balance_bridge.errors import (
+    BadAnswer,
+    Contradiction,
+    NotYetAvailable,
+    RequestRefused,
+    RetentionExceeded,
+    StoreDamaged,
+)
 from balance_bridge.extract import raw
 from balance_bridge.extract.paging import walk
 from balance_bridge.extract.source import Page, Record, SnapshotAnswer, Source
@@ -123,7 +130,7 @@ class DayExtraction:
                 asked += 1
                 self._log(f"changes of {day}: page {pages + 1} from sn {cursor} holds {len(page)} records")
             if account_ref not in ("", page.account_ref):
-                raise BadAnswer(f"the page from sn {cursor} is of account {page.account_ref}, not {account_ref}")
+                raise Contradiction(f"the page from sn {cursor} is of account {page.account_ref}, not {account_ref}")
             pages, account_ref = pages + 1, page.account_ref
             return page
 
@@ -292,12 +299,12 @@ def _read_one_by_one(
 
 def _check_pair(day: date, opening: SnapshotAnswer, closing: SnapshotAnswer) -> None:
     if opening.account_ref != closing.account_ref:
-        raise BadAnswer(
+        raise Contradiction(
             f"the snapshots of {day} and of the day after are of different accounts: {opening.account_ref} and "
             f"{closing.account_ref}; was the connection pointed at another account?"
         )
     if closing.snapshot.sn < opening.snapshot.sn:
-        raise BadAnswer(
+        raise Contradiction(
             f"the snapshot of {day} has sn {opening.snapshot.sn}, the one of the day after "
             f"{closing.snapshot.sn}, which must not be smaller"
         )

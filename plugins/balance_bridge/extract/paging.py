@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from balance_bridge.errors import BadAnswer
+from balance_bridge.errors import Contradiction
 from balance_bridge.extract.source import Page, Record
 
 MAX_PAGES = 100_000
@@ -41,13 +41,13 @@ def next_cursor(page: Page, *, limit: int, cursor: int, closing_sn: int) -> int 
         closing_sn: The sequence number of the closing snapshot.
 
     Raises:
-        BadAnswer: If the page is full and yet leads nowhere.
+        Contradiction: If the page is full and yet leads nowhere.
     """
     sizes = [len(records) for records in page.lists]
     tops = [max((record.sn for record in records), default=-1) for records in page.lists]
     following = cursor_after(sizes, tops, limit=limit, closing_sn=closing_sn)
     if following is not None and following <= cursor:
-        raise BadAnswer(
+        raise Contradiction(
             f"the page from sn {cursor} is full ({len(page)} records) but leads to sn {following}: "
             "the exchange does not continue from the number that was asked for"
         )
@@ -86,7 +86,7 @@ def read_step(page: Page, *, limit: int, cursor: int, closing_sn: int, before: I
         before: All records of the page before; repeats must agree with them.
 
     Raises:
-        BadAnswer: If a sequence number comes twice with different content, or the page leads nowhere.
+        Contradiction: If a sequence number comes twice with different content, or the page leads nowhere.
     """
     following = next_cursor(page, limit=limit, cursor=cursor, closing_sn=closing_sn)
     end = closing_sn if following is None else min(closing_sn, following - 1)
@@ -95,7 +95,7 @@ def read_step(page: Page, *, limit: int, cursor: int, closing_sn: int, before: I
     for record in chain(*page.lists):
         for twin in (current.setdefault(record.sn, record), earlier.get(record.sn)):
             if twin is not None and twin is not record and twin != record:
-                raise BadAnswer(f"sn {record.sn} comes twice with different content: {twin} and {record}")
+                raise Contradiction(f"sn {record.sn} comes twice with different content: {twin} and {record}")
     return Step([record for sn, record in current.items() if cursor <= sn <= end], following)
 
 
@@ -109,7 +109,7 @@ def walk(page_at: Callable[[int], Page], *, limit: int, opening_sn: int, closing
         closing_sn: The closing snapshot's.
 
     Raises:
-        BadAnswer: As :func:`read_step`, or after 100,000 pages.
+        Contradiction: As :func:`read_step`, or after 100,000 pages.
     """
     if opening_sn == closing_sn:
         return
@@ -121,6 +121,6 @@ def walk(page_at: Callable[[int], Page], *, limit: int, opening_sn: int, closing
         if step.next_cursor is None:
             return
         cursor, before = step.next_cursor, page
-    raise BadAnswer(
+    raise Contradiction(
         f"the changes from sn {opening_sn + 1} on do not end: {MAX_PAGES} pages and still going at {cursor}"
     )
