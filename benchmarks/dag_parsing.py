@@ -66,7 +66,8 @@ def main() -> int:
             print(
                 f"{name}: {found[0]['dags']} DAGs; airflow.sdk {sdk_s * 1000:.0f} ms, the DAG file adds "
                 f"{added_s * 1000:.0f} ms ({added_s / sdk_s:.2f} of it; {wall_s * 1000:.0f} ms wall; "
-                f"target {target_s * 1000:.0f} ms: {'met' if added_s < target_s else 'MISSED'}); heavy modules: {', '.join(found[0]['heavy']) or 'none'}"
+                f"target {target_s * 1000:.0f} ms: {'met' if added_s < target_s else 'MISSED'}); "
+                f"heavy modules: {', '.join(found[0]['heavy']) or 'none'}"
             )
     return 0
 

@@ -116,7 +116,7 @@ def mended(scheduler: Scheduler, machine: Any, right: str, days: list[date]) -> 
     scheduler.until("the wrong account", lambda: len(scheduler.runs(dag)) == 3 and ended(scheduler.runs(dag)))
     runs = scheduler.runs(dag)
     assert [run["state"] for run in runs] == ["failed"] * 3, "each missed day is a red run"
-    assert scheduler.tasks(dag, runs[0]["dag_run_id"]) == {"day": "failed"}
+    assert scheduler.tasks(dag, runs[0]["dag_run_id"]) == {"day": "failed", "accounts_file": "failed"}
     machine.accounts_file.write_text(right)
 
     def parsed_anew() -> bool:
@@ -133,6 +133,8 @@ def mended(scheduler: Scheduler, machine: Any, right: str, days: list[date]) -> 
         return {run["state"] for run in scheduler.runs(dag)} == {"success"}
 
     scheduler.until("the cleared runs", green)
-    assert len(scheduler.tasks(dag, runs[0]["dag_run_id"])) == 7
+    states = list(scheduler.tasks(dag, runs[0]["dag_run_id"]).values())
+    assert states.count("success") == 7
+    assert states.count("removed") == 1, "the task that said what was wrong"
     assert machine.differences("main_margin", *days) == []
     assert datetime.now(UTC).date() - timedelta(days=1) == days[-1], "a midnight passed: run the test again"
