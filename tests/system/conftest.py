@@ -19,18 +19,6 @@ from balance_bridge.sandbox.server import CREDENTIALS, Sandbox, accounts_yaml, c
 BIN = Path(sys.executable).parent
 
 
-def processes_with(text: str) -> list[str]:
-    """Command lines of the processes that have a text in their environment."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if int(folder.name) != os.getpid() and text.encode() in (folder / "environ").read_bytes():
-                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:
-            continue
-    return found
-
-
 @dataclass
 class Machine:
     """An AIRFLOW_HOME of its own, the sandbox, and the commands of an installation, all configured by environment."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -64,7 +65,7 @@ def run() -> int:
     """
     console = Console(soft_wrap=True, emoji=False)
     wrong = 0
-    table = Table("", "what", title="balance-bridge check")
+    table = Table("", "what", title="balance-bridge check", box=box.SIMPLE_HEAD)
     table.add_column("finding", overflow="fold")
     with console.status("looking ..."):
         for finding in findings():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -77,7 +78,7 @@ def run() -> int:
     Returns:
         The exit code.
     """
-    table = Table("pool", "slots", "", title="Pools of one slot, named after the exchange's connection")
+    table = Table("pool", "slots", "", title="Pools of the exchanges' connections", box=box.SIMPLE_HEAD)
     for state in make_pools():
         other = "" if state.slots == SLOTS else f"has other than {SLOTS} slot: left as it is"
         table.add_row(state.name, str(state.slots), "made" if state.made else other or "was there")

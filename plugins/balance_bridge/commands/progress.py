@@ -7,9 +7,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 
 from balance_bridge.commands.local_airflow import LocalAirflow
 
@@ -24,7 +25,16 @@ _SIGNS = {
     "deferred": "[blue]⏸[/]",
     "skipped": "[dim]○[/]",
 }
-TASKS = ("day", "opening_snapshot", "closing_snapshot", "history", "reconcile", "load_elven", "load_amlyze")
+# Short heads: the table is to fit into 80 columns.
+TASKS = {
+    "day": "day",
+    "opening_snapshot": "opening",
+    "closing_snapshot": "closing",
+    "history": "history",
+    "reconcile": "proof",
+    "load_elven": "elven",
+    "load_amlyze": "amlyze",
+}
 
 
 @dataclass
@@ -93,9 +103,12 @@ def watch(airflow: LocalAirflow, console: Console, *, expected: int, limit_s: fl
 def _table(runs: Runs, expected: int, passed_s: float) -> Table:
     done = Counter(runs.states.values())
     table = Table(
-        "account",
-        "UTC day",
-        *(task.replace("_", " ") for task in TASKS),
+        Column("account", no_wrap=True),
+        Column("UTC day", no_wrap=True),
+        *TASKS.values(),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
         title=f"Airflow at work: {done['success']} of {expected} runs done, {passed_s:.0f} s",
     )
     for dag, run in sorted(runs.states, key=lambda key: (key[0], runs.days[key])):

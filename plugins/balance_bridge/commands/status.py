@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -111,7 +112,9 @@ def _proof(store: Store, account: str, day: date) -> str:
 
 def _table(rows: Sequence[DayStatus]) -> Table:
     kinds = sorted({kind for row in rows for kind in row.outcomes} | {"accepted"})
-    table = Table("account", "day", "proof", "destination", title="What was delivered")
+    table = Table(title="What was delivered", box=box.SIMPLE_HEAD)
+    for name in ("account", "UTC day", "proof", "destination"):
+        table.add_column(name, no_wrap=True)
     for kind in kinds:
         table.add_column(kind, justify="right")
     colours = {"proven": "green", "tolerated": "yellow", "broken": "red", NOT_RUN: "dim"}

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import requests
+from rich import box
 from rich.table import Table
 
 from balance_bridge.accounts import Account, AmlyzeDestination, ElvenAsset, ElvenDestination
@@ -73,10 +74,10 @@ def compare(url: str, accounts: Mapping[str, Account], keys: dict[str, str], day
 
 def table(verdicts: list[Verdict]) -> Table:
     """The verdicts for a terminal."""
-    shown = Table(
-        "account", "destination", "day", title="What arrived, against the sandbox's own books", title_style="bold"
-    )
-    for name in ("due", "arrived exactly", "missing", "wrong"):
+    shown = Table(title="What arrived, against the sandbox's own books", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("account", "destination", "UTC day"):
+        shown.add_column(name, no_wrap=True)
+    for name in ("due", "exact", "missing", "wrong"):
         shown.add_column(name, justify="right")
     shown.add_column("equal")
     for one in verdicts:
