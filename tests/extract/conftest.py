@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from types import SimpleNamespace
@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from balance_bridge.clock import Clock
-from balance_bridge.errors import NotYetAvailable, StoreDamaged
+import doubles
+from balance_bridge.errors import NotYetAvailable
 from balance_bridge.extract import ascendex_answers as answers
 from balance_bridge.extract import ascendex_bulk
 from balance_bridge.extract.day import DayExtraction, StoredHistory
@@ -35,49 +35,14 @@ def after(day: date, days: int) -> date:
     return day + timedelta(days=days)
 
 
-class FakeClock:
-    """Stands still but for what is slept, or moved by hand; starts at noon of the day after DAY."""
+MemoryStore = doubles.MemoryStore
+
+
+class FakeClock(doubles.FakeClock):
+    """Starts at noon of the day after DAY."""
 
     def __init__(self) -> None:
-        self.now = midnight_ms(DAY) / 1000 + 1.5 * 86_400
-        self.slept: list[float] = []
-        self.clock = Clock(wall=self.wall, monotonic=self.wall, sleep=self.sleep)
-
-    def wall(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-
-
-class MemoryStore(Store):
-    """The store's contract without a disk."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
-        self.before_put: Callable[[str], None] = lambda _: None
-
-    def put(self, key: str, data: bytes) -> bool:
-        self.before_put(key)
-        if key in self.objects:
-            return False
-        self.objects[key] = data
-        return True
-
-    def exists(self, key: str) -> bool:
-        return key in self.objects
-
-    def read(self, key: str) -> bytes:
-        if key not in self.objects:
-            raise StoreDamaged(f"{key} is missing from the store")
-        return self.objects[key]
-
-    def describe(self, key: str) -> str:
-        return key
-
-    def _walk(self, prefix: str) -> Iterator[str]:
-        yield from [key for key in self.objects if key.startswith(f"{prefix}/")]
+        super().__init__(midnight_ms(DAY) / 1000 + 1.5 * 86_400)
 
 
 def leg(asset: str, delta: Any, balance: Any, kind: str | None = None) -> dict[str, Any]:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from types import SimpleNamespace
@@ -10,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from balance_bridge.clock import Clock
-from balance_bridge.errors import StoreDamaged
+import doubles
 from balance_bridge.load.amlyze import Amlyze
 from balance_bridge.load.delivery import deliver
 from balance_bridge.load.destination import Balance
@@ -19,6 +17,7 @@ from balance_bridge.load.elven import Elven
 from balance_bridge.load.receipts import outcomes
 from balance_bridge.store import Store
 from balance_bridge.transport import Answer
+from doubles import MemoryStore
 
 DAY = date(2026, 11, 20)
 CLOSE_MS = int(datetime(2026, 11, 21, tzinfo=UTC).timestamp() * 1000)
@@ -26,47 +25,12 @@ TOKEN = "amlyze-token-not-real"
 SECRET = "elven-secret-not-real"
 
 
-class FakeClock:
+MemoryStore = doubles.MemoryStore
+
+
+class FakeClock(doubles.FakeClock):
     def __init__(self) -> None:
-        self.now = 1_795_219_200.0
-        self.slept: list[float] = []
-        self.clock = Clock(wall=self.wall, monotonic=self.wall, sleep=self.sleep)
-
-    def wall(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-
-
-class MemoryStore(Store):
-    """The store's contract without a disk."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
-        self.before_put: Callable[[str], None] = lambda _: None
-
-    def put(self, key: str, data: bytes) -> bool:
-        self.before_put(key)
-        return self.objects.setdefault(key, data) is data
-
-    def exists(self, key: str) -> bool:
-        return key in self.objects
-
-    def read(self, key: str) -> bytes:
-        if key not in self.objects:
-            raise StoreDamaged(f"{key} is missing from the store")
-        return self.objects[key]
-
-    def describe(self, key: str) -> str:
-        return key
-
-    def _walk(self, prefix: str) -> Iterator[str]:
-        yield from [key for key in self.objects if key.startswith(f"{prefix}/")]
-
-    def documents(self, part: str) -> list[Any]:
-        return [json.loads(data) for key, data in sorted(self.objects.items()) if part in key]
+        super().__init__(1_795_219_200.0)
 
 
 def answer(document: Any = None, status: int = 200, *, body: bytes | None = None, **headers: str) -> Answer:
