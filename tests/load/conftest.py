@@ -17,7 +17,6 @@ from balance_bridge.load.elven import Elven
 from balance_bridge.load.receipts import outcomes
 from balance_bridge.store import Store
 from balance_bridge.transport import Answer
-from doubles import MemoryStore
 
 DAY = date(2026, 11, 20)
 CLOSE_MS = int(datetime(2026, 11, 21, tzinfo=UTC).timestamp() * 1000)
