@@ -209,7 +209,10 @@ def test_in_the_foreground_it_shows_how_to_connect_and_stops_cleanly(number: sig
             shown.append(process.stdout.readline())
             assert shown[-1], "it ended before it was up"
         process.send_signal(number)
-        rest, errors = process.communicate(timeout=20)
+        try:
+            rest, errors = process.communicate(timeout=20)
+        finally:
+            process.kill()
     assert process.returncode == 0
     assert errors == ""
     assert "sandbox stopped" in rest

@@ -53,8 +53,11 @@ def test_an_interrupted_demo_ends_all_that_it_started(tmp_path: Path, number: si
         time.sleep(3)
         assert left_behind(home)
         os.kill(process.pid, number)
-        rest = process.stdout.read()
-        assert process.wait(60) == 130
+        try:
+            rest, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        assert process.returncode == 130
     assert "nothing is left running" in rest
     assert left_behind(home) == []
 

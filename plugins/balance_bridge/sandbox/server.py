@@ -9,8 +9,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date
-from threading import Event, Thread
+from threading import Thread
 from types import TracebackType
 
 import uvicorn
@@ -179,8 +180,7 @@ def serve(port: int, seed: int, show: bool) -> int:
         The exit code: 0 when stopped, 1 if the port cannot be had.
     """
     console = Console(soft_wrap=True, highlight=False)
-    stopped = Event()
-    with _on_signals(stopped.set):
+    with _stop_on_signals() as stop:
         try:
             sandbox = Sandbox(port, seed)
         except OSError as error:
@@ -189,18 +189,24 @@ def serve(port: int, seed: int, show: bool) -> int:
         with sandbox:
             print("\n".join(_instructions(sandbox.url)), flush=True)
             if not show:
-                _wait(stopped, lambda: None)
+                _wait(stop, lambda: None)
             elif console.is_terminal:
                 with Live(console=console, refresh_per_second=4) as live:
-                    _wait(stopped, lambda: live.update(Group(sandbox.table(), Text(sandbox.totals()))))
+                    _wait(stop, lambda: live.update(Group(sandbox.table(), Text(sandbox.totals()))))
             else:
-                _wait(stopped, _LinePrinter(sandbox))
+                _wait(stop, _LinePrinter(sandbox))
     print("sandbox stopped", flush=True)
     return 0
 
 
-def _wait(stopped: Event, refresh: Callable[[], None]) -> None:
-    while not stopped.wait(REFRESH_S):
+@dataclass
+class _Stop:
+    asked: bool = False
+
+
+def _wait(stop: _Stop, refresh: Callable[[], None]) -> None:
+    while not stop.asked:
+        time.sleep(REFRESH_S)
         refresh()
     refresh()
 
@@ -229,12 +235,17 @@ def _instructions(url: str) -> Iterator[str]:
 
 
 @contextmanager
-def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call ``stop`` on Ctrl-C and SIGTERM; put the former handlers back at the end."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda *_: stop()) for number in numbers}
+def _stop_on_signals() -> Iterator[_Stop]:
+    """Note Ctrl-C and SIGTERM; put the former handlers back at the end."""
+    stop = _Stop()
+
+    def note(*_: object) -> None:
+        # No more than this: the signal may come while the thread that it interrupts holds a lock, an Event's included.
+        stop.asked = True
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
