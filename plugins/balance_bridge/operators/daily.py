@@ -128,6 +128,8 @@ class ResolveDay(AccountOperator):
         run = context["dag_run"]
         day = resolve_day(params.get("date"), run.logical_date, run.run_after)
         self.log.info("%s: this run delivers %s (UTC)", account.name, day)
+        if run.logical_date is not None and not params.get("date") and run.logical_date.date() > day:
+            self.log.warning("the day of the logical date %s is not over; %s is the last", run.logical_date, day)
         return day.isoformat()
 
     def _refuse_unknown(self, conf: Mapping[str, Any], params: Mapping[str, Any]) -> None:
