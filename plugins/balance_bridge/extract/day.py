@@ -140,10 +140,6 @@ class DayExtraction:
             records += len(taken)
         return StoredHistory(generation, pages, records, asked)
 
-    def generations(self, day: date) -> int:
-        """How many generations of the day's changes the store has."""
-        return len(self._generations(day))
-
     def begun(self, day: date) -> bool:
         """Whether this very asking has the snapshot that opens the day: the first thing that it asks for."""
         newest = self._store.newest(f"raw/{self._account}/{day}/snapshot", raw.SUFFIX)
