@@ -8,6 +8,7 @@ import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balance_bridge import transport
 from balance_bridge.clock import Clock
 from balance_bridge.errors import AnswerLost, BadAnswer, FinalError, NotReached
-from balance_bridge.transport import Answer, Transport
+from balance_bridge.transport import Answer, Transport, sending
 
 SECRET = "not-a-real-token-0123456789"
 HEADERS = {"authorization": f"Bearer {SECRET}", "x-auth-signature": SECRET}
@@ -279,7 +280,7 @@ def test_no_cookie_is_carried_from_answer_to_request_of_another_transport(serve:
 
 
 def test_an_answer_without_end_is_refused(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "MAX_ANSWER_BYTES", 1000)
+    monkeypatch.setattr(sending, "MAX_ANSWER_BYTES", 1000)
     assert len(send(serve(says(b"x" * 1000)).url).body) == 1000
     with pytest.raises(BadAnswer, match="larger than 1000 bytes"):
         send(serve(says(b"x" * 1001)).url)
@@ -288,7 +289,7 @@ def test_an_answer_without_end_is_refused(serve: Callable[..., Server], monkeypa
 def test_a_small_answer_that_unpacks_to_a_huge_one_is_refused(
     serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "MAX_ANSWER_BYTES", 1_000_000)
+    monkeypatch.setattr(sending, "MAX_ANSWER_BYTES", 1_000_000)
     with pytest.raises(BadAnswer, match="larger than"):
         send(serve(says(gzip.compress(b"x" * 20_000_000), Content_Encoding="gzip")).url)
 
@@ -411,6 +412,186 @@ def test_tls_that_breaks_after_the_request_loses_the_answer(
     with pytest.raises(AnswerLost, match="TLS failed before the whole answer"):
         send(server.url, method="POST", body=b"[]", timeout_s=2)
     assert len(server.requests) == 1
+
+
+# --- the deadline ---
+
+DEADLINE_S = 0.25
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+def drips(at_once: bytes, then: bytes, pause_s: float = 0.03) -> Talk:
+    """Sends the first bytes together, and the others one by one over and over, for 10 s or until nobody listens."""
+
+    def talk(connection: socket.socket, _: bytes) -> None:
+        connection.sendall(at_once)
+        for number in range(int(10 / pause_s)):
+            time.sleep(pause_s)
+            connection.sendall(then[number % len(then) :][:1])
+
+    return talk
+
+
+DRIPS = {
+    "the status line": drips(b"", b"HTTP/1.1 200 " + b"O" * 1000),
+    "a header line": drips(OK, b"X-Long: " + b"x" * 1000),
+    "header lines": drips(OK, b"a: b\r\n"),
+    "preliminary answers": drips(b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.002),
+    "a body of stated length": drips(OK + b"Content-Length: 1000\r\n\r\n", b" "),
+    "a body in chunks": drips(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "a compressed body": drips(OK + b"Content-Encoding: gzip\r\n\r\n", gzip.compress(bytes(range(256)) * 4)),
+    "a body without end": drips(OK + b"Content-Type: application/json\r\n\r\n[]", b" "),
+    "a body without end after which it hangs up": drips(OK + b"Connection: close\r\n\r\n", b" "),
+    "what is no HTTP": drips(b"", b"x"),
+}
+
+
+@contextmanager
+def ended_in_time(error: type[Exception], match: str) -> Iterator[None]:
+    began = time.monotonic()
+    with pytest.raises(error, match=match):
+        yield
+    assert DEADLINE_S - 0.05 < time.monotonic() - began < DEADLINE_S + 1
+
+
+@pytest.mark.parametrize("what", DRIPS)
+def test_an_answer_that_only_drips_is_lost_at_the_deadline(serve: Callable[..., Server], what: str) -> None:
+    server = serve(DRIPS[what])
+    with ended_in_time(AnswerLost, rf"POST {server.url}/: no whole answer within 0\.25 s"):
+        send(server.url, "POST", body=b"[]", deadline_s=DEADLINE_S)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("what", DRIPS)
+def test_the_deadline_holds_under_tls(
+    serve: Callable[..., Server],
+    context: ssl.SSLContext,
+    certificate: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    server = serve(DRIPS[what], context)
+    with ended_in_time(AnswerLost, r"no whole answer within 0\.25 s"):
+        send(server.url, deadline_s=DEADLINE_S)
+    assert len(server.requests) == 1
+
+
+def test_the_deadline_holds_on_a_connection_that_was_kept(serve: Callable[..., Server]) -> None:
+    def once_well(connection: socket.socket, request: bytes) -> None:
+        connection.sendall(OK + b"Content-Length: 2\r\n\r\n{}")
+        server.requests.append(_read(connection))
+        DRIPS["header lines"](connection, request)
+
+    server = serve(once_well)
+    with opened() as made:
+        assert made.send("GET", server.url, headers={}, deadline_s=DEADLINE_S).body == b"{}"
+        with ended_in_time(AnswerLost, "no whole answer within"):
+            made.send("GET", server.url, headers={}, deadline_s=DEADLINE_S)
+    assert len(server.requests) == 2
+
+
+def test_a_deadline_that_was_kept_does_nothing_to_the_next_request(serve: Callable[..., Server]) -> None:
+    def twice(connection: socket.socket, _: bytes) -> None:
+        connection.sendall(OK + b"Content-Length: 2\r\n\r\n{}")
+        server.requests.append(_read(connection))
+        time.sleep(0.4)
+        connection.sendall(OK + b"Content-Length: 2\r\nConnection: close\r\n\r\n[]")
+
+    server = serve(twice)
+    with opened() as made:
+        assert made.send("GET", server.url, headers={}, deadline_s=0.2).body == b"{}"
+        assert made.send("GET", server.url, headers={}, deadline_s=5).body == b"[]"
+    assert len(server.requests) == 2
+
+
+def test_no_thread_outlives_its_request(serve: Callable[..., Server]) -> None:
+    server = serve(says(b"{}"))
+    before = threading.active_count()
+    for _ in range(5):
+        send(server.url)
+    assert threading.active_count() <= before + 1
+
+
+def test_a_handshake_that_does_not_end_means_not_reached() -> None:
+    # The system itself connects; nobody says a word.
+    with socket.create_server(("127.0.0.1", 0)) as mute, ended_in_time(NotReached, r"no connection within 0\.25 s"):
+        send(f"https://127.0.0.1:{mute.getsockname()[1]}", deadline_s=DEADLINE_S)
+
+
+def test_after_a_name_that_took_too_long_nothing_is_sent(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_up = socket.getaddrinfo
+
+    def slow(*args: Any, **named: Any) -> Any:
+        time.sleep(DEADLINE_S + 0.1)
+        return look_up(*args, **named)
+
+    server = serve(says(b"{}"))
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with ended_in_time(NotReached, r"no connection within 0\.25 s"):
+        send(server.url, "POST", body=b"[]", deadline_s=DEADLINE_S)
+    assert server.requests == []
+
+
+@pytest.fixture
+def proxied(monkeypatch: pytest.MonkeyPatch) -> Callable[[Server], None]:
+    def by(server: Server) -> None:
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+            monkeypatch.setenv(name, server.url)
+
+    return by
+
+
+def test_the_deadline_holds_through_a_proxy(serve: Callable[..., Server], proxied: Callable[[Server], None]) -> None:
+    server = serve(DRIPS["header lines"])
+    proxied(server)
+    with ended_in_time(AnswerLost, "no whole answer within"):
+        send("http://exchange.invalid/x", deadline_s=DEADLINE_S)
+    assert server.requests[0].startswith(b"GET http://exchange.invalid/x HTTP/1.1\r\n")
+
+
+def test_a_proxy_that_does_not_get_through_in_time_means_not_reached(
+    serve: Callable[..., Server], proxied: Callable[[Server], None]
+) -> None:
+    server = serve(DRIPS["header lines"])
+    proxied(server)
+    with ended_in_time(NotReached, r"no connection within 0\.25 s"):
+        send("https://exchange.invalid/x", deadline_s=DEADLINE_S)
+    assert server.requests[0].startswith(b"CONNECT exchange.invalid:443 ")
+
+
+def test_the_deadline_holds_under_tls_through_a_proxy(
+    serve: Callable[..., Server],
+    proxied: Callable[[Server], None],
+    context: ssl.SSLContext,
+    certificate: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def tunnel(connection: socket.socket, _: bytes) -> None:
+        connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        with context.wrap_socket(connection, server_side=True) as inner:
+            server.requests.append(_read(inner))
+            DRIPS["a body in chunks"](inner, b"")
+
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    server = serve(tunnel)
+    proxied(server)
+    with ended_in_time(AnswerLost, "no whole answer within"):
+        send("https://127.0.0.1:9/x", deadline_s=DEADLINE_S)
+    assert server.requests[1].startswith(b"GET /x HTTP/1.1\r\n")
+
+
+def test_a_session_of_the_caller_s_own_is_held_to_the_deadline_at_the_end(serve: Callable[..., Server]) -> None:
+    server = serve(drips(OK + b"Content-Length: 8\r\n\r\n", b" ", 0.1))
+    with requests.Session() as session, pytest.raises(AnswerLost, match=r"no whole answer within 0\.25 s"):
+        Transport(session).send("GET", server.url, headers={}, deadline_s=DEADLINE_S)
+    with requests.Session() as session:
+        answer = Transport(session).send("GET", serve(says(b"{}")).url, headers={})
+    assert answer.body == b"{}"
 
 
 # --- what an answer says ---

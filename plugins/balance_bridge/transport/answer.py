@@ -1,0 +1,100 @@
+"""A whole answer to a request: what it says, and what may be shown of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from balance_bridge.errors import BadAnswer
+
+MAX_TOLD_CHARS = 500
+SECRET_HEADERS = ("x-auth-key", "x-auth-signature", "elven-api-key", "elven-api-sign", "authorization")
+# What the parser of HTTP dates raises for text that is none; which one depends on the text.
+_NO_DATE = (ValueError, OverflowError, TypeError, IndexError)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer.
+
+    Attributes:
+        request: Method and URL with the query, without headers: fit for messages.
+        status: HTTP status.
+        headers: Header names in lower case.
+        body: The bytes, decompressed, as they came.
+        sent_at: Seconds since the epoch (UTC) at which the request went out.
+        ended_at: Seconds since the epoch (UTC) at which the answer was whole.
+        secrets: The credentials that were sent, keys and signatures alike.
+    """
+
+    request: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    sent_at: float
+    ended_at: float
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    def clean(self, text: str) -> str:
+        """A text that came from outside, in at most 500 characters and without the credentials that were sent.
+
+        Servers quote them back now and then, and what is in a message is soon in a log or on a receipt.
+        """
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        return text if len(text) <= MAX_TOLD_CHARS else f"{text[:MAX_TOLD_CHARS]}…"
+
+    def json(self) -> Any:
+        """The body as JSON, its numbers with a point as ``Decimal``.
+
+        Raises:
+            BadAnswer: If the body is not JSON (an HTML page, a cut or an empty answer).
+        """
+        try:
+            return json.loads(self.body.decode("utf-8"), parse_float=Decimal, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise BadAnswer(f"{self.request} answered {self.status} with no JSON: {self.describe_body()}") from error
+
+    def describe_body(self) -> str:
+        """What the body looks like, in at most 200 characters, for a message."""
+        if not self.body:
+            return "the body is empty"
+        kind = self.headers.get("content-type", "no content type")
+        # Cleaned before it is cut: half a secret would not be found.
+        look = self.clean(self.body[:MAX_TOLD_CHARS].decode("utf-8", "replace"))[:200]
+        return f"{len(self.body)} bytes of {kind}: {look!r}"
+
+    def clock_skew_s(self) -> float | None:
+        """Seconds by which the server's clock is ahead of ours, by its Date header; None without one."""
+        try:
+            server = parsedate_to_datetime(self.headers["date"]).timestamp()
+        except (KeyError, *_NO_DATE):
+            return None
+        # The header is cut to the second and was written somewhere between sending and the end.
+        return server + 0.5 - (self.sent_at + self.ended_at) / 2
+
+    def retry_after_s(self) -> float | None:
+        """Seconds that the server asks to wait (Retry-After as seconds or as a date), or None."""
+        value = self.headers.get("retry-after", "").strip()
+        if re.fullmatch(r"[0-9]{1,9}", value):
+            return float(value)
+        try:
+            return max(0.0, parsedate_to_datetime(value).timestamp() - self.ended_at)
+        except _NO_DATE:
+            return None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def credentials(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """The values of headers that no message may show; of ``Bearer X`` it is X."""
+    return tuple(
+        value.removeprefix("Bearer ") for name, value in headers.items() if name.lower() in SECRET_HEADERS and value
+    )
