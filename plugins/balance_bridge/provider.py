@@ -34,12 +34,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "budget": {
         "description": (
-            "Where the requests of all processes to one exchange key are counted. An SQLite file on a local "
-            "disk serves one machine.\n"
+            "Where the requests of all processes to one exchange key are counted: an SQLite file on a local disk "
+            "for one machine, Redis (redis://) or PostgreSQL (postgresql://) for several.\n"
         ),
         "version_added": "0.1.0",
         "type": "string",
-        "example": "sqlite:////var/lib/balance-bridge/budget.db",
+        "example": "redis://redis.internal:6379/0",
         "default": "sqlite:///{AIRFLOW_HOME}/balance_bridge_budget.db",
     },
     "namespace": {
@@ -92,6 +92,13 @@ def _ascendex() -> dict[str, Any]:
                 "login": "A key with the permission to view, and no other",
                 "password": "The key's secret, as AscendEX showed it once",
             },
+        },
+        "conn-fields": {
+            "requests_per_minute": {
+                "label": "Requests per minute",
+                "description": "How many the key is granted in any 60 s; all who use it must say the same.",
+                "schema": {"type": ["integer", "null"], "default": 8, "minimum": 1, "maximum": 600},
+            }
         },
     }
 

@@ -1,33 +1,37 @@
-"""The request budget: at most so many requests in any window, over all tasks and processes that share a key.
+"""What a request budget promises, whatever it is kept in.
 
 What a server counts is when requests *reach* it, and that lies anywhere between a request's start and its end. So a
 place is taken before a request starts and is free again one window after the request *ended*: then no two requests
 whose arrivals count into one window can ever be more than the limit, whatever the latency. A process that dies with a
-place in hand leaves it taken until its lease runs out.
+place in hand leaves it taken until its lease and a window have passed.
 
-Libraries count starts, not ends, and the one that comes near admits more than its limit on SQLite unless its lock is
-driven by hand; this needs one short transaction, so it is written here.
+Libraries count starts, not ends. The nearest one admits more than its limit on SQLite unless its lock is driven by
+hand, and on shared backends it goes by the clients' clocks; what is needed is one short transaction, so it is written
+here.
 """
 
 from __future__ import annotations
 
 import hashlib
-import sqlite3
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypedDict
 
 from balance_bridge.clock import SYSTEM_CLOCK, Clock
-from balance_bridge.errors import ConfigurationError, NotReached
+from balance_bridge.errors import BudgetUsedUp, NotReached
 
 REQUESTS_PER_WINDOW = 8
 WINDOW_S = 60.0
-# Longer than a request can take, its connection and its silent stretches included.
+# Longer than a request can take, its connection included: the transport ends it before.
 LEASE_S = 120.0
+# The longest time that a server can ask not to be asked, and is believed.
+MAX_FILL_S = 900.0
 # A server that counts a closed interval, and clocks that tick in milliseconds.
 MARGIN_S = 0.05
-_RECHECK_S = 5.0
+_RECHECK_S = 1.0
 
 
 def budget_key(api_key: str) -> str:
@@ -35,25 +39,92 @@ def budget_key(api_key: str) -> str:
     return hashlib.sha256(api_key.encode()).hexdigest()[:24]
 
 
+class Options(TypedDict, total=False):
+    """What every budget takes; see :class:`Budget`."""
+
+    limit: int
+    window_s: float
+    lease_s: float
+    patience_s: float
+    clock: Clock
+    log: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How a budget stands.
+
+    Attributes:
+        limit: Requests in any window.
+        taken: Places that are taken now.
+        requests: Places that were ever taken.
+        refusals: How often the server has refused a request all the same.
+    """
+
+    limit: int
+    taken: int
+    requests: int
+    refusals: int
+
+
+@dataclass(frozen=True)
+class Full:
+    """That there is no place now.
+
+    Attributes:
+        wait_s: Seconds after which there is one for sure, even if nobody gives one back before.
+        held: Whether the place that is free first is that of a request under way: it may come free earlier, but not
+            before a window has passed.
+    """
+
+    wait_s: float
+    held: bool
+
+
 class Budget(ABC):
     """Places in a rolling window for one API key.
 
     Args:
-        clock: Where instants and sleep come from.
+        limit: Requests in any window.
+        window_s: Length of the window in seconds.
+        lease_s: Seconds after which a place whose request has not ended is taken for a dead process's.
+        patience_s: The longest wait that :meth:`place` sleeps through; for a longer one it raises.
+        clock: Where sleep comes from, and the instants of a budget that one machine keeps.
         log: Told when a wait begins.
     """
 
-    def __init__(self, clock: Clock = SYSTEM_CLOCK, log: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        *,
+        limit: int = REQUESTS_PER_WINDOW,
+        window_s: float = WINDOW_S,
+        lease_s: float = LEASE_S,
+        patience_s: float = math.inf,
+        clock: Clock = SYSTEM_CLOCK,
+        log: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._limit = limit
+        self._window_s = window_s
+        self._lease_s = lease_s
+        self._patience_s = patience_s
         self._clock = clock
         self._log = log
 
-    @abstractmethod
     def try_take(self) -> tuple[int | None, float]:
         """Take a place without waiting.
 
         Returns:
-            The place and 0, or None and the seconds after which it is worth asking again.
+            The place and 0, or None and the seconds after which there is one for sure.
+
+        Raises:
+            NotReached: If the backend cannot be reached. Without it no request is made.
         """
+        found = self._take()
+        return (None, found.wait_s) if isinstance(found, Full) else (found, 0.0)
+
+    @abstractmethod
+    def _take(self) -> int | Full:
+        """Take a place, or say how long it is until there is one."""
 
     @abstractmethod
     def give_back(self, place: int) -> None:
@@ -64,138 +135,64 @@ class Budget(ABC):
         """Count the window as full from now on, as the server said that it is.
 
         Args:
-            for_s: Seconds for which the server asked not to be asked, at least a window and at most a lease and one.
+            for_s: Seconds for which the server asked not to be asked; at least a window and at most 15 minutes count.
         """
+
+    @abstractmethod
+    def usage(self) -> Usage:
+        """How it stands."""
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """Hold a place for one request; waits until there is one."""
-        place = self._take()
+        """Hold a place for one request; waits until there is one.
+
+        Raises:
+            BudgetUsedUp: If that takes longer than the budget's patience; nothing was waited for.
+            NotReached: If the backend cannot be reached.
+        """
+        place = self._wait()
         try:
             yield
         finally:
-            self.give_back(place)
+            try:
+                self.give_back(place)
+            except NotReached as error:
+                # The request has been made, and its answer counts. The place stays taken until its lease is over.
+                self._log(f"{error}; a place of it stays taken for {self._held_s:.0f} s")
 
-    def _take(self) -> int:
+    def _wait(self) -> int:
         told = False
         while True:
-            place, wait_s = self.try_take()
-            if place is not None:
-                return place
+            found = self._take()
+            if isinstance(found, int):
+                return found
+            # A request under way ends within seconds; what remains to be waited for then is one window.
+            expected_s = min(found.wait_s, self._window_s) if found.held else found.wait_s
+            if expected_s > self._patience_s:
+                raise BudgetUsedUp(
+                    f"the request budget is used up for {expected_s:.0f} s ({self._limit} requests in any "
+                    f"{self._window_s:g} s)",
+                    wait_s=expected_s,
+                )
             if not told:
-                self._log(f"the request budget is used up: waiting {wait_s:.0f} s for a place")
+                self._log(f"the request budget is used up: waiting {expected_s:.0f} s for a place")
                 told = True
-            # Places held by requests under way come free earlier than their lease says.
-            self._clock.sleep(min(wait_s, _RECHECK_S))
+            self._clock.sleep(min(found.wait_s, _RECHECK_S) if found.held else found.wait_s)
 
+    @property
+    def _freed_s(self) -> float:
+        """Seconds after which a place is free that is given back now."""
+        return self._window_s + MARGIN_S
 
-class SqliteBudget(Budget):
-    """A budget for all processes of one machine, in an SQLite file.
+    @property
+    def _held_s(self) -> float:
+        """Seconds for which a place is taken that nobody gives back."""
+        return self._lease_s + self._freed_s
 
-    Args:
-        path: The file; made if it is missing. It must lie on a local disk.
-        key: As :func:`budget_key` makes it.
-        limit: Requests in any window.
-        clock: Where instants and sleep come from.
-        log: Told when a wait begins.
-    """
+    def _filled_s(self, for_s: float) -> float:
+        return min(max(for_s, self._window_s), MAX_FILL_S) + MARGIN_S
 
-    def __init__(
-        self,
-        path: Path,
-        key: str,
-        *,
-        limit: int = REQUESTS_PER_WINDOW,
-        clock: Clock = SYSTEM_CLOCK,
-        log: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        super().__init__(clock, log)
-        self._path = path
-        self._key = key
-        self._limit = limit
-
-    def try_take(self) -> tuple[int | None, float]:
-        """See :meth:`Budget.try_take`."""
-        with self._transaction() as db:
-            now = self._now(db)
-            db.execute("DELETE FROM places WHERE key = ? AND free_at <= ?", (self._key, now))
-            taken, first_free = db.execute(
-                "SELECT count(*), min(free_at) FROM places WHERE key = ?", (self._key,)
-            ).fetchone()
-            if taken >= self._limit:
-                return None, max(first_free - now, 0.01)
-            free_at = now + LEASE_S + WINDOW_S
-            cursor = db.execute("INSERT INTO places (key, free_at) VALUES (?, ?)", (self._key, free_at))
-            return cursor.lastrowid, 0.0
-
-    def give_back(self, place: int) -> None:
-        """See :meth:`Budget.give_back`."""
-        with self._transaction() as db:
-            free_at = self._now(db) + WINDOW_S + MARGIN_S
-            # A request that outlived its lease has lost its row, and may have arrived only now.
-            db.execute("INSERT OR REPLACE INTO places (id, key, free_at) VALUES (?, ?, ?)", (place, self._key, free_at))
-
-    def fill(self, for_s: float = WINDOW_S) -> None:
-        """See :meth:`Budget.fill`."""
-        with self._transaction() as db:
-            free_at = self._now(db) + min(max(for_s, WINDOW_S), LEASE_S + WINDOW_S) + MARGIN_S
-            # Requests under way keep their places: they may arrive after this window.
-            db.execute("UPDATE places SET free_at = max(free_at, ?) WHERE key = ?", (free_at, self._key))
-            (taken,) = db.execute("SELECT count(*) FROM places WHERE key = ?", (self._key,)).fetchone()
-            rows = [(self._key, free_at)] * (self._limit - taken)
-            db.executemany("INSERT INTO places (key, free_at) VALUES (?, ?)", rows)
-
-    def _now(self, db: sqlite3.Connection) -> float:
-        now = self._clock.wall()
-        # Nothing lies further ahead than a lease and a window, unless the machine's clock was set back meanwhile.
-        latest = now + LEASE_S + WINDOW_S + MARGIN_S
-        db.execute("UPDATE places SET free_at = ? WHERE key = ? AND free_at > ?", (latest, self._key, latest))
-        return now
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        # A connection per transaction: tasks fork, and SQLite connections must not cross a fork.
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self._path, timeout=30, isolation_level=None)) as db:
-                db.execute("BEGIN IMMEDIATE")
-                db.execute("CREATE TABLE IF NOT EXISTS places (id INTEGER PRIMARY KEY AUTOINCREMENT, key, free_at)")
-                try:
-                    yield db
-                except BaseException:
-                    db.execute("ROLLBACK")
-                    raise
-                db.execute("COMMIT")
-        except (sqlite3.Error, OSError) as error:
-            raise NotReached(
-                f"the request budget in {self._path} cannot be reached ({error}); "
-                "without it no request is made: see that the folder can be written, or set another one with the "
-                "option [balance_bridge] budget"
-            ) from error
-
-
-def open_budget(
-    url: str,
-    key: str,
-    *,
-    clock: Clock = SYSTEM_CLOCK,
-    log: Callable[[str], None] = lambda _: None,
-) -> Budget:
-    """The budget that a URL names.
-
-    Args:
-        url: ``sqlite:////absolute/path/to/file.db``.
-        key: As :func:`budget_key` makes it.
-        clock: Where instants and sleep come from.
-        log: Told when a wait begins.
-
-    Raises:
-        ConfigurationError: If the URL is of another kind.
-    """
-    # Taken as it is: a folder's name may hold what has a meaning in a URL.
-    path = url.removeprefix("sqlite:///")
-    if path == url or not path.startswith("/"):
-        raise ConfigurationError(
-            f"[balance_bridge] budget = {url}: this backend is not known; allowed: sqlite:////absolute/path/to/file.db"
-        )
-    return SqliteBudget(Path(path), key, clock=clock, log=log)
+    @property
+    def _furthest_s(self) -> float:
+        """The largest distance at which a place can come free: what lies further ahead is of another clock."""
+        return max(self._held_s, MAX_FILL_S + MARGIN_S)
