@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import hashlib
 import io
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -12,6 +14,8 @@ from hypothesis import strategies as st
 
 from balance_bridge.errors import StoreDamaged
 from balance_bridge.transform import balances, ledger
+
+DIGEST_BYTES = 32
 
 
 def frames(history: object) -> list[tuple[ModuleType, pd.DataFrame]]:
@@ -41,12 +45,22 @@ def test_a_frame_survives_the_file_and_equal_frames_give_equal_bytes(
         assert module.to_parquet(pieces) == written
 
 
+def footer_start(data: bytes) -> int:
+    """Where a Parquet file's footer starts: its length stands before the last four bytes."""
+    return len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+
+
+def sealed(content: bytes) -> bytes:
+    footer = footer_start(content)
+    return content[:footer] + hashlib.sha256(content).digest() + content[footer:]
+
+
 def rewritten(data: bytes, version: bytes | None, drop: str | None = None) -> bytes:
     table = pq.read_table(io.BytesIO(data))
     table = table.drop_columns([drop]) if drop else table
     buffer = io.BytesIO()
     pq.write_table(table.replace_schema_metadata({"balance_bridge.format": version} if version else None), buffer)
-    return buffer.getvalue()
+    return sealed(buffer.getvalue())
 
 
 def test_the_format_and_its_version_are_in_the_files_metadata(world: SimpleNamespace) -> None:
@@ -79,9 +93,82 @@ def test_other_columns_under_the_same_version_are_refused(world: SimpleNamespace
 def test_a_torn_file_is_refused(world: SimpleNamespace) -> None:
     for module, frame in frames(world.History(0, 1, 1, {"BTC": 5})):
         written = module.to_parquet(frame)
-        for length in [0, 3, 8, len(written) // 2, len(written) - 1]:
-            with pytest.raises(StoreDamaged, match="no readable Parquet file"):
+        for length in [0, 3, 8, 40, len(written) // 2, len(written) - 1]:
+            with pytest.raises(StoreDamaged, match="no whole Parquet file"):
                 module.from_parquet(written[:length])
+
+
+def moving(world: SimpleNamespace, records: int) -> Any:
+    """A history of some records, so that every column has values of its own."""
+    made = [
+        world.Record(sn, 1000 * sn, "order" if sn % 2 else "balance", (world.Leg("BTC", 7 * sn, False),), {"BTC": 9})
+        for sn in range(2, records + 2)
+    ]
+    return world.History(0, 1, records + 2, {"BTC": 5, "USDT": 1}, tuple(made))
+
+
+def test_a_damaged_byte_anywhere_is_found(world: SimpleNamespace) -> None:
+    for module, frame in frames(moving(world, 20)):
+        written = bytearray(module.to_parquet(frame))
+        for place, byte in enumerate(written):
+            for mask in (0xFF, 1 << place % 8):
+                written[place] = byte ^ mask
+                with pytest.raises(StoreDamaged, match="run the day again"):
+                    module.from_parquet(bytes(written))
+            written[place] = byte
+        pd.testing.assert_frame_equal(module.from_parquet(bytes(written)), frame)
+
+
+@given(st.data())
+@settings(max_examples=50, deadline=None)
+def test_a_file_with_a_stretch_lost_doubled_or_overwritten_is_refused(
+    world: SimpleNamespace, data: st.DataObject
+) -> None:
+    for module, frame in frames(moving(world, 20)):
+        written = module.to_parquet(frame)
+        start = data.draw(st.integers(0, len(written)))
+        end = data.draw(st.integers(start, len(written)))
+        stretch = written[start:end]
+        instead = data.draw(st.sampled_from([b"", 2 * stretch, bytes(len(stretch)), stretch[::-1]]))
+        other = written[:start] + instead + written[end:]
+        if other == written:
+            continue
+        with pytest.raises(StoreDamaged):
+            module.from_parquet(other)
+
+
+def test_any_reader_of_parquet_reads_the_file_and_finds_a_damaged_page(world: SimpleNamespace) -> None:
+    for module, frame in frames(moving(world, 20)):
+        written = module.to_parquet(frame)
+        table = pq.read_table(io.BytesIO(written), page_checksum_verification=True)
+        assert table.to_pylist() == frame.to_dict("records")
+        with pq.ParquetFile(io.BytesIO(written)) as file:
+            group = file.metadata.row_group(0)
+            ends = [
+                group.column(index).data_page_offset + group.column(index).total_compressed_size
+                for index in range(group.num_columns)
+                if not group.column(index).has_dictionary_page
+            ]
+        assert ends
+        for end in ends:
+            # The last byte of a column's last page: a number of the data, not of the page's header.
+            damaged = written[: end - 1] + bytes([written[end - 1] ^ 1]) + written[end:]
+            with pytest.raises(OSError, match="CRC checksum verification failed"):
+                pq.read_table(io.BytesIO(damaged), page_checksum_verification=True)
+
+
+def test_the_digest_lies_between_the_last_page_and_the_footer(world: SimpleNamespace) -> None:
+    for module, frame in frames(moving(world, 3)):
+        written = module.to_parquet(frame)
+        footer = footer_start(written)
+        assert sealed(written[: footer - DIGEST_BYTES] + written[footer:]) == written
+
+
+@pytest.mark.parametrize("content", [b"PAR1" + bytes(8) + b"PAR1", b"PAR1" + b"\xff" * 40 + b"\x20\0\0\0PAR1"])
+def test_what_is_no_parquet_file_is_refused_though_its_digest_is_right(content: bytes) -> None:
+    for module in (ledger, balances):
+        with pytest.raises(StoreDamaged, match="no readable Parquet file"):
+            module.from_parquet(sealed(content))
 
 
 def test_pandas_own_remarks_are_not_in_the_file(world: SimpleNamespace) -> None:

@@ -1,7 +1,13 @@
-"""Frames as Parquet, with the format's version in the file and the same bytes for the same frame."""
+"""Frames as Parquet, with the format's version in the file and the same bytes for the same frame.
+
+Each page has a checksum, which any reader of Parquet can verify. They leave the footer out, and a footer that was
+damaged can lead to other rows; so the SHA-256 of the whole file lies in 32 bytes of its own between the last page and
+the footer, where readers, who find the pages by the footer, never look.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 
 import pandas as pd
@@ -11,6 +17,9 @@ import pyarrow.parquet as pq
 from balance_bridge.errors import StoreDamaged
 
 FORMAT_KEY = b"balance_bridge.format"
+
+_DIGEST_BYTES = hashlib.sha256().digest_size
+_TAIL_BYTES = 8  # the footer's length in four bytes, least first, and PAR1
 
 
 def write(frame: pd.DataFrame, schema: pa.Schema, version: str) -> bytes:
@@ -28,18 +37,22 @@ def write(frame: pd.DataFrame, schema: pa.Schema, version: str) -> bytes:
     # What pandas adds depends on its version, and how the columns are cut on how the frame came to be.
     table = table.replace_schema_metadata({FORMAT_KEY: version.encode()}).combine_chunks()
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", use_dictionary=["asset", *_repeating(schema)])
-    return buffer.getvalue()
+    dictionaries = ["asset", *_repeating(schema)]
+    pq.write_table(table, buffer, compression="zstd", use_dictionary=dictionaries, write_page_checksum=True)
+    return _seal(buffer.getvalue())
 
 
 def read(data: bytes, schema: pa.Schema, version: str) -> pd.DataFrame:
     """Read what :func:`write` wrote.
 
     Raises:
-        StoreDamaged: If it is no whole Parquet file, or of another format, version or schema.
+        StoreDamaged: If a byte of it is not the one that was written, or if it is of another format, version or schema.
     """
+    # Before anything is made of it: what Arrow makes of a damaged footer can be anything.
+    if not _is_sealed(data):
+        raise StoreDamaged(f"a {version} object is no whole Parquet file, or not the one written: run the day again")
     try:
-        with pq.ParquetFile(pa.BufferReader(data)) as file:
+        with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
             found = (file.schema_arrow.metadata or {}).get(FORMAT_KEY, b"").decode(errors="replace")
             if found != version:
                 raise StoreDamaged(
@@ -58,6 +71,29 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
     """A table as a frame of Arrow columns."""
     frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas(types_mapper=pd.ArrowDtype)
     return frame
+
+
+def _seal(content: bytes) -> bytes:
+    """Put the content's digest before the footer."""
+    footer = _footer_start(content)
+    return content[:footer] + hashlib.sha256(content).digest() + content[footer:]
+
+
+def _is_sealed(data: bytes) -> bool:
+    """Whether the digest before the footer is that of the rest."""
+    footer = _footer_start(data)
+    pages = footer - _DIGEST_BYTES
+    if pages < 0:
+        return False
+    view = memoryview(data)
+    digest = hashlib.sha256(view[:pages])
+    digest.update(view[footer:])
+    return digest.digest() == view[pages:footer]
+
+
+def _footer_start(data: bytes) -> int:
+    """Where the footer starts as the file's last bytes tell it; below 0 if that cannot be."""
+    return len(data) - _TAIL_BYTES - int.from_bytes(data[-_TAIL_BYTES:-4], "little")
 
 
 def _repeating(schema: pa.Schema) -> list[str]:

@@ -9,148 +9,198 @@ closing snapshot as a ``conservation`` break. A tolerance excuses only the latte
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from balance_bridge.errors import BadAnswer
 from balance_bridge.transform.columns import LedgerColumns, group_starts, ledger_columns
 from balance_bridge.transform.decimals import (
     Int64,
     Words,
-    array_of,
     from_units,
     group_totals,
     sum_unequal,
     to_units,
     to_words,
 )
+from balance_bridge.transform.report import MAX_BREAKS, MAX_OUTSIDE, Break, Outside, Reconciliation
 from balance_bridge.transform.snapshot import Snapshot, check_order
 
-__all__ = ["Break", "Outside", "Reconciliation", "Snapshot", "reconcile"]
+__all__ = ["MAX_BREAKS", "MAX_OUTSIDE", "Break", "Outside", "Prover", "Reconciliation", "Snapshot", "reconcile"]
 
-VERSION = 1
-MAX_BREAKS = 1000
-MAX_OUTSIDE = 100
-_MAX_SUMMARY = 10
+_WORD = (1 << 64) - 1
 
 
-@dataclass(frozen=True)
-class Break:
-    """A place where the proof fails.
+class Prover:
+    """Proves a day piece by piece, in the order of sequence numbers; holds one balance per asset and no record.
 
-    Attributes:
-        kind: ``chain``: a record's balance is not the previous one plus its change. ``conservation``: the closing
-            snapshot's balance is not the one after the last record.
-        asset: The asset.
-        amount: What is missing: the balance found minus the one that follows from what came before.
-        last_good_sn: Up to here everything holds: the asset's record before, or the opening snapshot.
-        first_bad_sn: The record, or the closing snapshot, at which it no longer does.
+    Args:
+        opening: The snapshot after which the records begin.
+        closing_at_ms: The instant at which the day ends, UTC milliseconds: a record after it is told as outside the
+            day. If it is None, none is.
+
+    Raises:
+        InvalidAmount: If the snapshot holds an amount that cannot be held exactly.
     """
 
-    kind: Literal["chain", "conservation"]
-    asset: str
-    amount: Decimal
-    last_good_sn: int
-    first_bad_sn: int
+    def __init__(self, opening: Snapshot, closing_at_ms: int | None = None) -> None:
+        self._opening = opening
+        self._closing_at_ms = closing_at_ms
+        self._balances = {asset: to_units(amount) for asset, amount in opening.balances.items()}
+        self._changes: dict[str, int] = {}
+        self._last_sns: dict[str, int] = {}
+        self._last_sn = opening.sn
+        self._last_at_ms = opening.at_ms
+        self._breaks: list[Break] = []
+        self._break_count = 0
+        self._records = 0
+        self._outside_count = 0
+        self._outside_sns: list[int] = []
 
+    def add(self, ledger: pd.DataFrame) -> None:
+        """Follow the chain of balances through the next records.
 
-@dataclass(frozen=True)
-class Outside:
-    """Records of the day, by sequence number, whose time lies outside (opening, closing].
+        Args:
+            ledger: As ``build_ledger`` makes it, of records that all lie above those before.
 
-    Attributes:
-        count: How many.
-        sns: The first of them, at most 100.
-    """
-
-    count: int = 0
-    sns: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Reconciliation:
-    """What the proof came to.
-
-    Attributes:
-        status: ``proven``: every link holds. ``tolerated``: drift within the tolerance, chains hold. ``broken``.
-        opening: The first snapshot.
-        closing: The second one.
-        drift: Per asset closing - (opening + sum of changes), where that is not zero.
-        breaks: By first bad sn, at most 1000.
-        break_count: How many there are.
-        tolerance: Per asset what was allowed.
-        records: Number of records.
-        assets: Number of assets that are not zero in either snapshot, or were touched.
-        outside: Records whose time is not the day's; not a break.
-    """
-
-    status: Literal["proven", "tolerated", "broken"]
-    opening: Snapshot
-    closing: Snapshot
-    drift: dict[str, Decimal] = field(default_factory=dict)
-    breaks: tuple[Break, ...] = ()
-    break_count: int = 0
-    tolerance: dict[str, Decimal] = field(default_factory=dict)
-    records: int = 0
-    assets: int = 0
-    outside: Outside = field(default_factory=Outside)
-
-    def to_document(self) -> dict[str, Any]:
-        """The report as JSON can hold it; amounts are text."""
-        return {
-            "version": VERSION,
-            "status": self.status,
-            "opening": {"sn": self.opening.sn, "at_ms": self.opening.at_ms},
-            "closing": {"sn": self.closing.sn, "at_ms": self.closing.at_ms},
-            "records": self.records,
-            "assets": self.assets,
-            "drift": {asset: format(amount, "f") for asset, amount in self.drift.items()},
-            "tolerance": {asset: format(amount, "f") for asset, amount in self.tolerance.items()},
-            "breaks": [
-                {
-                    "kind": found.kind,
-                    "asset": found.asset,
-                    "amount": format(found.amount, "f"),
-                    "last_good_sn": found.last_good_sn,
-                    "first_bad_sn": found.first_bad_sn,
-                }
-                for found in self.breaks
-            ],
-            "break_count": self.break_count,
-            "outside": {"count": self.outside.count, "sns": list(self.outside.sns)},
-        }
-
-    def summary(self) -> str:
-        """What to tell a person: the status, and each break by asset, amount and sequence numbers, at most ten."""
-        span = f"{self.records} records, {self.assets} assets, sn {self.opening.sn} to {self.closing.sn}"
-        if self.status == "proven":
-            lines = [f"proven: opening + changes = closing ({span})"]
-        elif self.status == "tolerated":
-            lines = [f"tolerated: the chains hold and the drift is within the tolerance ({span})"]
-            lines += _bounded(
-                [
-                    f"{asset}: drift {amount:f}, tolerance {self.tolerance[asset]:f}"
-                    for asset, amount in self.drift.items()
-                ],
-                len(self.drift),
+        Raises:
+            BadAnswer: If one does not.
+        """
+        columns = ledger_columns(ledger, ())
+        if not len(columns):
+            return
+        if int(columns.sn.min()) <= self._last_sn:
+            raise BadAnswer(
+                f"the ledger has a record of sn {columns.sn.min()}, which is not above sn {self._last_sn}: "
+                "it is not the ledger of what follows"
             )
-        else:
-            lines = [f"broken: opening + changes is not closing, or not at every record ({span})"]
-            lines += _bounded([_sentence(found) for found in self.breaks[:_MAX_SUMMARY]], self.break_count)
-        if self.outside.count:
-            shown = ", ".join(str(sn) for sn in self.outside.sns[:_MAX_SUMMARY])
-            lines.append(f"{self.outside.count} records have a time outside the day: sn {shown}" + self._outside_more())
-        return "\n".join(lines)
+        starts = group_starts(columns.code)
+        touched = [columns.assets[code] for code in columns.code[starts].tolist()]
+        self._follow(columns, starts, touched)
+        balance = to_words(columns.balance)
+        lasts = np.append(starts[1:], len(columns))[: len(starts)] - 1
+        totals = group_totals(to_words(columns.delta), starts)
+        for asset, row, total in zip(touched, lasts.tolist(), totals, strict=True):
+            self._balances[asset] = balance.units(row)
+            self._changes[asset] = self._changes.get(asset, 0) + total
+            self._last_sns[asset] = int(columns.sn[row])
+        self._count(columns)
 
-    def _outside_more(self) -> str:
-        more = self.outside.count - min(len(self.outside.sns), _MAX_SUMMARY)
-        return f" and {more} more" if more else ""
+    def conclude(self, closing: Snapshot, tolerance: Mapping[str, Decimal] | None = None) -> Reconciliation:
+        """Hold what the records lead to against the closing snapshot.
+
+        Args:
+            closing: The snapshot with which the records end.
+            tolerance: Per asset the largest drift, in either direction, that is let pass; 0 for those it lacks.
+
+        Raises:
+            BadAnswer: If the snapshots do not follow each other, or a record lies above the closing one.
+            InvalidAmount: If the snapshot holds an amount that cannot be held exactly.
+        """
+        check_order(self._opening, closing)
+        if self._last_sn > closing.sn:
+            raise _not_between(self._last_sn, self._opening, closing)
+        allowed = {asset: to_units(amount) for asset, amount in (tolerance or {}).items()}
+        assets = self._assets(closing)
+        gaps, drift = self._ends(assets, closing, allowed)
+        breaks = sorted(self._breaks + gaps, key=lambda found: (found.first_bad_sn, found.asset))
+        return self._report(
+            closing,
+            status="broken" if breaks else "tolerated" if drift else "proven",
+            drift=drift,
+            breaks=tuple(breaks[:MAX_BREAKS]),
+            break_count=self._break_count + len(gaps),
+            tolerance={asset: from_units(units) for asset, units in sorted(allowed.items()) if units},
+            assets=len(assets),
+        )
+
+    def interim(self) -> Reconciliation:
+        """What the chain shows of a day that is still going on.
+
+        Returns:
+            ``proven`` or ``broken`` by the chain alone. The closing snapshot is what the records lead to: the last sn,
+            the latest time, and each balance that is not zero.
+        """
+        balances = {asset: from_units(units) for asset, units in self._balances.items() if units}
+        so_far = Snapshot(self._last_sn, self._last_at_ms, balances)
+        breaks = sorted(self._breaks, key=lambda found: (found.first_bad_sn, found.asset))
+        return self._report(
+            so_far,
+            status="broken" if breaks else "proven",
+            breaks=tuple(breaks),
+            break_count=self._break_count,
+            assets=len(self._assets(so_far)),
+        )
+
+    def _report(self, closing: Snapshot, **told: Any) -> Reconciliation:
+        return Reconciliation(
+            opening=self._opening,
+            closing=closing,
+            records=self._records,
+            outside=Outside(self._outside_count, tuple(self._outside_sns)),
+            **told,
+        )
+
+    def _assets(self, closing: Snapshot) -> list[str]:
+        held = {asset for each in (self._opening, closing) for asset, amount in each.balances.items() if amount}
+        return sorted(held.union(self._changes))
+
+    def _follow(self, columns: LedgerColumns, starts: Int64, touched: list[str]) -> None:
+        """Where a record's balance is not the previous one plus its change."""
+        balance, delta = to_words(columns.balance), to_words(columns.delta)
+        initial = _words([self._balances.get(asset, 0) for asset in touched])
+        previous = Words(np.roll(balance.low, 1), np.roll(balance.high, 1))
+        previous.low[starts], previous.high[starts] = initial.low, initial.high
+        bad = np.flatnonzero(sum_unequal(previous, delta, balance))
+        self._break_count += len(bad)
+        first = np.zeros(len(columns), np.bool_)
+        first[starts] = True
+        room = MAX_BREAKS - len(self._breaks)
+        for row in bad[np.argsort(columns.sn[bad], kind="stable")][:room].tolist():
+            asset = columns.assets[columns.code[row]]
+            before = self._last_sns.get(asset, self._opening.sn) if first[row] else int(columns.sn[row - 1])
+            self._breaks.append(
+                Break(
+                    kind="chain",
+                    asset=asset,
+                    amount=from_units(balance.units(row) - previous.units(row) - delta.units(row)),
+                    last_good_sn=before,
+                    first_bad_sn=int(columns.sn[row]),
+                )
+            )
+
+    def _count(self, columns: LedgerColumns) -> None:
+        sns = _distinct(columns.sn)
+        self._records += len(sns)
+        self._last_sn = int(sns[-1])
+        self._last_at_ms = max(self._last_at_ms, int(columns.at.max()))
+        stray = columns.at <= self._opening.at_ms
+        if self._closing_at_ms is not None:
+            stray |= columns.at > self._closing_at_ms
+        outside = _distinct(columns.sn[stray])
+        self._outside_count += len(outside)
+        self._outside_sns += outside[: MAX_OUTSIDE - len(self._outside_sns)].tolist()
+
+    def _ends(
+        self, assets: Iterable[str], closing: Snapshot, allowed: Mapping[str, int]
+    ) -> tuple[list[Break], dict[str, Decimal]]:
+        """Where the closing snapshot is further than allowed from the balance after the last record; and each drift."""
+        gaps, drift = [], {}
+        for asset in assets:
+            opened = to_units(self._opening.balances.get(asset, Decimal(0)))
+            closed = to_units(closing.balances.get(asset, Decimal(0)))
+            gap = closed - self._balances.get(asset, 0)
+            if abs(gap) > allowed.get(asset, 0):
+                last_sn = self._last_sns.get(asset, self._opening.sn)
+                gaps.append(Break("conservation", asset, from_units(gap), last_sn, closing.sn))
+            off = closed - opened - self._changes.get(asset, 0)
+            if off:
+                drift[asset] = from_units(off)
+        return gaps, drift
 
 
 def reconcile(
@@ -172,110 +222,23 @@ def reconcile(
         InvalidAmount: If a snapshot holds an amount that cannot be held exactly.
     """
     check_order(opening, closing)
-    held = {asset for snapshot in (opening, closing) for asset, amount in snapshot.balances.items() if amount}
-    columns = ledger_columns(ledger, held)
-    _check_span(columns.sn, opening, closing)
-    allowed = {asset: to_units(amount) for asset, amount in (tolerance or {}).items()}
+    prover = Prover(opening, closing.at_ms)
+    prover.add(ledger)
+    return prover.conclude(closing, tolerance)
 
-    starts = group_starts(columns.code)
-    links, link_count = _broken_links(columns, starts, opening)
-    ends, drift = _ends(columns, starts, opening, closing)
-    gaps = [found for found in ends if abs(to_units(found.amount)) > allowed.get(found.asset, 0)]
-    breaks = sorted(links + gaps, key=lambda found: (found.first_bad_sn, found.asset))
-    return Reconciliation(
-        status="broken" if breaks else "tolerated" if drift else "proven",
-        opening=opening,
-        closing=closing,
-        drift=drift,
-        breaks=tuple(breaks[:MAX_BREAKS]),
-        break_count=link_count + len(gaps),
-        tolerance={asset: from_units(units) for asset, units in sorted(allowed.items()) if units},
-        records=len(_distinct(columns.sn)),
-        assets=len(columns.assets),
-        outside=_outside(columns, opening, closing),
+
+def _not_between(sn: int, opening: Snapshot, closing: Snapshot) -> BadAnswer:
+    return BadAnswer(
+        f"the ledger has a record of sn {sn}, which is not in ({opening.sn}, {closing.sn}]: "
+        "it is not the ledger between these snapshots"
     )
 
 
-def _check_span(sn: Int64, opening: Snapshot, closing: Snapshot) -> None:
-    stray = sn[(sn <= opening.sn) | (sn > closing.sn)]
-    if len(stray):
-        raise BadAnswer(
-            f"the ledger has a record of sn {stray.min()}, which is not in ({opening.sn}, {closing.sn}]: "
-            "it is not the ledger between these snapshots"
-        )
-
-
-def _broken_links(columns: LedgerColumns, starts: Int64, opening: Snapshot) -> tuple[list[Break], int]:
-    """Where a record's balance is not the previous one plus its change: the first by sn, and how many there are."""
-    balance, delta = to_words(columns.balance), to_words(columns.delta)
-    initial = to_words(_amounts(opening, columns.assets)).take(columns.code[starts])
-    previous = Words(np.roll(balance.low, 1), np.roll(balance.high, 1))
-    previous.low[starts], previous.high[starts] = initial.low, initial.high
-    bad = np.flatnonzero(sum_unequal(previous, delta, balance))
-    first = np.zeros(len(columns), np.bool_)
-    first[starts] = True
-
-    listed = bad[np.argsort(columns.sn[bad], kind="stable")][:MAX_BREAKS]
-    breaks = [
-        Break(
-            kind="chain",
-            asset=columns.assets[columns.code[row]],
-            amount=from_units(balance.units(row) - previous.units(row) - delta.units(row)),
-            last_good_sn=opening.sn if first[row] else int(columns.sn[row - 1]),
-            first_bad_sn=int(columns.sn[row]),
-        )
-        for row in listed.tolist()
-    ]
-    return breaks, len(bad)
-
-
-def _ends(
-    columns: LedgerColumns, starts: Int64, opening: Snapshot, closing: Snapshot
-) -> tuple[list[Break], dict[str, Decimal]]:
-    """Where the closing snapshot is not the balance after the last record, by asset; and each asset's drift."""
-    lasts = np.append(starts[1:], len(columns))[: len(starts)] - 1
-    touched = dict(zip(columns.code[starts].tolist(), lasts.tolist(), strict=True))
-    totals = dict(zip(touched, group_totals(to_words(columns.delta), starts), strict=True))
-    balance = to_words(columns.balance)
-    gaps, drift = [], {}
-    for code, asset in enumerate(columns.assets):
-        opened = to_units(opening.balances.get(asset, Decimal(0)))
-        closed = to_units(closing.balances.get(asset, Decimal(0)))
-        row = touched.get(code)
-        gap = closed - (opened if row is None else balance.units(row))
-        if gap:
-            last_sn = opening.sn if row is None else int(columns.sn[row])
-            gaps.append(Break("conservation", asset, from_units(gap), last_sn, closing.sn))
-        off = closed - opened - totals.get(code, 0)
-        if off:
-            drift[asset] = from_units(off)
-    return gaps, drift
-
-
-def _outside(columns: LedgerColumns, opening: Snapshot, closing: Snapshot) -> Outside:
-    sns = _distinct(columns.sn[(columns.at <= opening.at_ms) | (columns.at > closing.at_ms)])
-    return Outside(len(sns), tuple(sns[:MAX_OUTSIDE].tolist()))
+def _words(units: list[int]) -> Words:
+    low = np.array([each & _WORD for each in units], np.uint64)
+    return Words(low, np.array([each >> 64 for each in units], np.int64))
 
 
 def _distinct(sn: Int64) -> Int64:
     ordered = np.sort(sn)  # ten times as fast as np.unique, which hashes
     return ordered[group_starts(ordered)]
-
-
-def _amounts(snapshot: Snapshot, assets: list[str]) -> pa.Array:
-    return array_of(snapshot.balances.get(asset, Decimal(0)) for asset in assets)
-
-
-def _sentence(found: Break) -> str:
-    where = f"between sn {found.last_good_sn} (last good) and sn {found.first_bad_sn} (first bad)"
-    what = (
-        "the record's balance is not the one before plus its change"
-        if found.kind == "chain"
-        else "the closing snapshot is not the balance after the last record"
-    )
-    return f"{found.asset}: {found.amount:f} unexplained {where}: {what}"
-
-
-def _bounded(lines: list[str], count: int) -> list[str]:
-    shown = lines[:_MAX_SUMMARY]
-    return [*shown, f"and {count - len(shown)} more"] if count > len(shown) else shown
