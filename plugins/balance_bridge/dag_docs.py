@@ -4,42 +4,73 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from balance_bridge.points import known_so_far
+
 if TYPE_CHECKING:
-    from balance_bridge.accounts import Account, BrokenAccount
+    from collections.abc import Iterable
+
+    from balance_bridge.accounts import Account, BrokenAccount, Destination
 
 
 def account_doc(account: Account) -> str:
     """The documentation of an account's DAG, in Markdown."""
-    rows = "\n".join(
-        f"| {name} | {destination.type} | `{destination.conn_id}` | {', '.join(destination.points)} | "
-        f"{destination.timezone} |"
-        for name, destination in account.destinations.items()
-    )
-    source = account.source
     on_break = {
         "hold": "nothing of the day is delivered and the run is red",
         "load": "the day is delivered all the same, and marked",
     }[account.on_break]
+    followed = ""
+    if account.intraday is not None:
+        followed = (
+            f"\n`balances_{account.name}_intraday` follows the day every {account.intraday} while it goes on. "
+            "This DAG uses its pages, and\ndelivers only what is new or has turned out differently.\n"
+        )
+    if account.source.type == "files":
+        asked, extracted, waited = "the files are read", "from the files", "A file that has not come yet is waited for."
+    else:
+        asked, extracted = "the exchange is asked", "from the exchange, within\n   its key's request budget"
+        waited = "The closing snapshot of a day that has just ended is waited for."
     return f"""\
 ### {account.name}: the balances of each UTC day, proven and delivered
 
-From **{source.type}** ({source.category}, connection `{source.conn_id}`) since {account.start_date}.
+From {_origin(account)} since {account.start_date}.
 
-| destination | type | connection | points | zone |
-|---|---|---|---|---|
-{rows}
+{_table((destination, destination.points) for destination in account.destinations.values())}
 
 1. `day` resolves which UTC day D the run is about: parameter `date`, else the logical date, else the last whole day.
-2. `opening_snapshot`, `closing_snapshot`, `history` take what the store does not have yet from the exchange, at most
-   8 requests a minute per API key. The closing snapshot of a day that has just ended is waited for.
-3. `reconcile` proves that opening + every change = closing. If not, the exchange is asked once more; if it still does
+2. `opening_snapshot`, `closing_snapshot`, `history` take what the store does not have yet {extracted}.
+   {waited}
+3. `reconcile` proves that opening + every change = closing. If not, {asked} once more; if it still does
    not add up, {on_break}.
 4. `load_...` delivers. What a receipt shows as accepted is never sent again.
-
-**To do a day again**: clear its run, or trigger with `{{"date": "YYYY-MM-DD"}}`. With `"refetch": true` the exchange is
-asked anew, with `"destinations": [...]` only those are served, with `"dry_run": true` nothing is sent.
+{followed}
+**To do a day again**: clear its run, or trigger with `{{"date": "YYYY-MM-DD"}}`. With `"refetch": true` {asked}
+anew, with `"destinations": [...]` only those are served, with `"dry_run": true` nothing is sent.
 
 **When something is red**: the last lines of the red task's log say what, where and what to do.
+"""
+
+
+def intraday_doc(account: Account) -> str:
+    """The documentation of the DAG that follows an account's day while it goes on, in Markdown."""
+    told = [(target, known_so_far(target.points)) for target in account.destinations.values()]
+    return f"""\
+### {account.name}: the UTC day that goes on, every {account.intraday}
+
+From {_origin(account)}. Off by default; it is there because the account has `intraday: {account.intraday}`.
+
+{_table((destination, points) for destination, points in told if points)}
+
+1. `follow` goes on behind the last sequence number that the store has, checks the chain of balances from the opening
+   snapshot to the last change, and works out the balances after `changes` and at whole steps so far. An instant is told
+   only once its second has been over for more than 60 s.
+2. `load_...` delivers, with the receipts of the day: what they show as accepted is never sent again.
+
+**If the chain does not hold**, the exchange is asked once more; if it still does not, nothing more is delivered before
+the day's own run, and this run is red. A change that is booked late goes out as a correction.
+
+**The daily run** (`balances_{account.name}`) proves the whole day. It uses the pages that are in the store by then, and
+delivers only what is new or has turned out differently. A run that was left out needs no repeating: what it would have
+told is in the next one. With `"dry_run": true` nothing is sent.
 """
 
 
@@ -55,3 +86,19 @@ def broken_doc(account: BrokenAccount) -> str:
 Nothing of this account is delivered until the file is mended. Then run `balance-bridge pools`, and clear the red runs:
 their days are done again.
 """
+
+
+def _origin(account: Account) -> str:
+    source = account.source
+    if source.type == "files":
+        return f"**{source.type}** in `{source.path}`"
+    return f"**{source.type}** ({source.category}, connection `{source.conn_id}`)"
+
+
+def _table(rows: Iterable[tuple[Destination, Iterable[str]]]) -> str:
+    lines = ["| destination | type | connection | points | zone |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {target.name} | {target.type} | `{target.conn_id}` | {', '.join(points)} | {target.timezone} |"
+        for target, points in rows
+    ]
+    return "\n".join(lines)

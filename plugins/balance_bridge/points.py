@@ -7,6 +7,7 @@ Python: whoever reads the accounts file needs it and must not pay for pandas.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 POINT_NAMES = ("open", "close", "changes", "local_midnight")
 STEP_PREFIX = "every "
@@ -36,3 +37,28 @@ def parse_step_ms(text: str) -> int:
             f"{text!r} is not a step: expected is a whole number of s, min or h that divides 24 h, such as 30s or 1h"
         )
     return step_ms
+
+
+def known_so_far(points: Sequence[str]) -> list[str]:
+    """The points that can be told before a day is over: changes, and steps."""
+    return [point for point in points if point == "changes" or point.startswith(STEP_PREFIX)]
+
+
+def cron_of(step: str) -> list[str]:
+    """A step, counted from midnight, as cron expressions that together name each of its instants once.
+
+    Args:
+        step: As :func:`parse_step_ms` reads it; whole minutes.
+
+    Raises:
+        ValueError: If it is no step, or not of whole minutes.
+    """
+    step_minutes, rest = divmod(parse_step_ms(step), _UNIT_MS["min"])
+    if rest:
+        raise ValueError(f"{step!r} is not a whole number of minutes")
+    hours: dict[tuple[int, ...], list[int]] = {}
+    for hour in range(24):
+        minutes = tuple(minute for minute in range(60) if (hour * 60 + minute) % step_minutes == 0)
+        if minutes:
+            hours.setdefault(minutes, []).append(hour)
+    return [f"{','.join(map(str, minutes))} {','.join(map(str, at))} * * *" for minutes, at in hours.items()]

@@ -172,11 +172,15 @@ _keys = st.sampled_from(
     [
         *("source", "start_date", "on_break", "tolerance", "destinations", "elven", "amlyze", "x", "type", "conn_id"),
         *("category", "points", "assets", "entity_account_id", "source_id", "timezone", "max_rows", "account_ext_id"),
+        *("path", "deferrable", "intraday", "retention_days"),
         *("requester", "name", "symbol", "asset_id", "every", "[key]", "text", "mapping", "", "A B"),
     ]
 )
 _scalars = st.sampled_from(
-    ["elven", "amlyze", "ignore", "1", "", "close", "2026-11-01", "UTC", "{asset}", "ascendex", "cash"]
+    [
+        *("elven", "amlyze", "ignore", "1", "", "close", "2026-11-01", "UTC", "{asset}", "ascendex", "cash"),
+        *("files", "changes", "15min", "true", "s3://c@bucket/f"),
+    ]
 )
 _values = st.recursive(
     _scalars,

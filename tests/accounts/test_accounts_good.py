@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from balance_bridge.accounts import (
     AscendexSource,
     ElvenAsset,
     ElvenDestination,
+    FilesSource,
     load_accounts,
 )
 
@@ -58,6 +60,8 @@ def test_documented_example_is_read_with_its_values_and_defaults(load: Load) -> 
             start_date=date(2026, 11, 1),
             on_break="hold",
             tolerance={},
+            deferrable=None,
+            intraday=None,
             destinations={
                 "elven": ElvenDestination(
                     name="elven",
@@ -92,7 +96,20 @@ def test_example_file_has_no_broken_account() -> None:
 
     assert loaded.broken == {}
     assert list(loaded.accounts) == ["main_cash", "main_margin"]
-    assert loaded.accounts["main_margin"].destinations["elven"].points == ("close", "every 6h")
+    margin = loaded.accounts["main_margin"]
+    assert margin.destinations["elven"].points == ("close", "every 6h")
+    assert (margin.deferrable, margin.intraday) == (True, "15min")
+
+
+def test_what_the_example_file_has_as_a_comment_is_right_as_well(load: Load) -> None:
+    text = (ROOT / "include" / "accounts.example.yaml").read_text(encoding="utf-8")
+    before, account, after = text.partition("  # custody:\n")
+    loaded = load(before + account.replace("# ", "") + re.sub(r"(?m)^  # ", "  ", after))
+
+    assert loaded.broken == {}
+    assert loaded.accounts["custody"].source == FilesSource(
+        path="s3://aws_default@example-bucket/statements", retention_days=90
+    )
 
 
 @pytest.mark.parametrize(

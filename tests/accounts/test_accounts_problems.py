@@ -73,9 +73,9 @@ def _day(text: str, fault: str) -> Case:
 CASES = {
     # Missing keys: the line of the mapping that lacks them.
     "source missing": Case(
-        dict.fromkeys(range(3, 7), ""), 2, "source", "missing", "required", "type, conn_id and category"
+        dict.fromkeys(range(3, 7), ""), 2, "source", "missing", "required", "type: ascendex, conn_id and category"
     ),
-    "source.type missing": Case({4: _LEFT_OUT}, 3, "source.type", "missing", "required", "ascendex"),
+    "source.type missing": Case({4: _LEFT_OUT}, 3, "source.type", "missing", "required", "ascendex, files"),
     "source.conn_id missing": Case({5: _LEFT_OUT}, 3, "source.conn_id", "missing", "required", "Airflow connection"),
     "source.category missing": Case({6: _LEFT_OUT}, 3, "source.category", "missing", "required", "cash, margin"),
     "start_date missing": Case({7: _LEFT_OUT}, 2, "start_date", "missing", "required", "YYYY-MM-DD"),
@@ -105,7 +105,7 @@ CASES = {
         "on_brake",
         "'on_brake'",
         "unknown key, did you mean on_break?",
-        "source, start_date, on_break, tolerance, destinations",
+        "source, start_date, on_break, tolerance, destinations, deferrable, intraday",
     ),
     "unknown key of a source": _source(
         "con_id: x",
@@ -151,7 +151,7 @@ CASES = {
     ),
     "account is a list": Case({18: "  third: [a]\n  other:"}, 18, "", "a list", "is not a mapping", "destinations"),
     "source is text": Case(
-        {3: "    source: x", 4: "", 5: "", 6: ""}, 3, "source", "'x'", "is not a mapping", "type, conn_id and category"
+        {3: "    source: x", 4: "", 5: "", 6: ""}, 3, "source", "'x'", "is not a mapping", "type: files and path"
     ),
     "conn_id is a mapping": Case(
         {5: "      conn_id: {a: b}"}, 5, "source.conn_id", "a mapping", "is not text", "connection"
@@ -177,7 +177,7 @@ CASES = {
     ),
     # Source.
     "unknown source": Case(
-        {4: "      type: binance"}, 4, "source.type", "'binance'", "is not allowed here", "ascendex"
+        {4: "      type: binance"}, 4, "source.type", "'binance'", "is not a type of source", "ascendex, files"
     ),
     "category in capitals": Case(
         {6: "      category: Cash"}, 6, "source.category", "'Cash'", "did you mean cash?", "cash, margin"

@@ -54,6 +54,17 @@ def test_a_broken_account_has_its_pool_ready_as_far_as_its_connection_can_be_rea
     assert needed_pools(load_accounts(place.accounts_file)) == ["ascendex_margin"]
 
 
+def test_a_source_that_counts_nothing_needs_no_pool(place: Any) -> None:
+    from balance_bridge.accounts import load_accounts
+
+    place.replace(
+        "source: {type: ascendex, conn_id: ascendex_cash, category: cash}", "source: {type: files, path: bank}"
+    )
+    file = load_accounts(place.accounts_file)
+    assert file.broken == {}
+    assert needed_pools(file) == ["ascendex_margin"]
+
+
 def test_the_command_shows_what_it_made_and_what_it_left(place: Any, capsys: pytest.CaptureFixture[str]) -> None:
     from airflow.models.pool import Pool
 

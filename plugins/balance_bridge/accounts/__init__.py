@@ -9,15 +9,10 @@ DAG files import this room: nothing in here may import pandas, pyarrow, requests
 
 from __future__ import annotations
 
+from balance_bridge.accounts.destinations import AmlyzeDestination, Destination, ElvenAsset, ElvenDestination
 from balance_bridge.accounts.loading import AccountsFile, BrokenAccount, load_accounts
-from balance_bridge.accounts.models import (
-    Account,
-    AmlyzeDestination,
-    AscendexSource,
-    Destination,
-    ElvenAsset,
-    ElvenDestination,
-)
+from balance_bridge.accounts.models import Account
+from balance_bridge.accounts.sources import AscendexSource, FilesSource, Source
 
 __all__ = [
     "Account",
@@ -28,5 +23,7 @@ __all__ = [
     "Destination",
     "ElvenAsset",
     "ElvenDestination",
+    "FilesSource",
+    "Source",
     "load_accounts",
 ]

@@ -12,7 +12,8 @@ Path = tuple[str | int, ...]
 
 _SHOWN_CHARACTERS = 80
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_URL_LOGIN = re.compile(r"://[^/\s]*@")
+# Up to the last "@": a password may hold anything.
+_URL_LOGIN = re.compile(r"://.*@", re.DOTALL)
 
 
 @dataclass(frozen=True)

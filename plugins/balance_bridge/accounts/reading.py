@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, TypeVar
@@ -12,18 +12,13 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from balance_bridge.accounts.document import Entry, Findings, Plain, plain
-from balance_bridge.accounts.models import (
-    CONN_ID,
-    DESTINATIONS,
-    Account,
-    AscendexSource,
-    ElvenAsset,
-    ElvenDestination,
-    parse_day,
-)
+from balance_bridge.accounts.destinations import DESTINATIONS, ElvenAsset, ElvenDestination
+from balance_bridge.accounts.document import Entry, Findings, plain
+from balance_bridge.accounts.fields import CONN_ID, parse_day
+from balance_bridge.accounts.models import Account
 from balance_bridge.accounts.problems import Path, Problem, describe, did_you_mean
 from balance_bridge.accounts.sharing import Place
+from balance_bridge.accounts.sources import SOURCES, AscendexSource, FilesSource
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _NAME_CHARACTERS = 100
@@ -55,7 +50,7 @@ class Reading:
         places: Its destinations that are right by themselves.
         account: The account, if all of it is right by itself.
         start_date: Its first day, if that is right.
-        conn_id: Its exchange's connection, if that is right.
+        conn_id: Its exchange's connection, if it has one and that is right.
     """
 
     number: int
@@ -89,28 +84,31 @@ def read_account(number: int, entry: Entry) -> Reading:
     """
     reading = Reading(number, entry)
     _check_name(reading, reading.path, NAMES)
-    values = plain(entry.node, reading.path, reading.findings)
-    if not isinstance(values, dict):
+    given = plain(entry.node, reading.path, reading.findings)
+    if not isinstance(given, dict):
         reading.add(
-            reading.path, describe(values), "is not a mapping", "a mapping with source, start_date, destinations"
+            reading.path, describe(given), "is not a mapping", "a mapping with source, start_date, destinations"
         )
         return reading
-    given = values.get("start_date")
     with contextlib.suppress(ValueError):
-        reading.start_date = parse_day(given)
-    source = values.get("source")
-    conn_id = source.get("conn_id") if isinstance(source, dict) else None
-    if isinstance(conn_id, str) and re.fullmatch(CONN_ID, conn_id):
-        reading.conn_id = conn_id
+        reading.start_date = parse_day(given.get("start_date"))
+    values: dict[str, object] = dict(given)
+    # What is told already, part by part, is not told again where the account is looked at as a whole.
+    told: set[str] = set()
+    if "source" in values:
+        source = _read_source(reading, values["source"])
+        if source is None:
+            told.add("source")
+        else:
+            values["source"] = source
     destinations = values.get("destinations")
-    whole = True
     if isinstance(destinations, dict):
-        for name, options in destinations.items():
-            whole = _read_destination(reading, (*reading.path, "destinations", name), options) and whole
-        read = {place.destination.name: place.destination for place in reading.places}
-        reading.account = _validate(reading, Account, reading.path, {**values, "destinations": read}, whole=whole)
-    else:
-        reading.account = _validate(reading, Account, reading.path, values)
+        read = [_read_destination(reading, name, options) for name, options in destinations.items()]
+        if all(read):
+            values["destinations"] = {place.destination.name: place.destination for place in reading.places}
+        else:
+            told.add("destinations")
+    reading.account = _validate(reading, Account, reading.path, values, told)
     return reading
 
 
@@ -124,9 +122,25 @@ def _check_name(reading: Reading, path: Path, allowed: str) -> None:
         reading.add(path, describe(name), "is a name that is kept for another purpose", allowed)
 
 
-def _read_destination(reading: Reading, path: Path, options: Plain) -> bool:
+def _read_source(reading: Reading, options: object) -> AscendexSource | FilesSource | None:
+    path = (*reading.path, "source")
+    if not isinstance(options, dict):
+        allowed = Account.model_fields["source"].description or ""
+        reading.add(path, describe(options), "is not a mapping", allowed)
+        return None
+    kind, conn_id = options.get("type"), options.get("conn_id")
+    if kind != "files" and isinstance(conn_id, str) and re.fullmatch(CONN_ID, conn_id):
+        reading.conn_id = conn_id
+    if kind is None:
+        reading.add((*path, "type"), "missing", "this key is required", ", ".join(SOURCES))
+        return None
+    model = _model(reading, path, kind, SOURCES, "source")
+    return None if model is None else _validate(reading, model, path, options)
+
+
+def _read_destination(reading: Reading, name: str, options: object) -> bool:
     """Whether the destination is right by itself; then it is among the places."""
-    name = str(path[-1])
+    path = (*reading.path, "destinations", name)
     before = len(reading.findings.problems)
     _check_name(reading, path, _DESTINATION_NAMES)
     if not isinstance(options, dict):
@@ -134,14 +148,11 @@ def _read_destination(reading: Reading, path: Path, options: Plain) -> bool:
         return False
     kind = options.get("type", name if name in DESTINATIONS else None)
     if kind is None:
-        told = f"a destination that is named neither {' nor '.join(DESTINATIONS)} must say its type"
-        reading.add((*path, "type"), "missing", told, ", ".join(DESTINATIONS))
+        fault = f"a destination that is named neither {' nor '.join(DESTINATIONS)} must say its type"
+        reading.add((*path, "type"), "missing", fault, ", ".join(DESTINATIONS))
         return False
-    if not isinstance(kind, str) or kind not in DESTINATIONS:
-        close = did_you_mean(kind, DESTINATIONS) if isinstance(kind, str) else ""
-        reading.add((*path, "type"), describe(kind), f"is not a type of destination{close}", ", ".join(DESTINATIONS))
-        return False
-    destination = _validate(reading, DESTINATIONS[kind], path, options | {"type": kind})
+    model = _model(reading, path, kind, DESTINATIONS, "destination")
+    destination = None if model is None else _validate(reading, model, path, options | {"type": kind})
     if destination is None:
         return False
     key = "source_id" if isinstance(destination, ElvenDestination) else "account_ext_id"
@@ -150,18 +161,30 @@ def _read_destination(reading: Reading, path: Path, options: Plain) -> bool:
     return len(reading.findings.problems) == before
 
 
+def _model(
+    reading: Reading, path: Path, kind: object, models: Mapping[str, type[_Model]], of: str
+) -> type[_Model] | None:
+    """The model for a ``type``; None, and told, if there is no such type."""
+    if isinstance(kind, str) and kind in models:
+        return models[kind]
+    close = did_you_mean(kind, models) if isinstance(kind, str) else ""
+    reading.add((*path, "type"), describe(kind), f"is not a type of {of}{close}", ", ".join(models))
+    return None
+
+
 def _validate(
-    reading: Reading, model: type[_Model], path: Path, values: Mapping[str, Any], *, whole: bool = True
+    reading: Reading, model: type[_Model], path: Path, values: Mapping[str, Any], told: Collection[str] = ()
 ) -> _Model | None:
-    if "name" in values:
+    named = "name" in model.model_fields
+    if named and "name" in values:
         # The model's name is the key above; in the file it is a key like any other unknown one.
         reading.add((*path, "name"), "'name'", "unknown key", _keys(model))
     try:
-        return model.model_validate({**values, "name": path[-1]})
+        return model.model_validate({**values, "name": path[-1]} if named else values)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
             location = _in_file(detail["loc"])
-            if whole or location[0] != "destinations":
+            if location[0] not in told:
                 _tell(reading, model, path, location, detail, values)
         return None
 
@@ -218,8 +241,6 @@ def _fault(detail: ErrorDetails, value: Any, owner: type[BaseModel]) -> str:
 
 def _owner(model: type[BaseModel], location: Path) -> tuple[type[BaseModel], Path]:
     """The model whose field is at fault, and the location from there."""
-    if model is Account and location[0] == "source" and len(location) > 1:
-        return AscendexSource, location[1:]
     if model is ElvenDestination and location[0] == "assets" and len(location) > 2:
         return ElvenAsset, location[2:]
     return model, location

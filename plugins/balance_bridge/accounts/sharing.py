@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
-from balance_bridge.accounts.models import ASSET_PLACEHOLDER, AmlyzeDestination, ElvenDestination
+from balance_bridge.accounts.destinations import ASSET_PLACEHOLDER, AmlyzeDestination, ElvenDestination
 from balance_bridge.accounts.problems import Path, Problem, describe, dotted
 
 _NAMED_OTHERS = 5

@@ -33,12 +33,12 @@ class PoolState:
 
 
 def needed_pools(file: AccountsFile) -> list[str]:
-    """The pools that the accounts need: one for each exchange connection.
+    """The pools that the accounts need: one for each exchange connection, none for a source that counts nothing.
 
     Those of wrong accounts too, as far as they can be read: once mended, an account is not to wait for a pool.
     """
     wrong = {account.conn_id for account in file.broken.values() if account.conn_id}
-    return sorted(wrong | {account.source.conn_id for account in file.accounts.values()})
+    return sorted(wrong | {account.source.pool for account in file.accounts.values() if account.source.pool})
 
 
 def pool_states(file: AccountsFile) -> list[PoolState]:

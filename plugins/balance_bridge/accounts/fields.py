@@ -1,0 +1,206 @@
+"""What the values of the accounts file may be: types with their checks, and what messages say is allowed.
+
+They take what the file holds (text) and what Python holds (dates, numbers, decimals) alike; never a float.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from balance_bridge import money
+from balance_bridge.accounts.problems import describe, did_you_mean
+from balance_bridge.errors import InvalidAmount
+from balance_bridge.points import POINT_NAMES, STEP_PREFIX, parse_step_ms
+
+CONN_ID = r"[A-Za-z0-9_.\-]{1,250}"
+
+# Airflow and pandas overflow at the ends of what a date can hold, and no account is older or plans further.
+FIRST_DATE = date(2000, 1, 1)
+LAST_DATE = date(2199, 12, 31)
+
+ID_CHARACTERS = 255
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
+_ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*")
+# Copies of the database with leap seconds, and files that are no zone or mean another one on each machine.
+_NO_ZONES = ("posix/", "right/", "posixrules", "localtime", "Factory")
+_STEPS = "{every: STEP} with a step such as 30s, 15min or 1h that divides 24 h"
+
+
+def _matching(pattern: str, fault: str) -> Callable[[str], str]:
+    compiled = re.compile(pattern)
+
+    def check(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise ValueError(fault)
+        return text
+
+    return check
+
+
+def printable(longest: int, *, blanks: bool) -> Callable[[str], str]:
+    """A check for text of one line, without a blank at its ends.
+
+    Args:
+        longest: Characters that it may have.
+        blanks: Whether it may have blanks in it.
+    """
+
+    def check(text: str) -> str:
+        if not text.strip():
+            raise ValueError("is empty")
+        if len(text) > longest:
+            raise ValueError(f"has {len(text)} characters")
+        if not text.isprintable() or text != text.strip():
+            raise ValueError("has a control character, or a blank at one end")
+        if not blanks and any(character.isspace() for character in text):
+            raise ValueError("has a blank in it")
+        return text
+
+    return check
+
+
+def whole_number(value: object) -> int:
+    """Read a whole number from plain digits; a number is taken as it is.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and _WHOLE.fullmatch(value):
+        return int(value)
+    raise ValueError("is not a whole number in plain digits")
+
+
+def true_or_false(value: object) -> bool:
+    """Read ``true`` or ``false``; a bool is taken as it is.
+
+    Raises:
+        ValueError: If it is anything else. YAML's other words for them are not taken: NO is an asset in this file.
+    """
+    if isinstance(value, bool):
+        return value
+    if value not in ("true", "false"):
+        close = did_you_mean(value, ["true", "false"]) if isinstance(value, str) else ""
+        raise ValueError(f"is neither true nor false{close}")
+    return value == "true"
+
+
+def parse_day(value: object) -> date:
+    """Read a day from ``YYYY-MM-DD``; a date is taken as it is.
+
+    Raises:
+        ValueError: If it is neither, or lies out of range; the message says which.
+    """
+    if isinstance(value, str):
+        if not _DATE.fullmatch(value):
+            raise ValueError("is not of the form YYYY-MM-DD")
+        try:
+            value = date.fromisoformat(value)
+        except ValueError as error:
+            raise ValueError("is a date that does not exist") from error
+    if type(value) is not date:
+        raise ValueError("is not a date")
+    if not FIRST_DATE <= value <= LAST_DATE:
+        raise ValueError("is out of range")
+    return value
+
+
+def parse_tolerance(value: Any) -> Decimal:
+    """Read an amount that may be missing, in units of an asset.
+
+    Raises:
+        ValueError: If it is no amount, or negative.
+    """
+    try:
+        # parse() refuses everything that is not text, floats above all.
+        amount = money.check(value) if isinstance(value, Decimal) else money.parse(value)
+    except InvalidAmount as error:
+        raise ValueError(f"cannot be held as an amount ({error})") from error
+    if amount < 0:
+        raise ValueError("is negative")
+    return amount
+
+
+def _zone(text: str) -> str:
+    try:
+        if _ZONE.fullmatch(text) and not text.startswith(_NO_ZONES):
+            ZoneInfo(text)
+            return text
+    except (KeyError, OSError, ValueError):
+        pass  # Told below, with what comes close.
+    zones = available_timezones()
+    city = text.lower().replace(" ", "_")
+    same_city = [zone for zone in sorted(zones) if city and zone.lower().endswith(f"/{city}")]
+    close = f", did you mean {' or '.join(same_city[:3])}?" if same_city else did_you_mean(text, zones)
+    raise ValueError(f"is not a time zone{close}")
+
+
+def _point(value: object) -> str:
+    if isinstance(value, dict):
+        if list(value) != ["every"] or not isinstance(value["every"], str):
+            raise ValueError("is not a point: a mapping must have the one key every, with a step as text")
+        step = value["every"]
+        if step.startswith(STEP_PREFIX):
+            raise ValueError(f"{describe(step)} is not a step: leave out the word every in it")
+        parse_step_ms(step)
+        return f"{STEP_PREFIX}{step}"
+    if value in POINT_NAMES:
+        return str(value)
+    if isinstance(value, str) and value.startswith(STEP_PREFIX):
+        raise ValueError(f"is not a point, did you mean {{every: {value.removeprefix(STEP_PREFIX)}}}?")
+    raise ValueError(f"is not a point{did_you_mean(value, POINT_NAMES) if isinstance(value, str) else ''}")
+
+
+def _distinct_points(points: tuple[str, ...]) -> tuple[str, ...]:
+    if not points:
+        raise ValueError("has no points")
+    seen: dict[str | int, int] = {}
+    for index, point in enumerate(points):
+        # 60min and 1h are the same instants.
+        same = parse_step_ms(point) if point.startswith(STEP_PREFIX) else point
+        if same in seen:
+            raise below(index, f"is the same as points[{seen[same]}]")
+        seen[same] = index
+    return points
+
+
+def below(part: str | int, fault: str) -> PydanticCustomError:
+    """A fault that belongs to one item of the value that is being checked."""
+    # The template has no placeholders: the text may hold braces of its own.
+    return PydanticCustomError("below", "see the context", {"below": part, "fault": fault})
+
+
+ConnectionId = Annotated[
+    str,
+    AfterValidator(_matching(CONN_ID, "is not a connection id")),
+    Field(description="the id of an Airflow connection: up to 250 letters, digits, '_', '.' and '-'"),
+]
+AssetCode = Annotated[str, AfterValidator(printable(ID_CHARACTERS, blanks=False))]
+Points = Annotated[
+    tuple[Annotated[str, BeforeValidator(_point)], ...],
+    AfterValidator(_distinct_points),
+    Field(description=f"a list of {', '.join(POINT_NAMES)} and {_STEPS}, each once"),
+]
+Zone = Annotated[str, AfterValidator(_zone)]
+OpaqueId = Annotated[str, AfterValidator(printable(ID_CHARACTERS, blanks=False))]
+OptionalText = Annotated[
+    Annotated[str, AfterValidator(printable(ID_CHARACTERS, blanks=True))] | None,
+    Field(description=f"text of 1 to {ID_CHARACTERS} characters; without the key it is not sent"),
+]
+ZONES = "a zone of the IANA database, written as Area/City, such as Asia/Shanghai, or UTC"
+
+
+class Model(BaseModel):
+    """What all models of the accounts file are: not to be changed, and without keys that nobody knows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
