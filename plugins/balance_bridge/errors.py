@@ -18,6 +18,7 @@ The base classes are recovery strategies: whoever catches one knows what to do w
     │   ├── SnapshotOverdue        the closing snapshot did not come in all the time it was waited for
     │   ├── ReconciliationBroken   opening + changes is not closing
     │   ├── RecordsRejected        a destination refused records, with its reasons
+    │   ├── Unconfirmed            a destination has seen records and does not say that it took them
     │   ├── NumberReused           a communication number would go out with other content
     │   └── StoreDamaged           an object of the store is not what was written
     └── PassingError               passes by itself: try again later
@@ -25,6 +26,7 @@ The base classes are recovery strategies: whoever catches one knows what to do w
         ├── AnswerLost             something was sent; whether it was acted upon is not known
         ├── ServerFault            5xx and the exchange's own codes for "my fault"
         ├── WindowFull             429 and its like: wait until the window is free
+        ├── BudgetUsedUp           our own budget has no place for a while, longer than this worker should be held
         ├── OutcomeUnknown         a destination did not say what became of records
         ├── StoreUnwritable        an object could not be written: disk full, no permission, bucket not reached
         └── NotYetAvailable        the closing snapshot of a day that has just ended
@@ -93,6 +95,10 @@ class RecordsRejected(FinalError):
     """A destination, or a check before it, rejected records. The message counts and names them with their reasons."""
 
 
+class Unconfirmed(FinalError):
+    """A destination has seen records without confirming them, where the accounts file makes that a failure."""
+
+
 class NumberReused(FinalError):
     """A communication number that was sent before would go out with other content."""
 
@@ -123,6 +129,20 @@ class WindowFull(PassingError):
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class BudgetUsedUp(PassingError):
+    """No request can be made for longer than the caller is willing to wait; nothing was sent.
+
+    Attributes:
+        wait_s: Seconds after which it is worth asking again.
+        refusal: The server's own refusal, if that is why; None if our counting alone says so.
+    """
+
+    def __init__(self, message: str, *, wait_s: float, refusal: WindowFull | None = None) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+        self.refusal = refusal
 
 
 class OutcomeUnknown(PassingError):

@@ -45,7 +45,7 @@ class FakeTransport:
         self.script = list(script)
         self.requests: list[SimpleNamespace] = []
 
-    def send(self, method: str, url: str, *, headers, params=None, body=None, timeout_s=30.0) -> Answer:
+    def send(self, method, url, *, headers, params=None, body=None, timeout_s=30.0, deadline_s=60.0) -> Answer:
         self.requests.append(
             SimpleNamespace(method=method, url=url, headers=headers, params=params, body=body, timeout_s=timeout_s)
         )

@@ -20,6 +20,7 @@ from balance_bridge.errors import (
     StoreDamaged,
     WindowFull,
 )
+from balance_bridge.load import preview
 from balance_bridge.load.batches import Batch, Row
 from balance_bridge.load.history import History
 from balance_bridge.load.outcomes import PLANNED
@@ -70,7 +71,7 @@ def test_a_repeated_run_sends_nothing(kit):
     assert store.objects == before
 
 
-def test_a_dry_run_neither_sends_nor_writes_and_says_what_it_would_do(kit):
+def test_a_dry_run_sends_nothing_writes_no_receipt_and_keeps_what_it_would_do(kit):
     store, transport = kit.MemoryStore(), kit.FakeTransport(None)
     lines: list[str] = []
     balances = [kit.balance(f"A{index}") for index in range(5)]
@@ -78,8 +79,16 @@ def test_a_dry_run_neither_sends_nor_writes_and_says_what_it_would_do(kit):
     assert (summary.pending, summary.batches, summary.requests, summary.dry_run) == (5, 3, 0, True)
     assert "5 would be sent in 3 batches" in lines[0]
     assert not transport.requests
-    assert not store.objects
+    assert list(store.objects) == [summary.preview]
+    kept = preview.read(store, summary.preview)
+    assert [len(rows) for rows in kept.batches] == [2, 2, 1]
+    assert [row.number for rows in kept.batches for row in rows] == sorted(
+        f"bb-main_cash.elven-A{index}-20261121T000000000Z-1" for index in range(5)
+    )
     assert summary.as_dict()["pending"] == 5
+    # The same once more says the very same; the real run is not disturbed by it.
+    assert kit.run(kit.elven(transport, max_rows=2), store, balances, dry_run=True).preview == summary.preview
+    assert kit.run(kit.elven(kit.FakeTransport(kit.answer(OK))), store, balances).accepted_now == 5
 
 
 def test_no_connection_is_tried_three_times_within_seconds_and_then_left_to_the_next_run(kit):

@@ -23,7 +23,9 @@ from balance_bridge.load.destination import (
 )
 from balance_bridge.load.numbers import rfc3339
 from balance_bridge.load.outcomes import ACCEPTED, Outcome, Status
+from balance_bridge.load.policy import Places, Policy
 from balance_bridge.load.replies import Verdict, describe, document_of, text_of
+from balance_bridge.money import to_text
 from balance_bridge.transport import Answer, Transport
 
 IMPORT_PATH = "/amlyze-ws-rest/batch-account-balances"
@@ -33,10 +35,6 @@ PLACEHOLDER = "{asset}"
 
 # "communicationNumber already used": the number was seen, which is not to say that its balance was taken.
 _ALREADY_USED = "O005"
-
-_TIMEOUT_S = 30.0
-# The samples of the vendor's page take some 0.2 s a record.
-_TIMEOUT_PER_ROW_S = 1.0
 
 
 class Amlyze(Destination):
@@ -54,6 +52,9 @@ class Amlyze(Destination):
         assets: Per asset ``"ignore"``.
         max_rows: Records of one request.
         max_bytes: Bytes of one request's body. No limit is documented; this one keeps a request of sensible size.
+        policy: How what goes wrong is dealt with.
+        places: Places in the window of requests; None for as many as one likes.
+        timeout_s: Seconds without a byte after which the answer to an empty request counts as lost.
 
     Raises:
         ConfigurationError: If one of these cannot be used.
@@ -62,6 +63,11 @@ class Amlyze(Destination):
     kind = "amlyze"
     envelope: ClassVar[tuple[bytes, bytes]] = (b'{"accountBalances":[', b"]}")
     amount_field = "value"
+    number_fields = ("equivalentValue",)
+    # A mandatory field is missing, a currency or account does not exist.
+    default_policy = Policy(bisect_codes=frozenset({"O001", "001"}))
+    # The vendor's sample takes some 200 ms per record.
+    timeout_per_row_s = 1.0
 
     def __init__(
         self,
@@ -77,6 +83,9 @@ class Amlyze(Destination):
         assets: Mapping[str, str] | None = None,
         max_rows: int = 100,
         max_bytes: int = 1_000_000,
+        policy: Policy | None = None,
+        places: Places | None = None,
+        timeout_s: float | None = None,
     ) -> None:
         super().__init__(
             name,
@@ -85,6 +94,9 @@ class Amlyze(Destination):
             limits=Limits(max_rows, max_bytes),
             ignored=[asset for asset, target in (assets or {}).items() if target == IGNORE],
             secrets={"bearer token (password)": token},
+            policy=policy,
+            places=places,
+            timeout_s=timeout_s,
         )
         self._token = token
         self._account_ext_id = account_ext_id
@@ -108,6 +120,10 @@ class Amlyze(Destination):
         """The record as it is sent under a communication number."""
         return {**candidate.wire, "communicationNumber": number}
 
+    def renumber(self, wire: Mapping[str, str], number: str) -> dict[str, str]:
+        """A record under another communication number."""
+        return {**wire, "communicationNumber": number}
+
     def _translate(self, sendable: Sequence[tuple[Balance, str]], prepared: Prepared) -> None:
         ids: dict[str, tuple[str, str]] = {}
         for balance, digits in sendable:
@@ -121,6 +137,8 @@ class Amlyze(Destination):
             at = rfc3339(balance.at_ms)
             wire = {"accountExtId": account, "balanceAt": at, "requester": self._requester, "value": digits}
             wire |= self._optional
+            if balance.equivalent is not None:
+                wire["equivalentValue"] = to_text(balance.equivalent)
             # The instant has a fixed length, so no two keys run into each other.
             prepared.candidates.append(Candidate(balance, f"{account} {at}", digits, wire))
 
@@ -139,7 +157,8 @@ class Amlyze(Destination):
             self._base_url + IMPORT_PATH,
             headers={"authorization": f"Bearer {self._token}", "content-type": "application/json"},
             body=body,
-            timeout_s=_TIMEOUT_S + rows * _TIMEOUT_PER_ROW_S,
+            timeout_s=self.timeout_s(rows),
+            deadline_s=self.deadline_s(rows),
         )
 
     def _verdict(self, document: Any, numbers: Sequence[str]) -> Verdict:

@@ -20,32 +20,18 @@ other 4xx judges the content, which is the same as in the earlier request: it re
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
 from datetime import date
 
-import tenacity
-
 from balance_bridge.clock import SYSTEM_CLOCK, Clock
-from balance_bridge.errors import (
-    AnswerLost,
-    BadAnswer,
-    BalanceBridgeError,
-    CredentialsRefused,
-    NotReached,
-    OutcomeUnknown,
-    PassingError,
-    RequestRefused,
-    WindowFull,
-)
-from balance_bridge.load.batches import Batch
+from balance_bridge.load import preview
 from balance_bridge.load.destination import Balance, Candidate, Destination
 from balance_bridge.load.history import History, standing
 from balance_bridge.load.numbers import Numbering
-from balance_bridge.load.outcomes import UNRESOLVED, Outcome, Status
+from balance_bridge.load.outcomes import UNRESOLVED
 from balance_bridge.load.plan import make_plan, refuse_shared_keys
 from balance_bridge.load.receipts import Receipts
-from balance_bridge.load.replies import Reply
+from balance_bridge.load.sending import Sender
 from balance_bridge.load.summary import DeliverySummary
 from balance_bridge.store import Store
 
@@ -79,7 +65,7 @@ def deliver(
         run_id: Written on the receipts.
         clock: Time and sleep.
         log: Told of each batch.
-        dry_run: Do everything except sending and writing.
+        dry_run: Do everything except sending and writing receipts; what would be sent is kept in the store.
 
     Returns:
         What became of each balance.
@@ -122,158 +108,30 @@ def deliver(
     if dry_run:
         for batch in plan.batches:
             summary.count_sent(batch.rows, resend=batch.resend)
+        summary.preview = preview.keep(
+            store,
+            account,
+            day,
+            destination=destination.name,
+            kind=destination.kind,
+            batches=plan.batches,
+            rejected=rejected,
+            ignored=Counter(balance.asset for balance in prepared.ignored),
+        )
+        log(f"{destination.name}: a dry run; what would be sent is in {store.describe(summary.preview)}")
     else:
         receipts.local(day, rejected, Counter(balance.asset for balance in prepared.ignored))
         receipts.point(day, (*(row for batch in plan.batches for row in batch.rows), *plan.claims))
         receipts.agree(day, plan.claims)
-        sender = _Sender(destination, receipts, history, day, run_id, clock, log, summary)
+        sender = Sender(destination, receipts, history, day, run_id, clock, log, summary)
         sender.send_all(plan.batches)
-    failure = summary.failure()
+    failure = summary.failure(destination.policy)
     if failure is not None:
         raise summary.attach(failure)
+    remark = summary.remark(destination.policy)
+    if remark:
+        log(f"{destination.name}: to look at: {remark}")
     return summary
-
-
-@dataclass
-class _Sender:
-    destination: Destination
-    receipts: Receipts
-    history: History
-    day: date
-    run_id: str
-    clock: Clock
-    log: Callable[[str], None]
-    summary: DeliverySummary
-
-    def send_all(self, batches: Sequence[Batch]) -> None:
-        try:
-            for index, batch in enumerate(batches, 1):
-                self._deliver(batch, f"{self.destination.name}: batch {index} of {len(batches)}")
-        except PassingError as error:
-            failure = self.summary.failure() if self.summary.rejected else None
-            if failure is None:
-                self.summary.attach(error)
-                raise
-            # Were it raised as passing, Airflow would send what was rejected again without being asked.
-            raise self.summary.attach(type(failure)(f"{failure}. The delivery stopped early: {error}")) from error
-        except BalanceBridgeError as error:
-            self.summary.attach(error)
-            raise
-
-    def _deliver(self, batch: Batch, label: str) -> None:
-        new = self.receipts.plan(
-            self.day, batch, kind=self.destination.kind, run_id=self.run_id, now_ms=self.clock.now_ms()
-        )
-        if not new:
-            count, reported = self.receipts.reports(self.day, batch.id)
-            if count > self.history.answers.get(batch.id, 0):
-                self._settle(batch, reported, f"{label}, sent by another copy of this run", by_another=True)
-                return
-        self.summary.count_sent(batch.rows, resend=batch.resend)
-        reply = self._request(batch)
-        if isinstance(reply.stop, (CredentialsRefused, RequestRefused)) and (batch.resend or not new):
-            reply = _keep_unknown(reply)
-        used = any(outcome.status == Status.SEEN for outcome in reply.outcomes.values())
-        if used and new and not batch.resend:
-            reply = _not_by_us(reply)
-        self.receipts.answer(self.day, batch, reply, run_id=self.run_id)
-        self.summary.foreign += reply.foreign
-        reported = dict(reply.outcomes)
-        if used:
-            # "Already used" is an acceptance if another copy's receipt says so.
-            _, reported = self.receipts.reports(self.day, batch.id)
-        self._settle(batch, reported, label, by_another=False)
-        if reply.stop is not None:
-            raise reply.stop
-
-    def _settle(self, batch: Batch, reported: dict[str, Outcome], label: str, *, by_another: bool) -> None:
-        silent = Outcome(Status.UNKNOWN)
-        counts: Counter[str] = Counter()
-        for row in batch.rows:
-            outcome = reported.get(row.number, silent)
-            counts[outcome.status] += 1
-            self.summary.count_outcome(row, outcome, by_another=by_another)
-        self.log(f"{label}: {', '.join(f'{count} {status}' for status, count in sorted(counts.items()))}")
-
-    def _request(self, batch: Batch) -> Reply:
-        def attempt() -> Reply:
-            self.summary.requests += 1
-            return self.destination.send(batch)
-
-        started = self.clock.wall()
-        repeat = tenacity.Retrying(
-            sleep=self.clock.sleep,
-            retry=tenacity.retry_if_exception_type((NotReached, WindowFull)),
-            wait=_wait_s,
-            stop=_give_up,
-            before_sleep=self._tell_repeat,
-            reraise=True,
-        )
-        try:
-            return repeat(attempt)
-        except (AnswerLost, BadAnswer) as error:
-            # The request may have been acted upon. BadAnswer here: the answer was too large to be read.
-            stop = (
-                error
-                if isinstance(error, BadAnswer)
-                else OutcomeUnknown(
-                    f"{self.destination.name}: {error}. What became of {len(batch.rows)} rows is unknown; they go out "
-                    f"again under the same numbers"
-                )
-            )
-            outcome = Outcome(Status.UNKNOWN, "NO ANSWER", str(error))
-            outcomes = {row.number: outcome for row in batch.rows}
-            return Reply(0, "", "", started, self.clock.wall(), outcomes, stop=stop)
-
-    def _tell_repeat(self, state: tenacity.RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        self.log(f"{error}; trying again in {state.upcoming_sleep:g} s")
-
-
-def _wait_s(state: tenacity.RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    doubling = float(2 ** min(state.attempt_number - 1, 5))
-    if isinstance(error, WindowFull) and error.retry_after_s is not None:
-        return max(1.0, error.retry_after_s)
-    return doubling
-
-
-def _give_up(state: tenacity.RetryCallState) -> bool:
-    error = state.outcome.exception() if state.outcome else None
-    if isinstance(error, NotReached):
-        return state.attempt_number >= _MAX_CONNECTS
-    return state.attempt_number >= _MAX_WAITS or state.idle_for + state.upcoming_sleep > _MAX_WAIT_S
-
-
-def _keep_unknown(reply: Reply) -> Reply:
-    return replace(
-        reply,
-        outcomes={
-            number: Outcome(
-                Status.UNKNOWN, outcome.code, f"refused now ({outcome.text}), but an earlier request was not answered"
-            )
-            for number, outcome in reply.outcomes.items()
-        },
-    )
-
-
-def _not_by_us(reply: Reply) -> Reply:
-    """For numbers that were never sent before: that they are used up says nothing about these balances."""
-    return replace(
-        reply,
-        outcomes={
-            number: Outcome(
-                Status.REJECTED,
-                outcome.code,
-                "the number was used before, but not by this store: does another deployment write under the same "
-                "[balance_bridge] namespace, or was the store lost or moved? Before the day is run again, make sure "
-                "that these balances are not there already",
-            )
-            if outcome.status == Status.SEEN
-            else outcome
-            for number, outcome in reply.outcomes.items()
-        },
-    )
 
 
 def _left_behind(history: History, candidates: Iterable[Candidate], day: date) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ import msgspec
 from balance_bridge.errors import BalanceBridgeError, ConfigurationError, InvalidAmount, StoreDamaged
 from balance_bridge.load.batches import Batch, Limits
 from balance_bridge.load.numbers import is_instant
+from balance_bridge.load.policy import Places, Policy
 from balance_bridge.load.replies import Reader, Reply, Verdict, read
 from balance_bridge.money import to_text
 from balance_bridge.transport import Answer, Transport
@@ -41,12 +43,14 @@ class Balance:
         at_ms: UTC milliseconds since the epoch.
         amount: Exact.
         points: Which points asked for the instant (``open``, ``close``, ``changes``, ``every 1h``, ...).
+        equivalent: What it is worth in the currency that the destination counts in; None if that is not known.
     """
 
     asset: str
     at_ms: int
     amount: Decimal
     points: tuple[str, ...]
+    equivalent: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,10 @@ class Destination(ABC):
         limits: What one request may hold.
         ignored: Assets that are left out.
         secrets: The credentials; they are kept out of every text that comes back.
+        policy: How what goes wrong is dealt with; the destination's own by default.
+        places: Places in the window of requests; None for as many as one likes.
+        timeout_s: Seconds without a byte after which an answer counts as lost, for an empty request; each row adds to
+            it. None: the destination's own.
 
     Raises:
         ConfigurationError: If the URL or a credential cannot be used, or a limit is not positive.
@@ -112,8 +120,15 @@ class Destination(ABC):
     kind: ClassVar[str]
     #: What stands before and after the rows in a request's body.
     envelope: ClassVar[tuple[bytes, bytes]]
-    #: The wire field that is a JSON number.
+    #: The wire field that is the balance; it is a JSON number.
     amount_field: ClassVar[str]
+    #: Other wire fields that are JSON numbers, where they are there.
+    number_fields: ClassVar[tuple[str, ...]] = ()
+    #: How what goes wrong is dealt with, unless the accounts file says otherwise.
+    default_policy: ClassVar[Policy] = Policy()
+    #: Seconds without a byte after which the answer to an empty request counts as lost, and what each row adds.
+    default_timeout_s: ClassVar[float] = 30.0
+    timeout_per_row_s: ClassVar[float] = 0.05
 
     def __init__(
         self,
@@ -124,9 +139,15 @@ class Destination(ABC):
         limits: Limits,
         ignored: Iterable[str],
         secrets: Mapping[str, str],
+        policy: Policy | None = None,
+        places: Places | None = None,
+        timeout_s: float | None = None,
     ) -> None:
         self.name = name
         self.limits = limits
+        self.policy = policy or self.default_policy
+        self._places = places
+        self._timeout_s = timeout_s or self.default_timeout_s
         self._transport = transport
         self._base_url = _base_url(name, base_url)
         self._ignored = frozenset(ignored)
@@ -168,17 +189,35 @@ class Destination(ABC):
         Raises:
             InvalidAmount: If the amount's text is not plain digits; nothing else may stand in the JSON unquoted.
         """
-        digits = wire[self.amount_field]
-        if not _DIGITS.fullmatch(digits):
-            raise InvalidAmount(f"{self.name}: {digits!r} is not the plain digits of an amount")
         fields: dict[str, Any] = dict(wire)
-        fields[self.amount_field] = msgspec.Raw(digits.encode())
+        for name in (self.amount_field, *self.number_fields):
+            digits = wire.get(name)
+            if digits is not None or name == self.amount_field:
+                if digits is None or not _DIGITS.fullmatch(digits):
+                    raise InvalidAmount(f"{self.name}: {digits!r} is not the plain digits of an amount")
+                fields[name] = msgspec.Raw(digits.encode())
         return msgspec.json.encode(fields)
 
     def encode(self, wires: Iterable[Mapping[str, str]]) -> bytes:
         """The body of a request that holds these rows."""
         start, end = self.envelope
         return start + b",".join(map(self.encode_row, wires)) + end
+
+    def place(self) -> AbstractContextManager[None]:
+        """Hold a place in the window of requests for one of them; waits until there is one."""
+        return nullcontext() if self._places is None else self._places.place()
+
+    def timeout_s(self, rows: int) -> float:
+        """Seconds without a byte after which the answer to a request with so many rows counts as lost."""
+        return self._timeout_s + rows * self.timeout_per_row_s
+
+    def deadline_s(self, rows: int) -> float:
+        """Seconds after which a request with so many rows ends whatever happens: an answer that drips in counts too."""
+        return 2 * self.timeout_s(rows)
+
+    def renumber(self, wire: Mapping[str, str], number: str) -> dict[str, str]:  # noqa: ARG002 - not all send it
+        """A row's fields under another number; the same where the number stays on our receipt."""
+        return dict(wire)
 
     def send(self, batch: Batch) -> Reply:
         """Send a batch once, signed anew, and read the answer.
@@ -225,13 +264,14 @@ class Destination(ABC):
         """As :meth:`check`, but may raise."""
 
 
-def balances_from_table(table: Any) -> list[Balance]:
+def balances_from_table(table: Any, equivalents: Sequence[Decimal | None] | None = None) -> list[Balance]:
     """Read balances from the table that the transform left in the store.
 
     Args:
         table: A ``pyarrow.Table`` or ``pandas.DataFrame`` with the columns ``asset`` (text), ``at`` (timestamp in
             UTC, whole milliseconds), ``balance`` (decimal128(38, 18)) and ``points`` (list of text, or text joined
             by commas).
+        equivalents: What each is worth, row by row, where that is to be told.
 
     Raises:
         StoreDamaged: If a column is missing, of another type or has nulls.
@@ -257,7 +297,9 @@ def balances_from_table(table: Any) -> list[Balance]:
     except pa.ArrowInvalid as error:
         raise StoreDamaged(f"the balances table's column at holds parts of a millisecond: {error}") from error
     points = [_points(value) for value in table["points"].to_pylist()]
-    return list(map(Balance, table["asset"].cast(pa.string()).to_pylist(), at_ms, table["balance"].to_pylist(), points))
+    worth = equivalents if equivalents is not None else [None] * len(points)
+    assets, amounts = table["asset"].cast(pa.string()).to_pylist(), table["balance"].to_pylist()
+    return list(map(Balance, assets, at_ms, amounts, points, worth))
 
 
 def length_problem(what: str, value: str, limit: int) -> str:

@@ -19,6 +19,7 @@ from balance_bridge.errors import BadAnswer, ConfigurationError
 from balance_bridge.load.batches import Limits
 from balance_bridge.load.destination import IGNORE, Balance, Candidate, Destination, Prepared
 from balance_bridge.load.outcomes import ACCEPTED, Outcome, Status
+from balance_bridge.load.policy import Places, Policy
 from balance_bridge.load.replies import Verdict, describe, document_of, text_of
 from balance_bridge.transport import Answer, Transport
 
@@ -26,9 +27,6 @@ IMPORT_PATH = "/open/v4/account/treasuryBalance"
 ACCOUNTS_PATH = "/open/v3/entityAccount"
 # The vendor's limit of one request.
 MAX_ROWS = 1000
-
-_TIMEOUT_S = 30.0
-_TIMEOUT_PER_ROW_S = 0.05
 
 
 class Elven(Destination):
@@ -47,6 +45,9 @@ class Elven(Destination):
             as the symbol.
         max_rows: Rows of one request, at most 1000.
         max_bytes: Bytes of one request's body.
+        policy: How what goes wrong is dealt with.
+        places: Places in the window of requests; None for as many as one likes.
+        timeout_s: Seconds without a byte after which the answer to an empty request counts as lost.
         clock: Where a signature's timestamp comes from.
 
     Raises:
@@ -56,6 +57,8 @@ class Elven(Destination):
     kind = "elven"
     envelope: ClassVar[tuple[bytes, bytes]] = (b"[", b"]")
     amount_field = "balance"
+    # The code of the vendor's own example of a refused import.
+    default_policy = Policy(bisect_codes=frozenset({"19734"}))
 
     def __init__(
         self,
@@ -71,6 +74,9 @@ class Elven(Destination):
         assets: Mapping[str, str | Mapping[str, str]] | None = None,
         max_rows: int = MAX_ROWS,
         max_bytes: int = 100_000,
+        policy: Policy | None = None,
+        places: Places | None = None,
+        timeout_s: float | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         if not entity_account_id or not source_id:
@@ -85,6 +91,9 @@ class Elven(Destination):
             limits=Limits(max_rows, max_bytes),
             ignored=[asset for asset, target in mapping.items() if target == IGNORE],
             secrets={"API key (login)": api_key, "API secret (password)": api_secret},
+            policy=policy,
+            places=places,
+            timeout_s=timeout_s,
         )
         self._key = api_key
         self._secret = api_secret
@@ -123,7 +132,8 @@ class Elven(Destination):
             self._base_url + IMPORT_PATH,
             headers={**self._signed("POST", IMPORT_PATH), "content-type": "application/json"},
             body=body,
-            timeout_s=_TIMEOUT_S + rows * _TIMEOUT_PER_ROW_S,
+            timeout_s=self.timeout_s(rows),
+            deadline_s=self.deadline_s(rows),
         )
 
     def _signed(self, method: str, path: str) -> dict[str, str]:

@@ -116,6 +116,13 @@ class History:
         attempts = self.keys.get(key)
         return 1 + max(self.stems.get(stem, 0), split(attempts[-1].row.number)[1] if attempts else 0)
 
+    def next_number(self, number: str) -> str:
+        """The number that follows one in this very delivery, and is taken by that."""
+        stem, count = split(number)
+        following = 1 + max(self.stems.get(stem, 0), count)
+        self.stems[stem] = following
+        return f"{stem}-{following}"
+
 
 def standing(attempts: Sequence[Attempt], amount: str | None = None) -> Attempt | None:
     """The attempt that tells what a destination holds under a key.

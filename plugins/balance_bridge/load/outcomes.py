@@ -47,7 +47,8 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         status: How it ended.
-        code: The destination's error code, ``LOCAL`` for a check of ours, empty where there is none.
+        code: The destination's error code, ``LOCAL`` for a check of ours, ``RESOLVED`` for what a person found out;
+            empty where there is none.
         text: The reason in words; never a secret.
     """
 
@@ -55,6 +56,9 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     code: str = ""
     text: str = ""
 
+
+# The code of an outcome that a person found out.
+RESOLVED = "RESOLVED"
 
 ACCEPTED = Outcome(Status.ACCEPTED)
 PLANNED = Outcome(Status.PLANNED)

@@ -5,6 +5,7 @@
     receipts/<account>/<day>/<destination>/
         <batch id>/planned.json         the rows of a batch and their numbers, written before the first request
         <batch id>/answered/0001.json   one report for each request that got an answer, or lost it
+        <batch id>/resolved/0001.json   what a person found out about rows by asking
         local/0001.json                 what was rejected or ignored before anything was sent
         agreed/0001.json                keys that hold this day's very amount, though other receipts tell otherwise
         see-<other day>.json            that day's run planned rows whose instant lies on this day
@@ -24,76 +25,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
-from typing import TypeVar
-
-import msgspec
 
 from balance_bridge.errors import StoreDamaged
 from balance_bridge.load.batches import Batch, Row
 from balance_bridge.load.destination import LOCAL, LocalRejection
 from balance_bridge.load.history import Claim, History, shown
 from balance_bridge.load.numbers import DAY_MS, day_start_ms, utc_day
-from balance_bridge.load.outcomes import PLANNED, Outcome, Status, fold
+from balance_bridge.load.outcomes import PLANNED, RESOLVED, Outcome, Status, fold
+from balance_bridge.load.receipt_documents import (
+    VERSION,
+    Agreed,
+    Answered,
+    Document,
+    Local,
+    LocalRow,
+    Planned,
+    Pointer,
+    Resolved,
+    decode,
+    encode,
+    time_text,
+)
 from balance_bridge.load.replies import Reply
 from balance_bridge.store import Store
 
-VERSION = 1
-
 _DAY = timedelta(days=1)
-_Document = TypeVar("_Document", bound=msgspec.Struct)
-
-
-class _Version(msgspec.Struct):
-    version: int
-
-
-class _Planned(msgspec.Struct):
-    version: int
-    account: str
-    day: str
-    destination: str
-    kind: str
-    run_id: str
-    created_at: str
-    rows: list[Row]
-
-
-class _Answered(msgspec.Struct):
-    version: int
-    run_id: str
-    sent_at: str
-    ended_at: str
-    http_status: int | None
-    request_id: str
-    body_sha256: str
-    foreign_results: int
-    outcomes: dict[str, Outcome]
-
-
-class _LocalRow(msgspec.Struct):
-    asset: str
-    at_ms: int
-    amount: str
-    code: str
-    text: str
-
-
-class _Local(msgspec.Struct):
-    version: int
-    rejected: list[_LocalRow]
-    ignored: dict[str, int]
-
-
-class _Agreed(msgspec.Struct):
-    version: int
-    claims: list[Claim]
-
-
-class _Pointer(msgspec.Struct):
-    version: int
-    day: str
 
 
 class Receipts:
@@ -116,61 +74,93 @@ class Receipts:
         Returns:
             False if the very same batch was planned before; that receipt stays as it is.
         """
-        document = _Planned(
+        document = Planned(
             version=VERSION,
             account=self._account,
             day=day.isoformat(),
             destination=self._destination,
             kind=kind,
             run_id=run_id,
-            created_at=_time_text(now_ms / 1000),
+            created_at=time_text(now_ms / 1000),
             rows=list(batch.rows),
         )
-        return self._store.put(f"{self._folder(day)}/{batch.id}/planned.json", _encode(document))
+        return self._store.put(f"{self._folder(day)}/{batch.id}/planned.json", encode(document))
 
     def answer(self, day: date, batch: Batch, reply: Reply, *, run_id: str) -> None:
         """Write down what became of a request."""
-        document = _Answered(
+        document = Answered(
             version=VERSION,
             run_id=run_id,
-            sent_at=_time_text(reply.sent_at),
-            ended_at=_time_text(reply.ended_at),
+            sent_at=time_text(reply.sent_at),
+            ended_at=time_text(reply.ended_at),
             http_status=reply.status or None,
             request_id=reply.request_id,
             body_sha256=reply.body_sha256,
             foreign_results=reply.foreign,
             outcomes=dict(reply.outcomes),
         )
-        self._store.append(f"{self._folder(day)}/{batch.id}/answered", ".json", _encode(document))
+        self._store.append(f"{self._folder(day)}/{batch.id}/answered", ".json", encode(document))
 
     def reports(self, day: date, batch_id: str) -> tuple[int, dict[str, Outcome]]:
         """How many reports a batch has, and what they amount to by number."""
         keys = self._store.series(f"{self._folder(day)}/{batch_id}/answered", ".json")
         return len(keys), self._folded(keys)
 
+    def resolve(
+        self, day: date, batch_id: str, numbers: Iterable[str], status: Status, *, by: str, reason: str, now_ms: int
+    ) -> str:
+        """Write down what a person found out about rows whose outcome was not known.
+
+        It counts as one report more: an acceptance that an answer has told, or tells later, still outweighs it.
+
+        Args:
+            day: The UTC day under which the batch lies.
+            batch_id: The batch.
+            numbers: The communication numbers.
+            status: ``accepted`` or ``rejected``.
+            by: Who found it out.
+            reason: How.
+            now_ms: UTC milliseconds since the epoch.
+
+        Returns:
+            The receipt's key.
+        """
+        outcome = Outcome(status, RESOLVED, f"{by}: {reason}")
+        document = Resolved(VERSION, by, reason, time_text(now_ms / 1000), dict.fromkeys(sorted(numbers), outcome))
+        return self._store.append(f"{self._folder(day)}/{batch_id}/resolved", ".json", encode(document))
+
+    def last_refusal(self, day: date, batch_id: str) -> tuple[int, Outcome] | None:
+        """Status and first outcome of a batch's last report, if that was no answer per row."""
+        newest = self._store.newest(f"{self._folder(day)}/{batch_id}/answered", ".json")
+        if newest is None:
+            return None
+        report = self._read(newest, Answered)
+        outcomes = list(report.outcomes.values())
+        return (report.http_status or 0, outcomes[0]) if outcomes else None
+
     def local(self, day: date, rejected: Iterable[LocalRejection], ignored: Mapping[str, int]) -> None:
         """Write down what is not sent at all; nothing, if there is and was nothing to say."""
         prefix = f"{self._folder(day)}/local"
         rows = [
-            _LocalRow(each.balance.asset, each.balance.at_ms, str(each.balance.amount), LOCAL, each.text)
+            LocalRow(each.balance.asset, each.balance.at_ms, format(each.balance.amount, "f"), LOCAL, each.text)
             for each in rejected
         ]
         if rows or ignored or self._store.newest(prefix, ".json") is not None:
             # Without run id and time, so that a repeated run that finds the same adds nothing.
-            self._store.append(prefix, ".json", _encode(_Local(VERSION, rows, dict(sorted(ignored.items())))))
+            self._store.append(prefix, ".json", encode(Local(VERSION, rows, dict(sorted(ignored.items())))))
 
     def agree(self, day: date, claims: Sequence[Claim]) -> None:
         """Write down a day's claims; nothing, if there are and were none."""
         prefix = f"{self._folder(day)}/agreed"
         if claims or self._store.newest(prefix, ".json") is not None:
-            self._store.append(prefix, ".json", _encode(_Agreed(VERSION, list(claims))))
+            self._store.append(prefix, ".json", encode(Agreed(VERSION, list(claims))))
 
     def point(self, day: date, rows: Iterable[Row | Claim]) -> None:
         """Leave a pointer at every other day on which one of the rows' instants lies."""
         homes = {row.at_ms // DAY_MS for row in rows} - {day_start_ms(day) // DAY_MS, day_start_ms(day) // DAY_MS + 1}
         for home in sorted(homes):
             key = f"{self._folder(utc_day(home * DAY_MS))}/see-{day.isoformat()}.json"
-            self._store.put(key, _encode(_Pointer(VERSION, day.isoformat())))
+            self._store.put(key, encode(Pointer(VERSION, day.isoformat())))
 
     def history(self, day: date, instants_ms: Iterable[int]) -> History:
         """Read every attempt that can concern a day's run.
@@ -201,18 +191,43 @@ class Receipts:
         history.close()
         return history
 
-    def local_rejections(self, day: date) -> list[_LocalRow]:
+    def batches(self, day: date) -> list[StoredBatch]:
+        """Every batch that lies under a day, with all that is known of it, in the order of their planning.
+
+        Raises:
+            StoreDamaged: If a receipt cannot be read, or a batch has answers and was never planned.
+        """
+        listed: dict[str, list[str]] = {}
+        for key in self._store.list(self._folder(day)):
+            batch, _, rest = key.removeprefix(f"{self._folder(day)}/").partition("/")
+            if rest == "planned.json" or rest.startswith(("answered/", "resolved/")):
+                listed.setdefault(batch, []).append(key)
+        found = []
+        for batch, keys in listed.items():
+            planned = f"{self._folder(day)}/{batch}/planned.json"
+            found.append(
+                StoredBatch(
+                    batch,
+                    self._read(planned, Planned),
+                    [self._read(key, Answered) for key in keys if "/answered/" in key],
+                    [self._read(key, Resolved) for key in keys if "/resolved/" in key],
+                )
+            )
+        return sorted(found, key=lambda each: (each.planned.created_at, each.id))
+
+    def local_rejections(self, day: date) -> list[LocalRow]:
         """What the last run of a day rejected before anything was sent."""
         newest = self._store.newest(f"{self._folder(day)}/local", ".json")
-        return [] if newest is None else self._decode(newest, _Local).rejected
+        return [] if newest is None else self._read(newest, Local).rejected
 
     def _read_day(self, day: date, listing: Sequence[str], history: History) -> dict[str, int]:
         folder = self._folder(day)
         planned: dict[str, str] = {}
         answered: dict[str, list[str]] = {}
+        resolved: dict[str, list[str]] = {}
         agreed = [key for key in listing if key.startswith(f"{folder}/agreed/")]
         if agreed:
-            for claim in self._decode(agreed[-1], _Agreed).claims:
+            for claim in self._read(agreed[-1], Agreed).claims:
                 history.claims.setdefault(claim.key, []).append(claim)
         for key in listing:
             batch, _, rest = key.removeprefix(f"{folder}/").partition("/")
@@ -220,37 +235,49 @@ class Receipts:
                 planned[batch] = key
             elif rest.startswith("answered/"):
                 answered.setdefault(batch, []).append(key)
-        for batch in answered.keys() - planned.keys():
+            elif rest.startswith("resolved/"):
+                resolved.setdefault(batch, []).append(key)
+        for batch in (answered.keys() | resolved.keys()) - planned.keys():
             raise StoreDamaged(
                 f"{self._store.describe(f'{folder}/{batch}')} has answers, but its planned.json is missing"
             )
         for batch, key in planned.items():
-            reports = self._folded(answered.get(batch, ()))
-            for row in self._decode(key, _Planned).rows:
+            reports = self._folded(answered.get(batch, ()), resolved.get(batch, ()))
+            for row in self._read(key, Planned).rows:
                 history.add(row, batch, reports.get(row.number, PLANNED))
         return {batch: len(keys) for batch, keys in answered.items()}
 
-    def _folded(self, keys: Iterable[str]) -> dict[str, Outcome]:
+    def _folded(self, answered: Iterable[str], resolved: Iterable[str] = ()) -> dict[str, Outcome]:
         folded: dict[str, Outcome] = {}
-        for key in keys:
-            for number, outcome in self._decode(key, _Answered).outcomes.items():
+        answers = [self._read(key, Answered).outcomes for key in answered]
+        found = [self._read(key, Resolved).outcomes for key in resolved]
+        for report in answers + found:
+            for number, outcome in report.items():
                 folded[number] = fold((folded[number], outcome)) if number in folded else outcome
         return folded
 
     def _folder(self, day: date) -> str:
         return f"receipts/{self._account}/{day.isoformat()}/{self._destination}"
 
-    def _decode(self, key: str, kind: type[_Document]) -> _Document:
-        data = self._store.read(key)
-        try:
-            version = msgspec.json.decode(data, type=_Version).version
-            if version != VERSION:
-                raise StoreDamaged(
-                    f"{self._store.describe(key)} has format version {version}; this release reads {VERSION}"
-                )
-            return msgspec.json.decode(data, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise StoreDamaged(f"{self._store.describe(key)} is not the receipt that was written: {error}") from error
+    def _read(self, key: str, kind: type[Document]) -> Document:
+        return decode(self._store, key, kind)
+
+
+@dataclass(frozen=True)
+class StoredBatch:
+    """A batch as its receipts tell of it.
+
+    Attributes:
+        id: Its id.
+        planned: What was about to be sent.
+        answers: What became of each request, oldest first.
+        resolved: What people found out, oldest first.
+    """
+
+    id: str
+    planned: Planned
+    answers: list[Answered]
+    resolved: list[Resolved]
 
 
 @dataclass(frozen=True)
@@ -324,15 +351,6 @@ def outcomes(store: Store, account: str, day: date, destination: str) -> list[Ke
             )
         )
     return sorted(rows, key=lambda row: (row.at_ms, row.asset, row.number))
-
-
-def _encode(document: msgspec.Struct) -> bytes:
-    # Fields stay in the order in which they are sent, so that what is sent again is the same bytes.
-    return msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
-
-
-def _time_text(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _pointed(key: str) -> date:

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
-from balance_bridge.errors import BalanceBridgeError, OutcomeUnknown, RecordsRejected
+from balance_bridge.errors import BalanceBridgeError, OutcomeUnknown, RecordsRejected, Unconfirmed
 from balance_bridge.load.batches import Row
 from balance_bridge.load.destination import LOCAL, LocalRejection
 from balance_bridge.load.outcomes import Outcome, Status
+from balance_bridge.load.policy import Policy
 
 _MAX_EXAMPLES = 5
 _MAX_CODES = 10
@@ -60,7 +61,9 @@ class DeliverySummary:
         resent: Of those: under a number that may have been sent before.
         requests: Requests that were made, refused connections included.
         batches: Batches that are to be sent.
+        divided: Requests that were refused as a whole and divided, to find the bad records.
         foreign: Results for numbers that were not asked about.
+        preview: Of a dry run: where what would be sent is kept.
         reasons: Why balances were rejected, by the destination's code; checks of ours by ``LOCAL`` and text.
     """
 
@@ -82,7 +85,9 @@ class DeliverySummary:
     resent: int = 0
     requests: int = 0
     batches: int = 0
+    divided: int = 0
     foreign: int = 0
+    preview: str = ""
     reasons: dict[str, Reason] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -94,6 +99,13 @@ class DeliverySummary:
         for row in rows:
             self.superseded += row.supersedes != ""
             self.resent += resend
+
+    def count_divided(self, rows: Iterable[Row], *, resend: bool) -> None:
+        """Take back what was counted of rows that go out again in parts."""
+        self.divided += 1
+        for row in rows:
+            self.superseded -= row.supersedes != ""
+            self.resent -= resend
 
     def count_local(self, rejections: Iterable[LocalRejection]) -> None:
         """Count what cannot be sent."""
@@ -116,7 +128,7 @@ class DeliverySummary:
         else:
             self.unknown += 1
 
-    def failure(self) -> BalanceBridgeError | None:
+    def failure(self, policy: Policy) -> BalanceBridgeError | None:
         """The error with which the delivery ends, or None.
 
         Rejections come first, since they are final: if a passing error were raised beside them, Airflow would try
@@ -127,8 +139,8 @@ class DeliverySummary:
             f"what became of {self.unknown} of {self.rows} balances is unknown; "
             f"they go out again under the same numbers"
         )
-        if self.rejected or self.rejected_locally:
-            refused = self.rejected + self.rejected_locally
+        refused = self.rejected + self.rejected_locally
+        if refused > policy.max_rejected:
             also = f" Besides, {unknown}." if self.unknown else ""
             return RecordsRejected(
                 f"{head}: {refused} of {self.rows} balances were rejected ({self.rejected_locally} of them before "
@@ -136,7 +148,25 @@ class DeliverySummary:
                 f"limits in the accounts file, or set these assets to ignore; then run the day again: what was "
                 f"rejected goes out under new numbers, what was accepted does not go out again"
             )
-        return OutcomeUnknown(f"{head}: {unknown}") if self.unknown else None
+        if self.unknown:
+            return OutcomeUnknown(f"{head}: {unknown}")
+        if self.seen and policy.on_unconfirmed == "fail":
+            return Unconfirmed(
+                f"{head}: {self.seen} of {self.rows} balances were seen and not confirmed: their numbers are used up, "
+                f"but no answer says that they were taken. Ask {self.destination} about them, and write down what you "
+                f"found out: balance-bridge receipts resolve {self.account} {self.day} --destination {self.destination}"
+            )
+        return None
+
+    def remark(self, policy: Policy) -> str:
+        """What a delivery that ended well leaves to be looked at; empty if nothing."""
+        refused = self.rejected + self.rejected_locally
+        told = []
+        if refused:
+            told.append(f"{refused} balances were rejected ({policy.max_rejected} are let pass): {self._reasons()}")
+        if self.seen:
+            told.append(f"{self.seen} balances were seen and not confirmed")
+        return "; ".join(told)
 
     def attach(self, error: _Error) -> _Error:
         """Put this summary on an error, as its attribute ``summary``."""

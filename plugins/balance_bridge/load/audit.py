@@ -1,0 +1,137 @@
+"""Every attempt to deliver a day's balances, with its evidence: what an auditor asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+
+from balance_bridge.load.batches import Row
+from balance_bridge.load.destination import LOCAL
+from balance_bridge.load.history import History, standing
+from balance_bridge.load.numbers import rfc3339
+from balance_bridge.load.outcomes import SETTLED, Status
+from balance_bridge.load.receipts import Receipts, StoredBatch
+from balance_bridge.store import Store
+
+#: An acceptance that a later one under the same key, with another amount, has taken the place of.
+SUPERSEDED = "superseded"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One attempt to deliver one balance.
+
+    Attributes:
+        destination: The destination's name.
+        asset: The exchange's asset code.
+        at: The instant, RFC 3339 in UTC.
+        amount: The balance.
+        outcome: ``accepted``, ``rejected``, ``seen``, ``unknown``, ``planned`` or ``superseded``.
+        code: The destination's error code, ``LOCAL`` for a check of ours, ``RESOLVED`` for what a person found out.
+        text: The reason in words.
+        number: The communication number; empty for what was rejected before it got one.
+        key: The destination's key; empty likewise.
+        points: The points that asked for the instant.
+        replaces: The number of the attempt before, or empty.
+        supersedes: The amount that was accepted under the key before, if it is another.
+        batch: The batch's id; empty for what was never sent.
+        run_id: The run that planned it.
+        planned_at: When (UTC).
+        requests: How many requests for its batch got an answer or lost it.
+        sent_at: When the last of them went out (UTC), or empty.
+        ended_at: When its answer was whole (UTC), or empty.
+        http_status: Of that answer, or None.
+        request_id: The destination's own id of that request, or empty.
+        answer_sha256: Digest of that answer's body, or empty.
+        resolved_by: Who found out the outcome, or empty.
+    """
+
+    destination: str
+    asset: str
+    at: str
+    amount: Decimal
+    outcome: str
+    code: str = ""
+    text: str = ""
+    number: str = ""
+    key: str = ""
+    points: str = ""
+    replaces: str = ""
+    supersedes: str = ""
+    batch: str = ""
+    run_id: str = ""
+    planned_at: str = ""
+    requests: int = 0
+    sent_at: str = ""
+    ended_at: str = ""
+    http_status: int | None = None
+    request_id: str = ""
+    answer_sha256: str = ""
+    resolved_by: str = ""
+
+
+def entries(store: Store, account: str, day: date, destination: str) -> list[Entry]:
+    """Every attempt that a day's runs made, oldest first.
+
+    Args:
+        store: Where the receipts lie.
+        account: The account's name.
+        day: The UTC day whose runs are looked at.
+        destination: The destination's name.
+
+    Raises:
+        StoreDamaged: If a receipt cannot be read.
+    """
+    receipts = Receipts(store, account, destination)
+    history = receipts.history(day, ())
+    found = [
+        Entry(destination, row.asset, rfc3339(row.at_ms), Decimal(row.amount), Status.REJECTED, LOCAL, row.text)
+        for row in receipts.local_rejections(day)
+    ]
+    for batch in receipts.batches(day):
+        found += [_entry(destination, batch, row, history) for row in batch.planned.rows]
+    return found
+
+
+def unresolved(store: Store, account: str, day: date, destination: str) -> list[tuple[str, str]]:
+    """The batch and the number of each balance of a day that nobody has confirmed: unknown, seen, or only planned."""
+    return [
+        (entry.batch, entry.number)
+        for entry in entries(store, account, day, destination)
+        if entry.number and entry.outcome in (Status.SEEN, Status.UNKNOWN, Status.PLANNED)
+    ]
+
+
+def _entry(destination: str, batch: StoredBatch, row: Row, history: History) -> Entry:
+    planned = batch.planned
+    # A number can lie in several batches, sent again or divided otherwise: it has one outcome.
+    outcome = next(each.outcome for each in history.numbers[row.number] if each.row.wire == row.wire)
+    held = standing(history.keys[row.key])
+    gone = outcome.status in SETTLED and held is not None and held.row.number != row.number
+    last = next((each for each in reversed(batch.answers) if row.number in each.outcomes), None)
+    resolved = [each.by for each in batch.resolved if row.number in each.outcomes]
+    return Entry(
+        destination=destination,
+        asset=row.asset,
+        at=rfc3339(row.at_ms),
+        amount=Decimal(row.amount),
+        outcome=SUPERSEDED if gone else outcome.status,
+        code=outcome.code,
+        text=outcome.text,
+        number=row.number,
+        key=row.key,
+        points=row.points,
+        replaces=row.replaces,
+        supersedes=row.supersedes,
+        batch=batch.id,
+        run_id=planned.run_id,
+        planned_at=planned.created_at,
+        requests=len(batch.answers),
+        sent_at=last.sent_at if last else "",
+        ended_at=last.ended_at if last else "",
+        http_status=last.http_status if last else None,
+        request_id=last.request_id if last else "",
+        answer_sha256=last.body_sha256 if last else "",
+        resolved_by=", ".join(resolved),
+    )
