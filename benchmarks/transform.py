@@ -95,13 +95,13 @@ class Stages:
 def run_ours(root: Path) -> dict:
     from balance_bridge.extract import raw
     from balance_bridge.extract.ascendex import AscendexSource, Category
-    from balance_bridge.extract.day import read_legs
+    from balance_bridge.extract.pages import read_legs
     from balance_bridge.store import Store
     from balance_bridge.transform.balances import balances_at
     from balance_bridge.transform.ledger import build_ledger
     from balance_bridge.transform.reconciliation import reconcile
 
-    store, source = Store(root), AscendexSource(None, Category.CASH)  # type: ignore[arg-type]  # nothing is asked
+    store, source = Store(root), AscendexSource(None, Category.CASH, retention_days=7)  # type: ignore[arg-type]  # nothing is asked
     stages = Stages()
     opening, closing = (
         source.read_snapshot(raw.read(store, f"raw/bench/{day}/snapshot/0001.gz").body, day).snapshot

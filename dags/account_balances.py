@@ -1,4 +1,7 @@
-"""One DAG per account of the accounts file: its balances out of the exchange, proven, and into its destinations."""
+"""One DAG per account of the accounts file: its balances out of the exchange, proven, and into its destinations.
+
+And one more for each account that is followed during the day.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,24 @@ from collections.abc import Container
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
-from airflow.sdk import DAG, CronDataIntervalTimetable, ExceptionRetryPolicy, Param, RetryAction, RetryRule
+from airflow.sdk import (
+    DAG,
+    CronDataIntervalTimetable,
+    ExceptionRetryPolicy,
+    MultipleCronTriggerTimetable,
+    Param,
+    RetryAction,
+    RetryRule,
+)
 
 from balance_bridge import settings
-from balance_bridge.accounts import Account, BrokenAccount, load_accounts
-from balance_bridge.dag_docs import account_doc, broken_doc
+from balance_bridge.accounts import Account, AscendexSource, BrokenAccount, load_accounts
+from balance_bridge.dag_docs import account_doc, broken_doc, intraday_doc
 from balance_bridge.errors import FinalError
-from balance_bridge.operators.daily import Deliver, FetchHistory, FetchSnapshot, Reconcile, RefuseAccount, ResolveDay
+from balance_bridge.operators.daily import FetchHistory, FetchSnapshot, Reconcile, RefuseAccount, ResolveDay
+from balance_bridge.operators.deliver import Deliver
+from balance_bridge.operators.intraday import FollowDay
+from balance_bridge.points import cron_of, known_so_far
 
 # What cannot get better by itself fails at once; everything else is tried again after growing delays.
 FAIL_WHAT_IS_FINAL = ExceptionRetryPolicy(rules=[RetryRule(exception=FinalError, action=RetryAction.FAIL)])
@@ -28,6 +42,8 @@ TASK: dict[str, Any] = {
     "retry_policy": FAIL_WHAT_IS_FINAL,
 }
 
+DRY_RUN = Param(False, type="boolean", title="Dry run", description="Build and check everything, send nothing.")
+
 
 def account_dag(account: Account) -> DAG:
     """The daily run of one account."""
@@ -35,7 +51,7 @@ def account_dag(account: Account) -> DAG:
     with _dag(
         dag_id(account.name),
         datetime.combine(account.start_date, time(), UTC),
-        tags=["balance-bridge", account.source.type, account.source.category],
+        tags=_tags(account),
         doc_md=account_doc(account),
         params={
             "date": Param(
@@ -52,23 +68,46 @@ def account_dag(account: Account) -> DAG:
                 title="Destinations",
                 description=f"Only these of {', '.join(names)}. Empty: all.",
             ),
-            "dry_run": Param(
-                False, type="boolean", title="Dry run", description="Build and check everything, send nothing."
-            ),
+            "dry_run": DRY_RUN,
             "refetch": Param(
                 False, type="boolean", title="Refetch", description="Ask the exchange anew for what the store has."
             ),
         },
     ) as dag:
         common: dict[str, Any] = {"account": account.name, **TASK}
-        asking: dict[str, Any] = {"pool": account.source.conn_id, **common}
+        asking = _asking(account)
         day = ResolveDay(task_id="day", **common).output
         opening = FetchSnapshot(task_id="opening_snapshot", which="opening", day=day, **asking).output
         closing = FetchSnapshot(task_id="closing_snapshot", which="closing", day=day, **asking).output
         history = FetchHistory(task_id="history", day=day, opening=opening, closing=closing, **asking).output
         proof = Reconcile(task_id="reconcile", day=day, extracted=history, **common).output
         for name in names:
-            Deliver(task_id=f"load_{name}", day=day, destination=name, reconciled=proof, **common)
+            Deliver(task_id=f"load_{name}", destination=name, reconciled=proof, **common)
+    return dag
+
+
+def intraday_dag(account: Account, step: str) -> DAG:
+    """The runs that follow one account's day while it goes on."""
+    with _dag(
+        f"{dag_id(account.name)}_intraday",
+        datetime.combine(account.start_date, time(), UTC),
+        # What an outage has left out is in the next run.
+        catchup=False,
+        schedule=MultipleCronTriggerTimetable(*cron_of(step), timezone="UTC"),
+        tags=[*_tags(account), "intraday"],
+        doc_md=intraday_doc(account),
+        params={"dry_run": DRY_RUN},
+    ) as dag:
+        so_far = FollowDay(task_id="follow", **_asking(account)).output
+        for name, destination in account.destinations.items():
+            if known_so_far(destination.points):
+                Deliver(
+                    task_id=f"load_{name}",
+                    destination=name,
+                    reconciled=so_far,
+                    account=account.name,
+                    **TASK,
+                )
     return dag
 
 
@@ -98,10 +137,21 @@ def dag_id(account: str, taken: Container[str] = ()) -> str:
     return name
 
 
-def _dag(name: str, start: datetime, *, catchup: bool = True, **kwargs: Any) -> DAG:
+def _tags(account: Account) -> list[str]:
+    source = account.source
+    return ["balance-bridge", source.type, *([source.category] if isinstance(source, AscendexSource) else [])]
+
+
+def _asking(account: Account) -> dict[str, Any]:
+    # One at a time for each key: more would only wait for each other's requests.
+    pool = {} if account.source.pool is None else {"pool": account.source.pool}
+    return {"account": account.name, **pool, **TASK}
+
+
+def _dag(name: str, start: datetime, *, catchup: bool = True, schedule: Any = None, **kwargs: Any) -> DAG:
     return DAG(
         name,
-        schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
+        schedule=schedule or CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
         start_date=start,
         catchup=catchup,
         max_active_runs=1,
@@ -111,6 +161,10 @@ def _dag(name: str, start: datetime, *, catchup: bool = True, **kwargs: Any) -> 
 
 ACCOUNTS = load_accounts(settings.accounts_file())
 DAGS = {dag_id(right.name): account_dag(right) for right in ACCOUNTS.accounts.values()}
+for right in ACCOUNTS.accounts.values():
+    if right.intraday is not None:
+        followed = intraday_dag(right, right.intraday)
+        DAGS[followed.dag_id] = followed
 for wrong in ACCOUNTS.broken.values():
     unused = dag_id(wrong.name, DAGS)
     DAGS[unused] = broken_dag(wrong, unused)

@@ -49,7 +49,7 @@ class MemoryStore(Store):
             raise StoreDamaged(f"{key} is missing from the store")
         return self.objects[key]
 
-    def describe(self, key: str) -> str:
+    def _place(self, key: str) -> str:
         return key
 
     def _walk(self, prefix: str) -> Iterator[str]:

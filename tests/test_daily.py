@@ -14,6 +14,7 @@ import pytest
 from balance_bridge import daily
 from balance_bridge.errors import (
     BadAnswer,
+    BudgetUsedUp,
     InvalidAmount,
     NotYetAvailable,
     ReconciliationBroken,
@@ -46,9 +47,10 @@ class Run:
         self.exchange = kit.FakeExchange(kit.World(days=4, per_day=12), self.clock)
         self.store = kit.MemoryStore()
         self.told: list[str] = []
+        self.left = 0
 
     def job(self, run_id: str = "run-1", day: date = DAY, *, refetch: bool = False) -> daily.Job:
-        return daily.Job(self.exchange, self.store, "main_cash", day, 7, run_id, refetch, self.told.append)
+        return daily.Job(self.exchange, self.store, "main_cash", day, run_id, refetch, self.told.append)
 
     def extract(self, job: daily.Job, tolerance: Any = NONE) -> dict[str, Any]:
         opening, closing = daily.fetch_snapshot(job, "opening"), daily.fetch_snapshot(job, "closing")
@@ -394,3 +396,69 @@ def test_a_stored_page_that_vanished_is_an_error_and_no_empty_day(run: Run) -> N
         del run.store.objects[key]
     with pytest.raises(StoreDamaged, match="lacks the page from sn 10001"):
         daily.reconcile(run.job(), extracted, tolerance={}, on_break="load", destinations=WANTED)
+
+
+def test_days_that_the_exchange_is_about_to_forget_are_fetched_first(run: Run) -> None:
+    run.clock.now += 5 * 86_400  # today is the 26th: the 19th is the oldest day to be had
+    run.clock.now += 86_400  # the 27th: the 20th
+    later = run.job("backwards", day=date(2026, 11, 23))
+    assert daily.save_what_is_about_to_go(later, DAY, NONE) == [DAY, date(2026, 11, 21)]
+    run.exchange.asked.clear()
+    assert daily.save_what_is_about_to_go(later, DAY, NONE) == []
+    done = run.all(run.job())
+    assert done["status"] == "proven"
+    assert run.exchange.asked == [], "the day's own run asks for nothing"
+
+
+def test_no_day_before_the_start_or_from_the_job_s_own_on_is_fetched_ahead(run: Run) -> None:
+    run.clock.now += 6 * 86_400
+    assert daily.save_what_is_about_to_go(run.job(day=date(2026, 11, 22)), date(2026, 11, 22), NONE) == []
+    assert daily.save_what_is_about_to_go(run.job(), date(2026, 11, 1), NONE) == []
+    assert run.exchange.asked == []
+
+
+def test_a_day_that_cannot_be_fetched_ahead_does_not_stop_the_job(run: Run) -> None:
+    run.clock.now += 6 * 86_400
+    del run.exchange.world.snapshots[DAY]
+    later = run.job(day=date(2026, 11, 23))
+    assert daily.save_what_is_about_to_go(later, DAY, NONE) == [date(2026, 11, 21)]
+    assert any("2026-11-20 could not be fetched ahead of its own run" in line for line in run.told)
+
+
+def test_days_run_backwards_give_the_same_as_forwards(kit: SimpleNamespace) -> None:
+    results = []
+    days = [date(2026, 11, 20 + ahead) for ahead in range(3)]
+    for order in (days, days[::-1]):
+        made = Run(kit)
+        made.clock.now += 3 * 86_400
+        done = {day: made.all(made.job(f"run of {day}", day)) for day in order}
+        results.append(
+            {
+                day: [made.store.read(key) for key in (result["ledger"], *result["balances"].values())]
+                for day, result in done.items()
+            }
+        )
+    assert results[0] == results[1]
+
+
+def test_a_budget_that_is_used_up_stops_the_stage_which_goes_on_from_the_store(run: Run) -> None:
+    run.exchange.page_limit = 5
+    places = iter([3, 2])
+
+    def used_up(request: str) -> None:
+        if run.left == 0:
+            run.left = next(places)
+            raise BudgetUsedUp("no place", wait_s=60.0)
+        run.left -= 1
+
+    run.left = 1
+    run.exchange.before_ask = used_up
+    waits = 0
+    while True:
+        try:
+            extracted = run.extract(run.job())
+            break
+        except BudgetUsedUp:
+            waits += 1
+    assert (waits, len(run.exchange.asked)) == (2, 5)
+    assert extracted["records"] == 12

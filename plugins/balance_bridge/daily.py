@@ -6,26 +6,33 @@ What is handed from stage to stage is small and readable: keys, sequence numbers
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 
 from balance_bridge.errors import (
     BadAnswer,
+    BalanceBridgeError,
+    BudgetUsedUp,
     Contradiction,
     NotYetAvailable,
     ReconciliationBroken,
     RetentionExceeded,
     StoreDamaged,
 )
-from balance_bridge.extract import raw
-from balance_bridge.extract.day import DayExtraction, read_legs
-from balance_bridge.extract.source import SnapshotAnswer, Source
+from balance_bridge.extract.day import DayExtraction, StoredSnapshot, read_snapshot
+from balance_bridge.extract.pages import legs_in_pieces, newest_pages, read_legs
+from balance_bridge.extract.source import Source
 from balance_bridge.store import Store, to_json
 from balance_bridge.transform import balances, ledger, reconciliation
 
 Log = Callable[[str], None]
+
+# What is proven at once: a day of any length is proven in the same memory.
+_PAGES_PER_PIECE = 8
+# Days that the exchange is about to forget: today's last chance, and tomorrow's.
+_LAST_CHANCE_DAYS = 2
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,6 @@ class Job:
         store: Where every stage's result lies.
         account: The account's name.
         day: The UTC day D.
-        retention_days: How far back the exchange answers.
         run_id: Who asks; written with what is asked.
         refetch: Whether to ask anew for what the store has.
         log: Told of progress.
@@ -47,7 +53,6 @@ class Job:
     store: Store
     account: str
     day: date
-    retention_days: int
     run_id: str
     refetch: bool = False
     log: Log = lambda _: None
@@ -58,7 +63,6 @@ class Job:
             self.source,
             self.store,
             self.account,
-            retention_days=self.retention_days,
             asked_by=self.run_id,
             again=again or ("refetch" if self.refetch else None),
             log=self.log,
@@ -73,19 +77,16 @@ def fetch_snapshot(job: Job, which: Literal["opening", "closing"]) -> dict[str, 
 
     Raises:
         NotYetAvailable: The closing snapshot of a day that has just ended is not there yet.
+        BudgetUsedUp: As the source's budget decides.
     """
     day = job.day if which == "opening" else job.day + timedelta(days=1)
     try:
-        key, answer = job.extraction().snapshot(day)
+        found = job.extraction().snapshot(day)
     except NotYetAvailable as error:
         raise NotYetAvailable(f"the {which} snapshot of {job.day}, dated {day}, is not there yet ({error})") from error
-    job.log(f"{which} snapshot of {job.day}: sn {answer.snapshot.sn}, {len(answer.snapshot.balances)} assets")
-    return {
-        "key": key,
-        "sn": answer.snapshot.sn,
-        "at_ms": answer.snapshot.at_ms,
-        "assets": len(answer.snapshot.balances),
-    }
+    snapshot = found.snapshot
+    job.log(f"{which} snapshot of {job.day}: sn {snapshot.sn}, {len(snapshot.balances)} assets")
+    return {"key": found.key, "sn": snapshot.sn, "at_ms": snapshot.at_ms, "assets": len(snapshot.balances)}
 
 
 def fetch_history(
@@ -109,17 +110,13 @@ def fetch_history(
         RetentionExceeded: Neither the store nor the exchange has all of the day.
         BadAnswer: An answer is not what the exchange documents.
         Contradiction: The answers contradict each other, also when asked for once more.
+        BudgetUsedUp: As the source's budget decides; called again, it goes on where it was.
     """
     if not job.refetch:
         proven = _proven_before(job, tolerance)
         if proven is not None:
             return proven
-    given = _Fetched(
-        str(opening["key"]),
-        _stored_snapshot(job, opening["key"], job.day),
-        str(closing["key"]),
-        _stored_snapshot(job, closing["key"], job.day + timedelta(days=1)),
-    )
+    given = _fetched(job, opening["key"], closing["key"])
     again = job.extraction(again="it did not add up")
     trouble: Contradiction | None = None
     found: dict[str, Any] | None = None
@@ -136,13 +133,48 @@ def fetch_history(
             trouble, told = error, str(error)
         job.log(f"what came does not add up; asking once more before it is believed: {told}")
     try:
-        anew = _Fetched(*again.snapshot(job.day), *again.snapshot(job.day + timedelta(days=1)))
+        anew = _Fetched(again.snapshot(job.day), again.snapshot(job.day + timedelta(days=1)))
         return _fetch_and_prove(job, again, anew, tolerance)[0]
     except RetentionExceeded as error:
         job.log(f"it cannot be asked for again: {error}")
         if found is None:
             raise trouble or error from error
         return found
+
+
+def save_what_is_about_to_go(job: Job, since: date, tolerance: Mapping[str, Decimal]) -> list[date]:
+    """Fetch the days that the exchange is about to forget, before the job's own.
+
+    Runs mostly come oldest first, but not always: a backfill can run backwards, and a run by hand can come before the
+    days that an outage has left out. What is fetched here is not asked for again by those days' own runs.
+
+    Args:
+        job: The account's day; only earlier days are looked at.
+        since: The account's first day.
+        tolerance: Per asset, on conservation only.
+
+    Returns:
+        The days that were fetched. One that could not be is told, and left to its own run.
+
+    Raises:
+        BudgetUsedUp: As the source's budget decides; called again, it goes on where it was.
+    """
+    oldest = job.source.oldest()
+    saved = []
+    for ahead in range(_LAST_CHANCE_DAYS if oldest is not None else 0):
+        day = (oldest or since) + timedelta(days=ahead)
+        its = replace(job, day=day, refetch=False)
+        if not since <= day < job.day or job.store.newest(_whole(its), ".json") is not None:
+            continue
+        job.log(f"{job.source.who} is about to forget {day}, which the store does not have: fetching it first")
+        try:
+            fetch_history(its, fetch_snapshot(its, "opening"), fetch_snapshot(its, "closing"), tolerance)
+            saved.append(day)
+        except BudgetUsedUp:
+            raise
+        except BalanceBridgeError as error:
+            job.log(f"{day} could not be fetched ahead of its own run: {error}")
+    return saved
 
 
 def reconcile(
@@ -163,19 +195,17 @@ def reconcile(
         destinations: What is wanted where.
 
     Returns:
-        ``status`` and ``summary`` of the proof, and the keys of ``ledger``, ``reconciliation`` and ``balances`` (per
-        destination).
+        ``day``, ``status`` and ``summary`` of the proof, and the keys of ``ledger``, ``reconciliation`` and
+        ``balances`` (per destination).
 
     Raises:
         ReconciliationBroken: If the day does not add up and ``on_break`` is ``hold``. Ledger and report are stored.
     """
-    fetched = _Fetched(
-        extracted["opening"],
-        _stored_snapshot(job, extracted["opening"], job.day),
-        extracted["closing"],
-        _stored_snapshot(job, extracted["closing"], job.day + timedelta(days=1)),
-    )
-    book, proof = _prove(job, fetched, extracted["history"], tolerance)
+    fetched = _fetched(job, extracted["opening"], extracted["closing"])
+    opening, closing = fetched.opening.snapshot, fetched.closing.snapshot
+    legs = read_legs(job.source, job.store, extracted["history"], opening_sn=opening.sn, closing_sn=closing.sn)
+    book = ledger.build_ledger(legs)
+    proof = reconciliation.reconcile(opening, closing, book, tolerance)
     job.log(f"{job.account} {job.day}: {proof.summary()}")
     held = proof.status == "broken" and on_break == "hold"
     due = {} if held else _balances(fetched, book, destinations)
@@ -184,8 +214,8 @@ def reconcile(
     document = {
         "account": job.account,
         "day": job.day.isoformat(),
-        "opening": fetched.opening_key,
-        "closing": fetched.closing_key,
+        "opening": fetched.opening.key,
+        "closing": fetched.closing.key,
         "history": extracted["history"],
         "ledger": ledger_key,
         "collisions": {name: each.to_document() for name, each in due.items()},
@@ -207,6 +237,7 @@ def reconcile(
         told = f", {each.collisions} instants gave way to another under the same key" if each.collisions else ""
         job.log(f"{wanted.name}: {len(each.frame)} balances at {', '.join(wanted.points)}{told}")
     return {
+        "day": job.day.isoformat(),
         "status": proof.status,
         "summary": proof.summary(),
         "records": extracted["records"],
@@ -236,10 +267,15 @@ class Wanted:
 
 @dataclass(frozen=True)
 class _Fetched:
-    opening_key: str
-    opening: SnapshotAnswer
-    closing_key: str
-    closing: SnapshotAnswer
+    opening: StoredSnapshot
+    closing: StoredSnapshot
+
+
+def _fetched(job: Job, opening_key: str, closing_key: str) -> _Fetched:
+    return _Fetched(
+        read_snapshot(job.source, job.store, opening_key, job.day),
+        read_snapshot(job.source, job.store, closing_key, job.day + timedelta(days=1)),
+    )
 
 
 def _balances(fetched: _Fetched, book: Any, destinations: Sequence[Wanted]) -> dict[str, balances.Balances]:
@@ -250,10 +286,6 @@ def _balances(fetched: _Fetched, book: Any, destinations: Sequence[Wanted]) -> d
     }
 
 
-def _stored_snapshot(job: Job, key: str, day: date) -> SnapshotAnswer:
-    return job.source.read_snapshot(raw.read(job.store, key).body, day)
-
-
 def _newest_whole(job: Job) -> dict[str, Any] | None:
     key = job.store.newest(_whole(job), ".json")
     return None if key is None else {**job.store.read_json(key), "pages_asked": 0}
@@ -262,17 +294,11 @@ def _newest_whole(job: Job) -> dict[str, Any] | None:
 def _proven_before(job: Job, tolerance: Mapping[str, Decimal]) -> dict[str, Any] | None:
     """The newest whole fetch of the day that the store has and that adds up."""
     for key in reversed(job.store.series(_whole(job), ".json")):
-        found: dict[str, Any] = job.store.read_json(key)
         try:
-            fetched = _Fetched(
-                found["opening"],
-                _stored_snapshot(job, found["opening"], job.day),
-                found["closing"],
-                _stored_snapshot(job, found["closing"], job.day + timedelta(days=1)),
-            )
-            proof = _prove(job, fetched, found["history"], tolerance)[1]
+            found: dict[str, Any] = job.store.read_json(key)
+            proof = _prove(job, _fetched(job, found["opening"], found["closing"]), found["history"], tolerance)
         except (BadAnswer, StoreDamaged) as error:
-            job.log(f"{key} cannot be used: {error}")
+            job.log(f"{job.store.describe(key)} cannot be used: {error}")
             continue
         if proof.status != "broken":
             job.log(f"{job.day} is in the store, whole and proven: nothing is asked for")
@@ -284,16 +310,21 @@ def _fetch_and_prove(
     job: Job, extraction: DayExtraction, fetched: _Fetched, tolerance: Mapping[str, Decimal]
 ) -> tuple[dict[str, Any], reconciliation.Reconciliation]:
     history = extraction.history(job.day, fetched.opening, fetched.closing)
+    try:
+        proof = _prove(job, fetched, history.generation, tolerance)
+    except StoreDamaged as error:
+        job.log(f"the stored pages of {job.day} are not whole ({error}): going through them from the first")
+        history = extraction.history(job.day, fetched.opening, fetched.closing, thoroughly=True)
+        proof = _prove(job, fetched, history.generation, tolerance)
     found = {
-        "opening": fetched.opening_key,
-        "closing": fetched.closing_key,
+        "opening": fetched.opening.key,
+        "closing": fetched.closing.key,
         "history": history.generation,
-        "pages": history.pages,
-        "records": history.records,
+        "pages": len(newest_pages(job.store, history.generation)),
+        "records": proof.records,
     }
     # Which snapshots and pages belong together, and that they are all there.
     job.store.append(_whole(job), ".json", to_json(found))
-    proof = _prove(job, fetched, history.generation, tolerance)[1]
     return {**found, "pages_asked": history.asked}, proof
 
 
@@ -303,12 +334,21 @@ def _whole(job: Job) -> str:
 
 def _prove(
     job: Job, fetched: _Fetched, history: str, tolerance: Mapping[str, Decimal]
-) -> tuple[Any, reconciliation.Reconciliation]:
+) -> reconciliation.Reconciliation:
     opening, closing = fetched.opening.snapshot, fetched.closing.snapshot
-    legs = read_legs(job.source, job.store, history, opening_sn=opening.sn, closing_sn=closing.sn)
+    prover = reconciliation.Prover(opening, closing.at_ms)
+    pieces = legs_in_pieces(
+        job.source,
+        job.store,
+        history,
+        opening_sn=opening.sn,
+        closing_sn=closing.sn,
+        pages_per_piece=_PAGES_PER_PIECE,
+    )
     try:
-        book = ledger.build_ledger(legs)
-        return book, reconciliation.reconcile(opening, closing, book, tolerance)
+        for legs in pieces:
+            prover.add(ledger.build_ledger(legs))
+        return prover.conclude(closing, tolerance)
     except BadAnswer as error:
         # Each page was found good when it came.
         raise Contradiction(str(error)) from error

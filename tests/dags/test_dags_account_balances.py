@@ -21,7 +21,7 @@ START = date(2026, 11, 1)
 RIGHT = accounts_yaml(START)
 EXTRACTION = {"opening_snapshot", "closing_snapshot", "history"}
 GRAPH = {
-    "day": {"opening_snapshot", "closing_snapshot", "history", "reconcile", "load_elven", "load_amlyze"},
+    "day": {"opening_snapshot", "closing_snapshot", "history", "reconcile"},
     "opening_snapshot": {"history"},
     "closing_snapshot": {"history"},
     "history": {"reconcile"},
@@ -146,7 +146,8 @@ def test_what_is_final_fails_at_once(dags: Any, error: type[Exception]) -> None:
 )
 def test_what_passes_by_itself_is_tried_again_as_configured(dags: Any, error: type[Exception]) -> None:
     for task in dags["balances_main_cash"].tasks:
-        decision = task.retry_policy.evaluate(error("x"), 1, 6)
+        made = error("x", wait_s=60.0) if error is errors.BudgetUsedUp else error("x")
+        decision = task.retry_policy.evaluate(made, 1, 6)
         assert (decision.action.value, decision.retry_delay) == ("default", None)
 
 
@@ -332,3 +333,55 @@ def test_a_wrong_delay_is_an_import_error_that_names_the_option(parse: Parse, mo
     monkeypatch.setenv("AIRFLOW__BALANCE_BRIDGE__RETRY_DELAY", value)
     (message,) = parse(RIGHT).import_errors.values()
     assert f"[balance_bridge] retry_delay = {value}: a whole number of seconds" in message
+
+
+FOLLOWED = """
+accounts:
+  main_cash:
+    source: {type: ascendex, conn_id: ascendex_cash, category: cash}
+    start_date: 2026-11-01
+    intraday: 15min
+    destinations:
+      elven:
+        conn_id: elven_default
+        entity_account_id: E
+        source_id: S
+        timezone: Asia/Shanghai
+        points: [close, changes]
+      amlyze:
+        conn_id: amlyze_default
+        requester: treasury
+        account_ext_id: "CASH-{asset}"
+"""
+
+
+def test_an_account_that_is_followed_has_a_second_dag_for_what_can_be_told_so_far(parse: Parse) -> None:
+    dags = parse(FOLLOWED).dags
+    assert set(dags) == {"balances_main_cash", "balances_main_cash_intraday"}
+    dag = dags["balances_main_cash_intraday"]
+    assert {task.task_id: task.downstream_task_ids for task in dag.tasks} == {
+        "follow": {"load_elven"},
+        "load_elven": set(),
+    }
+    assert (dag.catchup, dag.max_active_runs) == (False, 1)
+    assert dag.get_task("follow").pool == "ascendex_cash"
+    assert "15min" in dag.doc_md
+
+
+FILES = """
+accounts:
+  custody:
+    source: {type: files, path: /srv/custodian}
+    start_date: 2026-11-01
+    destinations:
+      amlyze:
+        conn_id: amlyze_default
+        requester: treasury
+        account_ext_id: "CUSTODY-{asset}"
+"""
+
+
+def test_files_need_no_pool_of_their_own(parse: Parse) -> None:
+    (dag,) = parse(FILES).dags.values()
+    assert {task.pool for task in dag.tasks} == {"default_pool"}
+    assert set(dag.tags) == {"balance-bridge", "files"}

@@ -19,7 +19,7 @@ from balance_bridge.extract import ascendex_answers as answers
 from balance_bridge.extract import ascendex_bulk
 from balance_bridge.extract.day import DayExtraction, StoredHistory
 from balance_bridge.extract.source import Page, Record, SnapshotAnswer, Source
-from balance_bridge.store import Store
+from balance_bridge.store import Store, to_json
 from balance_bridge.transport import Answer
 
 DAY = date(2026, 11, 20)
@@ -125,13 +125,18 @@ class FakeExchange(Source):
         self.world = world
         self.clock = clock
         self.page_limit = page_limit
+        self.who = "the exchange"
+        self.retention_days = 7
         self.asked: list[str] = []
         self.bulk = True
         self.before_ask: Callable[[str], None] = lambda _: None
         self.alter: Callable[[str, Any], Any] = lambda _, document: document
 
-    def today(self) -> date:
-        return datetime.fromtimestamp(self.clock.now, UTC).date()
+    def now(self) -> float:
+        return self.clock.now
+
+    def oldest(self) -> date:
+        return after(self.today(), -self.retention_days)
 
     def ask_snapshot(self, day: date) -> Answer:
         request = f"snapshot {day}"
@@ -141,10 +146,11 @@ class FakeExchange(Source):
         sn, balances = self.world.snapshots[day]
         return self._answer(request, snapshot_document(sn, midnight_ms(day), balances))
 
-    def ask_changes(self, from_sn: int) -> Answer:
+    def ask_changes(self, from_sn: int, day: date) -> Answer:
         request = f"changes {from_sn}"
         self._begin(request)
-        page = [record for record in self.world.records if record[0] >= from_sn][: self.page_limit]
+        booked = [record for record in self.world.records if record[2]["transactTime"] <= self.clock.now * 1000]
+        page = [record for record in booked if record[0] >= from_sn][: self.page_limit]
         page.reverse()
         orders = [document for _, by_order, document in page if by_order]
         return self._answer(request, page_document(orders, [document for _, by, document in page if not by]))
@@ -159,13 +165,13 @@ class FakeExchange(Source):
         return answers.legs(records)
 
     def legs_of_pages(
-        self, bodies: Sequence[bytes], cursors: Sequence[int], *, closing_sn: int
-    ) -> tuple[pa.Table, int | None] | None:
+        self, bodies: Sequence[bytes], cursors: Sequence[int], *, then: int | None, closing_sn: int
+    ) -> pa.Table | None:
         if not self.bulk:
             return None
         try:
             return ascendex_bulk.legs_of_pages(
-                bodies, cursors, category="cash", limit=self.page_limit, closing_sn=closing_sn
+                bodies, cursors, category="cash", limit=self.page_limit, then=then, closing_sn=closing_sn
             )
         except ascendex_bulk.Unusual:
             return None
@@ -187,16 +193,26 @@ def answer(
 
 
 def extraction(exchange: FakeExchange, store: Store, run_id: str = "run-1", **options: Any) -> DayExtraction:
-    return DayExtraction(exchange, store, ACCOUNT, **({"retention_days": 7, "asked_by": run_id} | options))
+    return DayExtraction(exchange, store, ACCOUNT, **({"asked_by": run_id} | options))
 
 
 def fetch(
-    exchange: FakeExchange, store: Store, day: date = DAY, run_id: str = "run-1", **options: Any
+    exchange: FakeExchange,
+    store: Store,
+    day: date = DAY,
+    run_id: str = "run-1",
+    *,
+    thoroughly: bool = False,
+    **options: Any,
 ) -> StoredHistory:
     """A whole day: both snapshots and the changes between them."""
     of_day = extraction(exchange, store, run_id, **options)
-    opening, closing = of_day.snapshot(day)[1], of_day.snapshot(after(day, 1))[1]
-    return of_day.history(day, opening, closing)
+    opening, closing = of_day.snapshot(day), of_day.snapshot(after(day, 1))
+    found = of_day.history(day, opening, closing, thoroughly=thoroughly)
+    # As the day's stage notes it once the day is whole.
+    if found.pages:
+        store.append(f"raw/{ACCOUNT}/{day}/whole", ".json", to_json({"history": found.generation}))
+    return found
 
 
 @pytest.fixture(scope="session")

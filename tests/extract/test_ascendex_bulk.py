@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from balance_bridge.errors import BalanceBridgeError, StoreDamaged
 from balance_bridge.extract import raw
 from balance_bridge.extract.ascendex import AscendexClient, AscendexSource, Category
-from balance_bridge.extract.day import read_legs
+from balance_bridge.extract.pages import read_legs
 from balance_bridge.store import Store
 from balance_bridge.transform.schema import LEGS
 from balance_bridge.transport import Answer, Transport
@@ -47,7 +47,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def source(kind: type[AscendexSource]) -> AscendexSource:
-    return kind(AscendexClient(Transport(), "http://127.0.0.1:9", "k", "s"), Category.CASH)
+    return kind(AscendexClient(Transport(), "http://127.0.0.1:9", "k", "s"), Category.CASH, retention_days=7)
 
 
 def record(rng: random.Random, sn: int) -> tuple[str, Document]:
@@ -71,7 +71,7 @@ def pages_of(
     rng: random.Random, history: list[tuple[str, Document]], closing_sn: int, *, per_list: bool
 ) -> dict[int, Document]:
     """What an exchange answers to the cursors that a pager asks from."""
-    from balance_bridge.extract.paging import cursor_after
+    from balance_bridge.extract.paging import page_end
 
     pages: dict[int, Document] = {}
     cursor: int | None = 1
@@ -92,7 +92,8 @@ def pages_of(
         pages[cursor] = page
         sizes = [len(found) for found in lists.values()]
         tops = [max((each["sn"] for each in found), default=-1) for found in lists.values()]
-        cursor = cursor_after(sizes, tops, limit=LIMIT, closing_sn=closing_sn)
+        end = page_end(sizes, tops, limit=LIMIT, cursor=cursor)
+        cursor = end if sum(sizes) >= LIMIT and end <= closing_sn else None
     return pages
 
 

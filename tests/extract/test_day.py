@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import errno
+import gzip
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,14 +17,17 @@ from hypothesis import strategies as st
 
 from balance_bridge.errors import (
     BadAnswer,
+    Contradiction,
     NotReached,
     NotYetAvailable,
     RequestRefused,
     RetentionExceeded,
     StoreDamaged,
+    StoreUnwritable,
 )
 from balance_bridge.extract import raw
-from balance_bridge.extract.day import read_legs
+from balance_bridge.extract.pages import read_legs
+from balance_bridge.store import Store
 from balance_bridge.transform.schema import LEGS
 
 DAY = date(2026, 11, 20)
@@ -52,7 +60,9 @@ def store(kit: SimpleNamespace) -> Any:
 
 def bodies(store: Any) -> dict[str, bytes]:
     """The store but for times and run ids."""
-    return {key: raw.unpack(data, key).body for key, data in store.objects.items()}
+    return {
+        key: raw.unpack(data, key).body if key.endswith(raw.SUFFIX) else data for key, data in store.objects.items()
+    }
 
 
 def of_day(world: Any, day: date = DAY) -> tuple[int, int]:
@@ -79,9 +89,12 @@ def test_a_day_is_stored_as_its_snapshots_and_pages(kit: Any, exchange: Any, sto
     assert sorted(store.objects) == [
         *(f"{HISTORY}/0001/{cursor:020d}-0001.gz" for cursor in cursors),
         "raw/main_cash/2026-11-20/snapshot/0001.gz",
+        "raw/main_cash/2026-11-20/whole/0001.json",
         "raw/main_cash/2026-11-21/snapshot/0001.gz",
+        "raw/main_cash/account/history.json",
+        "raw/main_cash/account/snapshot.json",
     ]
-    assert (history.generation, history.pages, history.records, history.asked) == (f"{HISTORY}/0001", 3, 12, 3)
+    assert (history.generation, history.pages, history.asked) == (f"{HISTORY}/0001", 3, 3)
     assert numbers(exchange, store, history) == sns
 
 
@@ -90,7 +103,7 @@ def test_what_is_stored_is_never_asked_for_again(kit: Any, exchange: Any, store:
     before, asked = dict(store.objects), len(exchange.asked)
     for run_id in ("run-1", "run-2"):
         again = kit.fetch(exchange, store, run_id=run_id)
-        assert (again.generation, again.records, again.asked) == (first.generation, first.records, 0)
+        assert (again.generation, again.pages, again.asked) == (first.generation, first.pages, 0)
     assert len(exchange.asked) == asked
     assert store.objects == before
 
@@ -108,7 +121,7 @@ def test_a_day_without_a_number_between_its_snapshots_takes_no_page(kit: Any, cl
     exchange = kit.FakeExchange(kit.World(per_day=0), clock)
     history = kit.fetch(exchange, store)
     assert exchange.asked == ["snapshot 2026-11-20", "snapshot 2026-11-21"]
-    assert (history.pages, history.records, history.asked) == (0, 0, 0)
+    assert (history.pages, history.asked) == (0, 0)
     sn = exchange.world.snapshots[DAY][0]
     empty = read_legs(exchange, store, history.generation, opening_sn=sn, closing_sn=sn)
     assert empty.num_rows == 0
@@ -148,7 +161,6 @@ def test_killed_at_any_step_and_tried_again_the_store_is_that_of_a_clean_run(
     kit: Any, clock: Any, options: Any
 ) -> None:
     clean, asked, steps = undisturbed(kit, clock, **options)
-    assert steps == 2 * len(asked)
     for at in range(1, steps + 1):
         exchange, store = kit.FakeExchange(kit.World(), clock), kit.MemoryStore()
         if options:
@@ -187,7 +199,7 @@ def test_two_live_copies_leave_the_store_of_one(kit: Any, clock: Any, options: A
         ours = kit.fetch(exchange, store, **options)
         assert bodies(store) == clean, f"the other copy ran at step {at}"
         (theirs,) = ended
-        assert (ours.generation, ours.records) == (theirs.generation, theirs.records)
+        assert (ours.generation, ours.pages) == (theirs.generation, theirs.pages)
 
 
 def test_two_live_copies_believe_one_snapshot_even_if_they_were_told_two(kit: Any, exchange: Any, store: Any) -> None:
@@ -270,7 +282,7 @@ def test_a_malformed_page_is_kept_and_asked_for_again_beside_it(
     names = [key.rsplit("/", 1)[1] for key in store.list(HISTORY)]
     assert f"{cursor:020d}-0001.gz" in names
     assert f"{cursor:020d}-0002.gz" in names
-    assert (history.pages, history.records) == (3, 12)
+    assert history.pages == 3
     assert numbers(exchange, store, history) == world.between(opening, closing)
 
 
@@ -283,9 +295,9 @@ def test_a_damaged_page_is_asked_for_again_beside_it(
     clean = bodies(store)
     key = store.list(HISTORY)[page]
     store.objects[key] = store.objects[key][:-5]
-    history = kit.fetch(exchange, store, again=again)
+    history = kit.fetch(exchange, store, again=again, thoroughly=True)
     assert history.generation == f"{HISTORY}/0001"
-    assert (history.pages, history.records, history.asked) == (3, 12, 1)
+    assert (history.pages, history.asked) == (3, 1)
     beside = key.replace("-0001.gz", "-0002.gz")
     del store.objects[key]
     assert bodies(store) == {name: body for name, body in clean.items() if name != key} | {beside: clean[key]}
@@ -298,10 +310,11 @@ def test_a_snapshot_that_cannot_be_used_is_asked_for_again_beside_it(kit: Any, e
             kit.extraction(exchange, store).snapshot(DAY)
         assert store.newest(f"raw/main_cash/{DAY}/snapshot", ".gz").endswith(f"{expected}.gz")
     exchange.alter = lambda _, document: document
-    key, answer = kit.extraction(exchange, store).snapshot(DAY)
-    assert key.endswith("0003.gz")
-    store.objects[key] = b"damaged"
-    assert kit.extraction(exchange, store).snapshot(DAY) == (key.replace("0003", "0004"), answer)
+    found = kit.extraction(exchange, store).snapshot(DAY)
+    assert found.key.endswith("0003.gz")
+    store.objects[found.key] = b"damaged"
+    again = kit.extraction(exchange, store).snapshot(DAY)
+    assert again == replace(found, key=found.key.replace("0003", "0004"))
 
 
 def test_what_was_fetched_stays_when_the_exchange_goes_away(kit: Any, exchange: Any, store: Any) -> None:
@@ -312,14 +325,16 @@ def test_what_was_fetched_stays_when_the_exchange_goes_away(kit: Any, exchange: 
     exchange.before_ask = go_away
     with pytest.raises(NotReached):
         kit.fetch(exchange, store)
-    assert len(store.objects) == 4
+    assert len([key for key in store.objects if key.endswith(raw.SUFFIX)]) == 4
     exchange.before_ask = lambda _: None
     assert kit.fetch(exchange, store).asked == 1
 
 
 def test_a_day_that_is_too_old_is_refused_before_any_request(kit: Any, exchange: Any, store: Any, clock: Any) -> None:
     clock.now += 7 * 86_400  # today is the 28th: the 21st is the oldest day to be had
-    with pytest.raises(RetentionExceeded, match=r"the snapshot of 2026-11-20.*last 7 days.*to be had is 2026-11-21"):
+    with pytest.raises(
+        RetentionExceeded, match=r"the snapshot of 2026-11-20.*not answer for it.*to be had is 2026-11-21"
+    ):
         kit.fetch(exchange, store)
     assert exchange.asked == []
     assert store.objects == {}
@@ -327,7 +342,7 @@ def test_a_day_that_is_too_old_is_refused_before_any_request(kit: Any, exchange:
 
 def test_the_oldest_day_of_the_window_is_asked_for(kit: Any, exchange: Any, store: Any, clock: Any) -> None:
     clock.now += 6 * 86_400
-    assert kit.fetch(exchange, store).records == 12
+    assert kit.fetch(exchange, store).pages == 3
 
 
 def test_a_day_that_is_too_old_is_served_from_the_store(kit: Any, exchange: Any, store: Any, clock: Any) -> None:
@@ -335,7 +350,7 @@ def test_a_day_that_is_too_old_is_served_from_the_store(kit: Any, exchange: Any,
     exchange.asked.clear()
     clock.now += 365 * 86_400
     again = kit.fetch(exchange, store, run_id="a year later")
-    assert (again.generation, again.records, again.asked) == (first.generation, first.records, 0)
+    assert (again.generation, again.pages, again.asked) == (first.generation, first.pages, 0)
     assert exchange.asked == []
     with pytest.raises(RetentionExceeded):
         kit.fetch(exchange, store, run_id="a year later", again="refetch")
@@ -351,7 +366,7 @@ def test_a_page_that_is_missing_from_an_old_day_is_refused_by_its_number(
     clock.now += 30 * 86_400
     cursor = int(key.rsplit("/", 1)[1].split("-")[0])
     with pytest.raises(RetentionExceeded, match=f"the changes of 2026-11-20 from sn {cursor} on"):
-        kit.fetch(exchange, store)
+        kit.fetch(exchange, store, thoroughly=True)
 
 
 def test_todays_snapshot_may_not_be_there_yet(kit: Any, exchange: Any, store: Any, world: Any) -> None:
@@ -364,11 +379,11 @@ def test_todays_snapshot_may_not_be_there_yet(kit: Any, exchange: Any, store: An
 @pytest.mark.parametrize(
     ("days_later", "expected", "told"),
     [
-        (0, RequestRefused, "although it lies within the 7 days that it answers for"),
-        (4, RequestRefused, "ask the exchange, then clear this task"),
+        (0, RequestRefused, "although there should be by now"),
+        (4, RequestRefused, "ask there, then clear this task"),
         (5, RetentionExceeded, "the exchange does not have it any more"),
         (6, RetentionExceeded, "the oldest day to be had is 2026-11-21 or later"),
-        (7, RetentionExceeded, "answers for the last 7 days only"),
+        (7, RetentionExceeded, "the exchange does not answer for it any more"),
     ],
 )
 def test_a_past_snapshot_that_the_exchange_does_not_have_is_refused_or_beyond_its_window(
@@ -392,19 +407,21 @@ def rename(account: str, when: Callable[[str], bool]) -> Callable[[str, Any], An
 
 def test_the_snapshots_of_two_accounts_do_not_make_a_day(kit: Any, exchange: Any, store: Any) -> None:
     exchange.alter = rename("cshB", lambda request: request == "snapshot 2026-11-21")
-    with pytest.raises(BadAnswer, match="different accounts: cshA and cshB; was the connection pointed"):
+    with pytest.raises(
+        BadAnswer, match=r"about account cshB, and answered about cshA so far .*was the connection pointed"
+    ):
         kit.fetch(exchange, store)
     assert len(exchange.asked) == 2, "no page is asked for"
 
 
 def test_the_pages_of_two_accounts_do_not_make_a_day(kit: Any, exchange: Any, store: Any) -> None:
     exchange.alter = rename("MPXB", lambda request: len(exchange.asked) == 4)
-    with pytest.raises(BadAnswer, match=r"the page from sn \d+ is of account MPXB, not MPXA"):
+    with pytest.raises(BadAnswer, match=r"about account MPXB, and answered about MPXA so far \(history\)"):
         kit.fetch(exchange, store)
 
 
 def test_the_two_endpoints_may_spell_the_account_differently(kit: Any, exchange: Any, store: Any) -> None:
-    assert kit.fetch(exchange, store).records == 12  # cshA and MPXA
+    assert kit.fetch(exchange, store).pages == 3  # cshA and MPXA
 
 
 def test_a_sequence_that_falls_is_refused(kit: Any, exchange: Any, store: Any, world: Any) -> None:
@@ -446,3 +463,149 @@ def test_the_legs_of_a_day_are_those_of_its_records(kit: SimpleNamespace, seed: 
                 for leg in table.select(["sn", "asset", "delta", "balance", "kind"]).to_pylist()
             ]
             assert sorted(found) == expected
+
+
+def test_going_on_reads_only_the_last_page(kit: Any, exchange: Any, store: Any) -> None:
+    kit.fetch(exchange, store)
+    read: list[str] = []
+    plain = store.read
+    store.read = lambda key: (read.append(key), plain(key))[1]
+    assert kit.fetch(exchange, store).asked == 0
+    assert [key for key in read if "/history/" in key] == store.list(HISTORY)[-1:]
+
+
+def test_a_page_changed_by_hand_is_named_and_asked_for_again(kit: Any, exchange: Any, store: Any) -> None:
+    told: list[str] = []
+    kit.fetch(exchange, store)
+    key = store.list(HISTORY)[1]
+    store.objects[key] = gzip.compress(gzip.decompress(store.objects[key]).replace(b"Deposit", b"deposit") + b" ")
+    assert kit.fetch(exchange, store, thoroughly=True, log=told.append).asked == 1
+    assert any(f"{key} cannot be used" in line and "not the one that was stored" in line for line in told)
+
+
+def test_a_page_that_is_damaged_and_too_old_is_refused_by_its_name(
+    kit: Any, exchange: Any, store: Any, clock: Any
+) -> None:
+    kit.fetch(exchange, store)
+    key = store.list(HISTORY)[1]
+    store.objects[key] = b"damaged"
+    clock.now += 30 * 86_400
+    with pytest.raises(RetentionExceeded, match=f"the oldest day to be had is 2026-12-14; .*cannot be used: {key}"):
+        kit.fetch(exchange, store, thoroughly=True)
+
+
+def opened(kit: Any, exchange: Any, store: Any, day: date = DAY) -> Any:
+    """A day that is still going on, as far as it has come."""
+    extraction = kit.extraction(exchange, store, "intraday")
+    return extraction.history(day, extraction.snapshot(day), None)
+
+
+def test_a_day_continued_while_it_goes_on_is_asked_for_once(kit: Any, store: Any, clock: Any) -> None:
+    exchange = kit.FakeExchange(kit.World(per_day=12), clock)
+    midnight = kit.midnight_ms(DAY) / 1000
+    for seconds in (0, 0, 2, 2, 4, 9, 9):
+        clock.now = midnight + seconds + 0.6
+        opened(kit, exchange, store)
+    early = len(exchange.asked)
+    clock.now = midnight + 86_400 + 30
+    history = kit.fetch(exchange, store, run_id="daily")
+    assert numbers(exchange, store, history) == exchange.world.between(*of_day(exchange.world))
+    assert history.generation == f"{HISTORY}/0001"
+    assert [request.split()[0] for request in exchange.asked[early:]] == ["snapshot", "changes"]
+    # Every record came once, but for those of the pages that were asked for when they were still empty.
+    sns = [item["sn"] for key in store.list(HISTORY) for item in records(store, key)]
+    assert len(sns) == len(set(sns))
+
+
+def records(store: Any, key: str) -> list[Any]:
+    document = json.loads(raw.read(store, key).body)
+    return [*document["order"], *document["balance"]]
+
+
+def test_what_the_last_page_holds_of_the_next_day_is_not_asked_for_again(kit: Any, store: Any, clock: Any) -> None:
+    exchange = kit.FakeExchange(kit.World(days=4, per_day=3), clock, page_limit=5)
+    clock.now += 4 * 86_400
+    for number in range(4):
+        day = kit.after(DAY, number)
+        history = kit.fetch(exchange, store, day)
+        for exchange.bulk in (True, False):
+            assert numbers(exchange, store, history, day) == exchange.world.between(*of_day(exchange.world, day))
+    # 12 records in pages of 5: 5, 5, 2.
+    assert [request.split()[0] for request in exchange.asked if "changes" in request] == ["changes"] * 3
+    assert len([request for request in exchange.asked if "snapshot" in request]) == 5
+
+
+def test_a_taken_over_page_that_was_asked_for_too_early_is_followed_by_another(
+    kit: Any, exchange: Any, store: Any, clock: Any
+) -> None:
+    # One second into the day after DAY: its first records are there, the rest is not.
+    clock.now = kit.midnight_ms(kit.after(DAY, 1)) / 1000 + 2.6
+    kit.fetch(exchange, store)
+    clock.now += 2 * 86_400
+    day = kit.after(DAY, 1)
+    history = kit.fetch(exchange, store, day)
+    assert numbers(exchange, store, history, day) == exchange.world.between(*of_day(exchange.world, day))
+    (first, *_) = store.list(f"raw/main_cash/{day}/history")
+    assert int(first.rsplit("/", 1)[1].split("-")[0]) <= of_day(exchange.world, day)[0]
+
+
+def test_asking_anew_takes_nothing_over(kit: Any, store: Any, clock: Any) -> None:
+    exchange = kit.FakeExchange(kit.World(days=4, per_day=3), clock, page_limit=50)
+    clock.now += 4 * 86_400
+    kit.fetch(exchange, store)
+    exchange.asked.clear()
+    kit.fetch(exchange, store, kit.after(DAY, 1), again="refetch")
+    assert [request.split()[0] for request in exchange.asked] == ["snapshot", "snapshot", "changes"]
+
+
+@pytest.mark.parametrize("damage", ["manifest", "page"])
+def test_without_the_pages_of_the_day_before_a_day_is_asked_for_by_itself(
+    kit: Any, store: Any, clock: Any, damage: str
+) -> None:
+    exchange = kit.FakeExchange(kit.World(days=4, per_day=3), clock, page_limit=50)
+    clock.now += 4 * 86_400
+    kit.fetch(exchange, store)
+    (key,) = store.list(f"raw/main_cash/{DAY}/whole") if damage == "manifest" else store.list(HISTORY)
+    store.objects[key] = b"damaged"
+    day = kit.after(DAY, 1)
+    history = kit.fetch(exchange, store, day)
+    assert history.asked == 1
+    assert numbers(exchange, store, history, day) == exchange.world.between(*of_day(exchange.world, day))
+
+
+def test_the_account_of_an_endpoint_is_held_across_days(kit: Any, exchange: Any, store: Any, clock: Any) -> None:
+    clock.now += 4 * 86_400
+    kit.fetch(exchange, store)
+    later = kit.after(DAY, 2)
+    for endpoint, name in (("snapshot", "cshB"), ("changes", "MPXB")):
+        exchange.alter = rename(name, lambda request, endpoint=endpoint: request.startswith(endpoint))
+        with pytest.raises(Contradiction, match=f"account {name}, and answered about .* so far"):
+            kit.fetch(exchange, store, later, again=endpoint)
+    exchange.alter = lambda _, document: document
+    assert kit.fetch(exchange, store, later, again="once more").asked == 3
+
+
+def test_a_page_that_cannot_be_written_is_asked_for_once_more_and_nothing_is_left_of_it(
+    kit: Any, exchange: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    opening = kit.extraction(exchange, store).snapshot(DAY)
+    closing = kit.extraction(exchange, store).snapshot(kit.after(DAY, 1))
+
+    def no_room(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", no_room)
+        with pytest.raises(StoreUnwritable, match=r"history/0001/.*No space left on device.*room"):
+            kit.extraction(exchange, store).history(DAY, opening, closing)
+    assert [path for path in (tmp_path / "store").rglob("*") if path.is_file() and "history" in path.parts] == []
+    assert kit.extraction(exchange, store).history(DAY, opening, closing).asked == 3
+    assert exchange.asked.count(f"changes {opening.snapshot.sn + 1}") == 2
+
+
+def test_a_store_that_cannot_be_written_loses_no_request(kit: Any, exchange: Any, tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file where the folder should be")
+    with pytest.raises(StoreUnwritable, match=r"cannot be written.*set another one with the option"):
+        kit.extraction(exchange, Store(tmp_path / "store")).snapshot(DAY)
+    assert len(exchange.asked) == 1

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 from types import SimpleNamespace
 
@@ -17,20 +18,21 @@ from balance_bridge.transport import Answer
 @given(st.binary(max_size=300), st.text(max_size=30))
 def test_any_body_comes_back_byte_for_byte(body: bytes, asked_by: str) -> None:
     answer = Answer("GET https://x.test/y?sn=1", 200, {}, body, 1.0, 2.0)
-    assert raw.unpack(raw.pack(answer, asked_by=asked_by), "place") == raw.RawAnswer(body, asked_by)
+    assert raw.unpack(raw.pack(answer, asked_by=asked_by), "place") == raw.RawAnswer(body, asked_by, 1.0, 2.0)
 
 
 def test_an_object_says_what_was_asked_and_when_to_whoever_unpacks_it(kit: SimpleNamespace) -> None:
     answer = kit.answer(b"{}\n\n", 200, request="GET https://x.test/y?sn=1", at_s=1_795_219_200.0, date="a date")
     line, _, body = gzip.decompress(raw.pack(answer, asked_by="run-1 (refetch)")).partition(b"\n")
     assert json.loads(line) == {
-        "format": 1,
+        "format": 2,
         "request": "GET https://x.test/y?sn=1",
         "status": 200,
         "sent_at": "2026-11-21T00:00:00.000+00:00",
         "ended_at": "2026-11-21T00:00:00.250+00:00",
         "server_date": "a date",
         "asked_by": "run-1 (refetch)",
+        "body_sha256": hashlib.sha256(b"{}\n\n").hexdigest(),
     }
     assert body == b"{}\n\n"
 
@@ -48,7 +50,7 @@ def test_headers_are_not_kept(kit: SimpleNamespace) -> None:
 def test_an_object_cut_or_changed_anywhere_is_damaged(kit: SimpleNamespace) -> None:
     packed = raw.pack(kit.answer({"meta": "x" * 50}), asked_by="run-1")
     for length in range(len(packed)):
-        with pytest.raises(StoreDamaged, match=r"raw/a/1 is damaged.*move it away"):
+        with pytest.raises(StoreDamaged, match=r"raw/a/1 is damaged.*asked for again when the day is run"):
             raw.unpack(packed[:length], "raw/a/1")
     for place in range(10, len(packed) - 1):
         changed = packed[:place] + bytes([packed[place] ^ 0x55]) + packed[place + 1 :]
@@ -57,7 +59,7 @@ def test_an_object_cut_or_changed_anywhere_is_damaged(kit: SimpleNamespace) -> N
 
 
 @pytest.mark.parametrize(
-    "line", [b"", b"{}", b"[]", b"null", b"7", b"{", b"\xff", b'{"format": 1}', b'{"asked_by": "x"}']
+    "line", [b"", b"{}", b"[]", b"null", b"7", b"{", b"\xff", b'{"format": 2}', b'{"asked_by": "x"}']
 )
 def test_a_header_that_is_none_is_damage(line: bytes) -> None:
     with pytest.raises(StoreDamaged, match="raw/a/1 is damaged"):
@@ -65,8 +67,15 @@ def test_a_header_that_is_none_is_damage(line: bytes) -> None:
 
 
 def test_a_format_of_another_release_is_named() -> None:
-    with pytest.raises(StoreDamaged, match="raw/a/1 has format 2; this release reads format 1"):
-        raw.unpack(gzip.compress(b'{"format": 2, "asked_by": "x"}\n{}'), "raw/a/1")
+    with pytest.raises(StoreDamaged, match="raw/a/1 has format 1; this release reads format 2"):
+        raw.unpack(gzip.compress(b'{"format": 1, "asked_by": "x"}\n{}'), "raw/a/1")
+
+
+def test_what_was_changed_by_hand_and_packed_again_is_damaged(kit: SimpleNamespace) -> None:
+    packed = raw.pack(kit.answer({"curBalance": "1.5"}), asked_by="run-1")
+    changed = gzip.compress(gzip.decompress(packed).replace(b"1.5", b"2.5"))
+    with pytest.raises(StoreDamaged, match="raw/a/1 is damaged: its body is not the one that was stored"):
+        raw.unpack(changed, "raw/a/1")
 
 
 def test_a_missing_object_is_named(kit: SimpleNamespace) -> None:

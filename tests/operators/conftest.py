@@ -176,7 +176,9 @@ def make_world(
 
     def make(options: ExchangeOptions | None = None) -> World:
         naps: list[float] = []
-        clock = Clock(wall=lambda: time.time() + sum(naps), sleep=naps.append)
+        clock = Clock(
+            wall=lambda: time.time() + sum(naps), monotonic=lambda: time.monotonic() + sum(naps), sleep=naps.append
+        )
         sandbox = Sandbox(options=options, clock=clock)
         made.append(sandbox)
         world = World(sandbox, tmp_path, monkeypatch, request, naps=naps)

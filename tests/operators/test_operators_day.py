@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from balance_bridge.errors import AccountsFileError, ConfigurationError, InvalidDay
-from balance_bridge.operators.daily import Deliver
+from balance_bridge.operators.deliver import Deliver
 
 # Each test lets Airflow run a whole day: seven tasks, a second.
 pytestmark = pytest.mark.slow
@@ -249,7 +249,10 @@ def test_nothing_secret_is_handed_on_or_stored(world: Any) -> None:
     ("destination", "told"),
     [
         ("gone", "main_cash has no destination 'gone' any more"),
-        ("elven", "elven was not in the accounts file when this day was reconciled: clear the task reconcile as well"),
+        (
+            "elven",
+            "elven was not in the accounts file when this day was worked out: clear the task before this one as well",
+        ),
     ],
 )
 def test_a_destination_that_came_or_went_meanwhile_is_named_with_what_to_do(
@@ -258,9 +261,8 @@ def test_a_destination_that_came_or_went_meanwhile_is_named_with_what_to_do(
     task = Deliver(
         task_id="load",
         account="main_cash",
-        day=str(world.yesterday),
         destination=destination,
-        reconciled={"status": "proven", "balances": {"amlyze": "balances/x"}},
+        reconciled={"day": str(world.yesterday), "status": "proven", "balances": {"amlyze": "balances/x"}},
     )
     with pytest.raises(ConfigurationError) as caught:
         task.execute({"run_id": "manual__1", "params": {}})

@@ -1,7 +1,11 @@
-"""AscendEX: signing, error codes, and the source that reads one cash or margin account.
+"""AscendEX: signed reads that are repeated within reason, and the source that reads one cash or margin account.
 
 A read is repeated within seconds, each attempt signed anew and counted in the budget. What is left after that, or
 cannot pass within seconds, is raised as one of the classes in :mod:`balance_bridge.errors`.
+
+Two things that the exchange says are not errors at first. That there were too many requests, although they are counted:
+then the budget takes the window as full, and its next place is waited for, once. And that a timestamp is more than 30 s
+off its clock: then requests are signed by its time from then on, as read from its Date header.
 """
 
 from __future__ import annotations
@@ -10,8 +14,8 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, date, datetime
+from contextlib import nullcontext
+from datetime import date, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -22,17 +26,22 @@ from balance_bridge.errors import (
     AnswerLost,
     BadAnswer,
     BalanceBridgeError,
-    CredentialsRefused,
+    BudgetUsedUp,
     NotReached,
-    NotYetAvailable,
-    RequestRefused,
     ServerFault,
     WindowFull,
 )
 from balance_bridge.extract import ascendex_answers as answers
+from balance_bridge.extract.ascendex_errors import (
+    CLOCK_TOLERANCE_S,
+    NOTED_SKEW_S,
+    TimestampRefused,
+    how_far,
+    refuse_errors,
+)
 from balance_bridge.extract.budget import WINDOW_S, Budget
 from balance_bridge.extract.source import Page, Record, SnapshotAnswer, Source
-from balance_bridge.transport import Answer, Transport
+from balance_bridge.transport import DEADLINE_S, Answer, Transport
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,17 +50,8 @@ DEFAULT_URL = "https://ascendex.com"
 API_ROOT = "api/pro"
 PAGE_LIMIT = 500
 ATTEMPTS = 3
-WINDOW_WAITS = 2
-# Who is to wait longer gives up the worker meanwhile.
+# Who is asked to wait longer leaves it to a later try.
 MAX_WAIT_S = 600.0
-
-_REFUSED_KEY = {"100009", "200001", "200003", "200014", "200015", "2100"}
-_SERVER_FAULT = {"100101", "510001"}
-_WINDOW_FULL = "200002"
-_NO_DATA = "100002"
-_TIMESTAMP = "100011"
-# The signature is good for 30 s around the server's clock.
-_CLOCK_TOLERANCE_S = 30
 
 
 class Category(StrEnum):
@@ -59,10 +59,6 @@ class Category(StrEnum):
 
     CASH = "cash"
     MARGIN = "margin"
-
-
-class TimestampRefused(CredentialsRefused):
-    """The server does not accept the signature's timestamp: the two clocks are more than 30 s apart."""
 
 
 def sign(secret: str, timestamp_ms: int, api_path: str) -> str:
@@ -88,7 +84,11 @@ class AscendexClient:
         api_secret: The API secret.
         budget: Counts the requests of this key; None for a client that only asks for ``info``.
         clock: Where instants and sleep come from.
-        log: Told what is waited for.
+        log: Told what is waited for, and once if the clocks are too far apart.
+        name: What messages call this access, such as ``connection 'ascendex_default'``; they begin with it.
+
+    Attributes:
+        clock_skew_s: Seconds by which the exchange's clock is ahead of ours, as last seen; None if it never was.
     """
 
     def __init__(
@@ -101,6 +101,7 @@ class AscendexClient:
         budget: Budget | None = None,
         clock: Clock = SYSTEM_CLOCK,
         log: Callable[[str], None] = lambda _: None,
+        name: str = "",
     ) -> None:
         self._transport = transport
         self._base_url = base_url.rstrip("/")
@@ -109,7 +110,11 @@ class AscendexClient:
         self._budget = budget
         self._clock = clock
         self._log = log
+        self._name = name
         self.clock_skew_s: float | None = None
+        # Added to our clock where a request is signed: 0 as long as the exchange takes our time.
+        self._signing_skew_s = 0.0
+        self._told_about_clocks = False
 
     def info(self) -> Answer:
         """Ask who the key belongs to: cheap, read-only and outside the request budget."""
@@ -127,74 +132,116 @@ class AscendexClient:
 
         Raises:
             NotYetAvailable: The exchange says that there is no such data.
+            WindowFull: The exchange refuses requests although the budget was waited for, or asks for more than 600 s.
+            BudgetUsedUp: The budget's patience is shorter than the wait for a place. If that is because the exchange
+                refused this very call, its ``refusal`` is that error.
             BalanceBridgeError: As :mod:`balance_bridge.errors` groups them.
         """
         return self._read(f"{API_ROOT}/{api_path}", api_path, params, counted=True)
 
     def _read(self, path: str, signed_path: str, params: Mapping[str, str], *, counted: bool) -> Answer:
-        tries = _Tries()
-        for attempt in tenacity.Retrying(
-            retry=tenacity.retry_if_exception(tries.worth_another),
-            wait=tries.wait,
-            sleep=self._clock.sleep,
-            before_sleep=self._say_why,
-            reraise=True,
-        ):
-            with attempt:
-                return self._attempt(path, signed_path, params, counted=counted)
+        tries = _Tries(window_waits=1 if counted and self._budget is not None else 0)
+        try:
+            for attempt in tenacity.Retrying(
+                retry=tenacity.retry_if_exception(tries.worth_another),
+                wait=tries.wait,
+                sleep=self._clock.sleep,
+                before_sleep=self._say_why,
+                reraise=True,
+            ):
+                with attempt:
+                    return self._attempt(path, signed_path, params, counted=counted)
+        except BudgetUsedUp as error:
+            error.refusal = error.refusal or tries.refusal
+            raise
         raise AssertionError("tenacity ends with an answer or an exception")
 
     def _attempt(self, path: str, signed_path: str, params: Mapping[str, str], *, counted: bool) -> Answer:
-        place: AbstractContextManager[None] = nullcontext()
-        if counted and self._budget is not None:
-            place = self._budget.place()
-        with place:
-            # Signed only now: the wait for a place may have been longer than a signature lives.
-            timestamp_ms = self._clock.now_ms()
-            signature = sign(self._api_secret, timestamp_ms, signed_path)
-            headers = {
-                "accept": "application/json",
-                "x-auth-key": self._api_key,
-                "x-auth-timestamp": str(timestamp_ms),
-                "x-auth-signature": signature,
-            }
-            answer = self._transport.send("GET", f"{self._base_url}/{path}", headers=headers, params=params)
-        skew = answer.clock_skew_s()
-        self.clock_skew_s = self.clock_skew_s if skew is None else skew
+        budget = self._budget if counted else None
         try:
-            _refuse_errors(answer)
-        except WindowFull as error:
-            if self._budget is not None:
-                self._budget.fill(error.retry_after_s or WINDOW_S)
+            with budget.place() if budget is not None else nullcontext():
+                answer = self._send(path, signed_path, params)
+            self._look_at_clocks(answer)
+            refuse_errors(answer)
+        except BalanceBridgeError as error:
+            if self._name:
+                error.args = (f"{self._name}: {error}",)
+            if isinstance(error, WindowFull) and budget is not None:
+                # The next attempt waits for its place, and so does everybody else.
+                budget.fill(max(error.retry_after_s or 0.0, WINDOW_S))
+            if isinstance(error, TimestampRefused) and error.skew_s is not None:
+                self._signing_skew_s = error.skew_s
+                self._tell_about_clocks(error.skew_s)
             raise
-        except TimestampRefused as error:
-            raise TimestampRefused(f"{error}{_about_clocks(self.clock_skew_s)}") from None
         return answer
+
+    def _send(self, path: str, signed_path: str, params: Mapping[str, str]) -> Answer:
+        # Signed only now: the wait for a place may have been longer than a signature lives.
+        timestamp_ms = int((self._clock.wall() + self._signing_skew_s) * 1000)
+        headers = {
+            "accept": "application/json",
+            "x-auth-key": self._api_key,
+            "x-auth-timestamp": str(timestamp_ms),
+            "x-auth-signature": sign(self._api_secret, timestamp_ms, signed_path),
+        }
+        url = f"{self._base_url}/{path}"
+        return self._transport.send("GET", url, headers=headers, params=params, deadline_s=DEADLINE_S)
+
+    def _look_at_clocks(self, answer: Answer) -> None:
+        skew_s = answer.clock_skew_s()
+        if skew_s is None:
+            return
+        self.clock_skew_s = skew_s
+        # The header may have been written at any moment of a slow request.
+        if abs(skew_s) - (answer.ended_at - answer.sent_at) / 2 >= NOTED_SKEW_S:
+            self._tell_about_clocks(skew_s)
+
+    def _tell_about_clocks(self, skew_s: float) -> None:
+        if abs(skew_s) >= NOTED_SKEW_S and not self._told_about_clocks:
+            self._told_about_clocks = True
+            head = f"{self._name}: " if self._name else ""
+            self._log(
+                f"warning: {head}{how_far(skew_s)}. The exchange refuses timestamps more than {CLOCK_TOLERANCE_S} s "
+                "off its own clock; where it does, requests are signed by the exchange's time meanwhile. Set this "
+                "machine's clock by NTP"
+            )
 
     def _say_why(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         wait_s = state.next_action.sleep if state.next_action else 0
-        self._log(f"asking again in {wait_s:.0f} s: {error}")
+        if isinstance(error, WindowFull):
+            self._log(f"asking again when the request budget has a place: {error}")
+        elif not isinstance(error, TimestampRefused):
+            self._log(f"asking again in {wait_s:.0f} s: {error}")
 
 
 class _Tries:
-    """How often which error is worth another attempt within this call, and how long to wait before."""
+    """How often which error is worth another attempt within this call, and how long to wait before.
 
-    def __init__(self) -> None:
-        self._left = {"passing": ATTEMPTS - 1, "window": WINDOW_WAITS, "timestamp": 1}
+    Args:
+        window_waits: How often a full window is waited for; 0 where no budget does the waiting.
+
+    Attributes:
+        refusal: The exchange's last word that there were too many requests; None if there was none.
+    """
+
+    def __init__(self, *, window_waits: int) -> None:
+        self._left = {"passing": ATTEMPTS - 1, "window": window_waits, "timestamp": 1}
         self._wait_s = 0.0
+        self.refusal: WindowFull | None = None
 
     def worth_another(self, error: BaseException) -> bool:
+        kind, wait_s = "", 0.0
         if isinstance(error, WindowFull):
-            kind, wait_s = "window", max(error.retry_after_s or 0.0, WINDOW_S)
+            self.refusal = error
+            # The budget does the waiting, before the next attempt's place.
+            kind = "window" if (error.retry_after_s or 0.0) <= MAX_WAIT_S else ""
         elif isinstance(error, TimestampRefused):
-            kind, wait_s = "timestamp", 0.0
+            kind = "timestamp" if error.skew_s is not None else ""
         # A page in HTML or a cut answer is often a proxy's moment of weakness, and a read can be repeated.
         elif isinstance(error, (NotReached, AnswerLost, ServerFault, BadAnswer)):
             kind, wait_s = "passing", 2.0 ** (ATTEMPTS - 1 - self._left["passing"])
-        else:
-            return False
-        if wait_s > MAX_WAIT_S:
+        if not kind:
             return False
         self._left[kind] -= 1
         self._wait_s = wait_s
@@ -204,77 +251,40 @@ class _Tries:
         return self._wait_s
 
 
-def _refuse_errors(answer: Answer) -> None:
-    """Turn whatever is not an answer of status 200 without an error code into the error that it means."""
-    if answer.status == 200:
-        try:
-            envelope = answers.read_envelope(answer.body)
-        except BadAnswer as error:
-            # Not the error's own look at the body: it was cut before any credential in it could be found.
-            why = f"the answer is not what the exchange documents ({error.__cause__})"
-            raise BadAnswer(f"{answer.request}: {why}: {answer.describe_body()}") from None
-        if not envelope.failed:
-            return
-    else:
-        try:
-            envelope = answers.read_envelope(answer.body)
-        except BadAnswer:
-            envelope = answers.Envelope(message=answer.describe_body())
-    code = str(envelope.code) if envelope.code is not None else ""
-    told = answer.clean(f"{envelope.reason or ''} {envelope.message or ''}".strip())
-    raise _error(answer, code, f"{answer.request} answered {answer.status}, code {code or 'none'}: {told}")
-
-
-def _error(answer: Answer, code: str, text: str) -> BalanceBridgeError:
-    status = answer.status
-    if code == _WINDOW_FULL or status == 429:
-        return WindowFull(text, retry_after_s=answer.retry_after_s())
-    if code == _TIMESTAMP:
-        return TimestampRefused(text)
-    if code == _NO_DATA:
-        return NotYetAvailable(text)
-    if code in _REFUSED_KEY or (not code and status in (401, 403)):
-        return CredentialsRefused(f"{text}; check key, secret and permissions in the connection")
-    if code in _SERVER_FAULT or status >= 500:
-        return ServerFault(text)
-    if 300 <= status < 400:
-        return RequestRefused(f"{text}; redirects are not followed: put the final address into the connection's host")
-    return RequestRefused(text)
-
-
-def _about_clocks(skew_s: float | None) -> str:
-    if skew_s is None or abs(skew_s) < _CLOCK_TOLERANCE_S / 2:
-        return "; check this machine's clock"
-    ahead = "behind" if skew_s > 0 else "ahead of"
-    return f"; this machine's clock is {abs(skew_s):.0f} s {ahead} the exchange's: set it by NTP"
-
-
 class AscendexSource(Source):
     """The balances and changes of one AscendEX account.
 
     Args:
         client: Asks with the account's key.
         category: Which of the key's accounts.
+        retention_days: Days before today for which the exchange still answers.
         clock: Where instants come from.
     """
 
+    who = "the exchange"
     page_limit = PAGE_LIMIT
 
-    def __init__(self, client: AscendexClient, category: Category, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self, client: AscendexClient, category: Category, *, retention_days: int, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         self._client = client
         self._category = Category(category)
+        self._retention_days = retention_days
         self._clock = clock
 
-    def today(self) -> date:
-        """See :meth:`Source.today`."""
-        skew_s = self._client.clock_skew_s or 0.0
-        return datetime.fromtimestamp(self._clock.wall() + skew_s, UTC).date()
+    def now(self) -> float:
+        """See :meth:`Source.now`."""
+        return self._clock.wall() + (self._client.clock_skew_s or 0.0)
+
+    def oldest(self) -> date:
+        """See :meth:`Source.oldest`."""
+        return self.today() - timedelta(days=self._retention_days)
 
     def ask_snapshot(self, day: date) -> Answer:
         """See :meth:`Source.ask_snapshot`."""
         return self._client.get(f"data/v1/{self._category}/balance/snapshot", {"date": day.isoformat()})
 
-    def ask_changes(self, from_sn: int) -> Answer:
+    def ask_changes(self, from_sn: int, day: date) -> Answer:  # noqa: ARG002 - one sequence over all days
         """See :meth:`Source.ask_changes`."""
         params = {"sn": str(from_sn), "limit": str(PAGE_LIMIT)}
         return self._client.get(f"data/v1/{self._category}/balance/history", params)
@@ -292,14 +302,14 @@ class AscendexSource(Source):
         return answers.legs(records)
 
     def legs_of_pages(
-        self, bodies: Sequence[bytes], cursors: Sequence[int], *, closing_sn: int
-    ) -> tuple[pa.Table, int | None] | None:
+        self, bodies: Sequence[bytes], cursors: Sequence[int], *, then: int | None, closing_sn: int
+    ) -> pa.Table | None:
         """See :meth:`Source.legs_of_pages`."""
         from balance_bridge.extract import ascendex_bulk
 
         try:
             return ascendex_bulk.legs_of_pages(
-                bodies, cursors, category=self._category, limit=PAGE_LIMIT, closing_sn=closing_sn
+                bodies, cursors, category=self._category, limit=PAGE_LIMIT, then=then, closing_sn=closing_sn
             )
         except ascendex_bulk.Unusual:
             return None

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.json
 
 from balance_bridge.extract.ascendex_answers import ASSET
-from balance_bridge.extract.paging import cursor_after
+from balance_bridge.extract.paging import page_end
 from balance_bridge.transform.schema import AMOUNT, LEGS
 
 Int64 = npt.NDArray[np.int64]
@@ -64,8 +64,8 @@ class _List:
 
 
 def legs_of_pages(
-    bodies: Sequence[bytes], cursors: Sequence[int], *, category: str, limit: int, closing_sn: int
-) -> tuple[pa.Table, int | None]:
+    bodies: Sequence[bytes], cursors: Sequence[int], *, category: str, limit: int, then: int | None, closing_sn: int
+) -> pa.Table:
     """The legs of consecutive pages.
 
     Args:
@@ -73,14 +73,14 @@ def legs_of_pages(
         cursors: The sequence number that each page was asked from.
         category: The account category that each page must be of.
         limit: Records that a full page holds at least.
+        then: The cursor of the page behind these; None if there is none.
         closing_sn: The closing snapshot's sequence number.
 
     Returns:
-        A table of the schema ``transform.schema.LEGS``, its text dictionary-encoded, and the cursor of the page that
-        follows; None if the last of these was the last.
+        A table of the schema ``transform.schema.LEGS``, its text dictionary-encoded.
 
     Raises:
-        Unusual: If the pages are not for this reading, or not consecutive.
+        Unusual: If the pages are not for this reading, or one does not lead to the next.
     """
     try:
         text = io.BytesIO(b"\n".join(bodies))
@@ -92,14 +92,14 @@ def legs_of_pages(
     _only(pages.num_rows == len(bodies) and not meta.null_count)
     _only(meta.field("accountId").null_count == 0 and set(meta.field("ac").unique().to_pylist()) == {category})
     lists = [_flatten(pages[name], required) for name, required in (("order", "orderId"), ("balance", "eventType"))]
-    ends, following = _ends(lists, cursors, limit, closing_sn)
+    ends = _ends(lists, cursors, limit, then, closing_sn)
     tables = [
         _legs(each, name, np.asarray(cursors), ends) for each, name in zip(lists, ("order", "balance"), strict=True)
     ]
     table = pa.concat_tables(tables)
     numbers = np.concatenate([each.sn[_kept(each, np.asarray(cursors), ends)] for each in lists])
     _only(len(np.unique(numbers)) == len(numbers))
-    return table, following
+    return table
 
 
 def _only(usual: bool) -> None:
@@ -120,22 +120,23 @@ def _flatten(column: pa.ChunkedArray, required: str) -> _List:
     return _List(counts, records, sn, legs)
 
 
-def _ends(lists: Sequence[_List], cursors: Sequence[int], limit: int, closing_sn: int) -> tuple[Int64, int | None]:
-    """Per page the last sequence number that it answers for, and the cursor behind the last page."""
+def _ends(lists: Sequence[_List], cursors: Sequence[int], limit: int, then: int | None, closing_sn: int) -> Int64:
+    """Per page the last sequence number that it answers for."""
     starts = [np.concatenate(([0], np.cumsum(each.counts))) for each in lists]
     ends = np.empty(len(cursors), np.int64)
-    following: int | None = cursors[0]
-    for page, cursor in enumerate(cursors):
-        _only(cursor == following)
+    for page, (cursor, following) in enumerate(zip(cursors, [*cursors[1:], then], strict=True)):
         sizes = [int(each.counts[page]) for each in lists]
         tops = [
             int(each.sn[start[page] : start[page + 1]].max()) if size else -1
             for each, start, size in zip(lists, starts, sizes, strict=True)
         ]
-        following = cursor_after(sizes, tops, limit=limit, closing_sn=closing_sn)
-        _only(following is None or following > cursor)
-        ends[page] = closing_sn if following is None else min(closing_sn, following - 1)
-    return ends, following
+        end = page_end(sizes, tops, limit=limit, cursor=cursor)
+        if following is None:
+            _only(sum(sizes) < limit or end > closing_sn)
+        else:
+            _only(end == following > cursor)
+        ends[page] = closing_sn if following is None else min(closing_sn, end - 1)
+    return ends
 
 
 def _kept(each: _List, cursors: Int64, ends: Int64) -> npt.NDArray[np.bool_]:

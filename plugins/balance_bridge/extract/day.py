@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from itertools import chain, zip_longest
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import Literal
 
 from balance_bridge.errors import (
     BadAnswer,
@@ -18,15 +17,32 @@ from balance_bridge.errors import (
     StoreDamaged,
 )
 from balance_bridge.extract import raw
-from balance_bridge.extract.paging import walk
-from balance_bridge.extract.source import Page, Record, SnapshotAnswer, Source
-from balance_bridge.store import Store
+from balance_bridge.extract.pages import attempt_of, first_cursor, newest_pages, page_key
+from balance_bridge.extract.paging import NO_END, end_of, walk
+from balance_bridge.extract.source import Page, Source
+from balance_bridge.store import Store, to_json
+from balance_bridge.transform.snapshot import Snapshot
 from balance_bridge.transport import Answer
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+# So long after an instant everything before it has its sequence number, whatever the clocks of the machines say.
+_SETTLED_S = 600.0
 
-_PAGES_PER_TABLE = 64
+
+@dataclass(frozen=True)
+class StoredSnapshot:
+    """A day's opening balances as the store has them.
+
+    Attributes:
+        key: The raw object.
+        account_ref: The exchange's own name of the account, as this endpoint spells it.
+        snapshot: Sequence number, instant and balances.
+        known_at: Seconds since the epoch (UTC) at which the answer was whole.
+    """
+
+    key: str
+    account_ref: str
+    snapshot: Snapshot
+    known_at: float
 
 
 @dataclass(frozen=True)
@@ -36,14 +52,24 @@ class StoredHistory:
     Attributes:
         generation: The folder of the pages.
         pages: Number of pages.
-        records: Number of records in (opening sn, closing sn].
         asked: Number of pages that had to be asked for now.
     """
 
     generation: str
     pages: int
-    records: int
     asked: int
+
+
+def read_snapshot(source: Source, store: Store, key: str, day: date) -> StoredSnapshot:
+    """A snapshot of the store.
+
+    Raises:
+        StoreDamaged: If it is missing or damaged.
+        BadAnswer: If it is not what the exchange documents.
+    """
+    stored = raw.read(store, key)
+    answer = source.read_snapshot(stored.body, day)
+    return StoredSnapshot(key, answer.account_ref, answer.snapshot, stored.ended_at)
 
 
 class DayExtraction:
@@ -53,7 +79,6 @@ class DayExtraction:
         source: The account at the exchange.
         store: Where raw answers lie.
         account: The account's name in the accounts file.
-        retention_days: How far back the exchange answers.
         asked_by: Who asks; written with every answer.
         again: None to be content with what the store has. Otherwise a reason to ask anew: whatever was not asked by
             this ``asked_by`` for this very reason is asked for once more, beside what is there.
@@ -66,7 +91,6 @@ class DayExtraction:
         store: Store,
         account: str,
         *,
-        retention_days: int,
         asked_by: str,
         again: str | None = None,
         log: Callable[[str], None] = lambda _: None,
@@ -74,16 +98,12 @@ class DayExtraction:
         self._source = source
         self._store = store
         self._account = account
-        self._retention_days = retention_days
         self._asked_by = f"{asked_by} ({again})" if again else asked_by
         self._anew = again is not None
         self._log = log
 
-    def snapshot(self, day: date) -> tuple[str, SnapshotAnswer]:
+    def snapshot(self, day: date) -> StoredSnapshot:
         """The balances at the start of a UTC day.
-
-        Returns:
-            The raw object's key and what it says.
 
         Raises:
             NotYetAvailable: The day is today and the exchange has no snapshot yet.
@@ -93,60 +113,75 @@ class DayExtraction:
         """
         series = f"raw/{self._account}/{day}/snapshot"
         newest = self._store.newest(series, raw.SUFFIX)
+        trouble = ""
         if newest is not None:
             try:
-                stored = raw.read(self._store, newest)
-                if self._contents(stored):
-                    return newest, self._source.read_snapshot(stored.body, day)
+                stored = None
+                if not self._anew or self._is_ours([newest]):
+                    stored = read_snapshot(self._source, self._store, newest, day)
             except (BadAnswer, StoreDamaged) as error:
-                self._log(f"{newest} cannot be used ({error}): asking again")
+                trouble = self._unusable(newest, error)
+            else:
+                if stored is not None:
+                    return self._of_this_account(stored)
         what = f"the snapshot of {day}"
         self._log(f"asking for {what}")
-        answer = self._ask(lambda: self._source.ask_snapshot(day), day, what)
-        number = 1 if newest is None else _number(newest) + 1
+        answer = self._ask(lambda: self._source.ask_snapshot(day), day, what, trouble)
+        number = 1 if newest is None else attempt_of(newest) + 1
         key = f"{series}/{number:04d}{raw.SUFFIX}"
         self._store.put(key, raw.pack(answer, asked_by=self._asked_by))
         # If another copy of this task was faster, its snapshot is the one that counts.
-        return key, self._source.read_snapshot(raw.read(self._store, key).body, day)
+        return self._of_this_account(read_snapshot(self._source, self._store, key, day))
 
-    def history(self, day: date, opening: SnapshotAnswer, closing: SnapshotAnswer) -> StoredHistory:
+    def history(
+        self, day: date, opening: StoredSnapshot, closing: StoredSnapshot | None, *, thoroughly: bool = False
+    ) -> StoredHistory:
         """The changes of a day: every record in (opening sn, closing sn].
+
+        Pages that the store has are gone on from; of those only the last is read, unless ``thoroughly``.
+
+        Args:
+            day: The UTC day.
+            opening: The snapshot at its start.
+            closing: The one at its end; None for a day that is still going on: then everything that there is yet.
+            thoroughly: Read every stored page from the first, and ask anew for what is missing or damaged.
 
         Raises:
             RetentionExceeded: Neither the store nor the exchange has all of it.
             BadAnswer: An answer is not what the exchange documents. It is kept in the store all the same.
+            BudgetUsedUp: As the source's budget decides; what was fetched so far is in the store.
         """
-        _check_pair(day, opening, closing)
+        if closing is not None:
+            _check_pair(day, opening, closing)
         generation = self._generation(day)
-        stored = _newest_pages(self._store, generation)
-        pages = records = asked = 0
-        account_ref = ""
+        opening_sn = opening.snapshot.sn
+        closing_sn = NO_END if closing is None else closing.snapshot.sn
+        if opening_sn == closing_sn:
+            return StoredHistory(generation, 0, 0)
+        stored = newest_pages(self._store, generation)
+        if not stored and not self._anew:
+            stored = self._take_over(day, generation, opening_sn)
+        asked = 0
 
-        def page_at(cursor: int) -> Page:
-            nonlocal pages, asked, account_ref
-            page = self._stored_page(stored.get(cursor))
+        def page_at(cursor: int) -> tuple[Page, bool]:
+            nonlocal asked
+            page, all_there, trouble = self._stored_page(stored.get(cursor), cursor, closing)
             if page is None:
-                page = self._asked_page(generation, stored.get(cursor), cursor, day)
+                page, all_there = self._asked_page(generation, stored.get(cursor), cursor, day, closing, trouble)
                 asked += 1
-                self._log(f"changes of {day}: page {pages + 1} from sn {cursor} holds {len(page)} records")
-            if account_ref not in ("", page.account_ref):
-                raise Contradiction(f"the page from sn {cursor} is of account {page.account_ref}, not {account_ref}")
-            pages, account_ref = pages + 1, page.account_ref
-            return page
+                self._log(f"changes of {day}: the page from sn {cursor} holds {len(page)} records")
+            self._hold_account("history", page.account_ref)
+            return page, all_there
 
-        for taken in walk(
-            page_at, limit=self._source.page_limit, opening_sn=opening.snapshot.sn, closing_sn=closing.snapshot.sn
-        ):
-            records += len(taken)
-        return StoredHistory(generation, pages, records, asked)
+        cursor = self._begin(stored, opening_sn, thoroughly=thoroughly)
+        for _ in walk(page_at, limit=self._source.page_limit, cursor=cursor, closing_sn=closing_sn):
+            pass
+        return StoredHistory(generation, len(newest_pages(self._store, generation)), asked)
 
     def begun(self, day: date) -> bool:
         """Whether this very asking has the snapshot that opens the day: the first thing that it asks for."""
         newest = self._store.newest(f"raw/{self._account}/{day}/snapshot", raw.SUFFIX)
         return newest is not None and self._is_ours([newest])
-
-    def _contents(self, stored: raw.RawAnswer) -> bool:
-        return not self._anew or stored.asked_by == self._asked_by
 
     def _generations(self, day: date) -> list[str]:
         prefix = f"raw/{self._account}/{day}/history"
@@ -164,28 +199,78 @@ class DayExtraction:
     def _is_ours(self, keys: Sequence[str]) -> bool:
         for key in keys:
             try:
-                return self._contents(raw.read(self._store, key))
+                return raw.read(self._store, key).asked_by == self._asked_by
             except StoreDamaged as error:
                 self._log(f"{key} cannot be read ({error}): looking at the next one")
         return False
 
-    def _stored_page(self, key: str | None) -> Page | None:
-        if key is None:
-            return None
-        try:
-            return self._usable_page(raw.read(self._store, key).body)
-        except (BadAnswer, StoreDamaged) as error:
-            self._log(f"{key} cannot be used ({error}): asking again")
-            return None
+    def _begin(self, stored: dict[int, str], opening_sn: int, *, thoroughly: bool) -> int:
+        if stored and not thoroughly:
+            # Each page was asked for from where the one before ended: the last one tells where to go on.
+            return max(stored)
+        first = first_cursor(iter(stored), opening_sn)
+        # A page of the day before that is damaged is not asked for again: the day's own pages begin behind the opening.
+        return first if self._stored_page(stored.get(first), first, None)[0] is not None else opening_sn + 1
 
-    def _asked_page(self, generation: str, unusable: str | None, cursor: int, day: date) -> Page:
+    def _take_over(self, day: date, generation: str, opening_sn: int) -> dict[int, str]:
+        """Begin with the last page of the day before if it reaches into this one; copied, so that each day is whole."""
+        before = f"raw/{self._account}/{day - timedelta(days=1)}/whole"
+        try:
+            newest = self._store.newest(before, ".json")
+            pages = newest_pages(self._store, self._store.read_json(newest)["history"]) if newest else {}
+            cursor = max((cursor for cursor in pages if cursor <= opening_sn), default=None)
+            if cursor is None:
+                return {}
+            data = self._store.read(pages[cursor])
+            page = self._usable_page(raw.unpack(data, pages[cursor]).body)
+            if end_of(page, limit=self._source.page_limit, cursor=cursor) <= opening_sn + 1:
+                return {}
+        except (BadAnswer, StoreDamaged) as error:
+            self._log(f"the pages of the day before are of no use for {day} ({error})")
+            return {}
+        key = page_key(generation, cursor, 1)
+        self._store.put(key, data)
+        self._log(f"changes of {day}: the last page of the day before, from sn {cursor}, holds the first ones already")
+        return newest_pages(self._store, generation)
+
+    def _stored_page(
+        self, key: str | None, cursor: int, closing: StoredSnapshot | None
+    ) -> tuple[Page | None, bool, str]:
+        """The page, whether all up to the closing snapshot was there when it was asked for, and what is wrong."""
+        if key is None:
+            return None, False, ""
+        try:
+            stored = raw.read(self._store, key)
+            page = self._usable_page(stored.body)
+        except (BadAnswer, StoreDamaged) as error:
+            return None, False, self._unusable(key, error)
+        all_there = _reaches(stored.sent_at, closing)
+        if not all_there and end_of(page, limit=self._source.page_limit, cursor=cursor) == cursor:
+            # Asked for when nothing had happened yet.
+            return None, False, ""
+        return page, all_there, ""
+
+    def _unusable(self, key: str, error: BadAnswer | StoreDamaged) -> str:
+        self._log(f"{self._store.describe(key)} cannot be used ({error}): asking again")
+        return f"; what the store has cannot be used: {error}"
+
+    def _asked_page(
+        self,
+        generation: str,
+        before: str | None,
+        cursor: int,
+        day: date,
+        closing: StoredSnapshot | None,
+        trouble: str,
+    ) -> tuple[Page, bool]:
         what = f"the changes of {day} from sn {cursor} on"
-        answer = self._ask(lambda: self._source.ask_changes(cursor), day, what)
-        number = 1 if unusable is None else _number(unusable) + 1
-        key = f"{generation}/{cursor:020d}-{number:04d}{raw.SUFFIX}"
-        self._store.put(key, raw.pack(answer, asked_by=self._asked_by))
+        answer = self._ask(lambda: self._source.ask_changes(cursor, day), day, what, trouble)
+        key = page_key(generation, cursor, 1 if before is None else attempt_of(before) + 1)
+        ours = self._store.put(key, raw.pack(answer, asked_by=self._asked_by))
         # If another copy of this task was faster, its page is the one that counts.
-        return self._usable_page(raw.read(self._store, key).body)
+        stored = raw.read(self._store, key)
+        page = self._usable_page(stored.body)
+        return page, ours or closing is None or _reaches(stored.sent_at, closing)
 
     def _usable_page(self, body: bytes) -> Page:
         page = self._source.read_page(body)
@@ -193,107 +278,56 @@ class DayExtraction:
         self._source.legs(list(chain(*page.lists)))
         return page
 
-    def _ask(self, ask: Callable[[], Answer], day: date, what: str) -> Answer:
-        oldest = self._source.today() - timedelta(days=self._retention_days)
-        if day < oldest:
+    def _of_this_account(self, found: StoredSnapshot) -> StoredSnapshot:
+        self._hold_account("snapshot", found.account_ref)
+        return found
+
+    def _hold_account(self, endpoint: Literal["snapshot", "history"], account_ref: str) -> None:
+        """The first answer of each endpoint tells whose account it is; every later one must agree."""
+        key = f"raw/{self._account}/account/{endpoint}.json"
+        if not self._store.exists(key):
+            self._store.put(key, to_json({"account_ref": account_ref}))
+        known = self._store.read_json(key)["account_ref"]
+        if known != account_ref:
+            raise Contradiction(
+                f"{self._source.who} answers about account {account_ref}, and answered about {known} so far "
+                f"({endpoint}): was the connection pointed at another account? Point it back, or give the other one a "
+                f"name of its own in the accounts file. If the account itself was renamed, remove "
+                f"{self._store.describe(key)} and run the day again"
+            )
+
+    def _ask(self, ask: Callable[[], Answer], day: date, what: str, trouble: str) -> Answer:
+        who, oldest = self._source.who, self._source.oldest()
+        if oldest is not None and day < oldest:
             raise RetentionExceeded(
-                f"{what}: the exchange answers for the last {self._retention_days} days only and the store does not "
-                f"have it; the oldest day to be had is {oldest}"
+                f"{what}: {who} does not answer for it any more and the store does not have it; the oldest day to be "
+                f"had is {oldest}{trouble}"
             )
         try:
             return ask()
         except NotYetAvailable as error:
-            if day >= self._source.today():
+            if oldest is None or day >= self._source.today():
                 raise
             if day > oldest + timedelta(days=1):
                 raise RequestRefused(
-                    f"{what}: the exchange says that it has none ({error}), although it lies within the "
-                    f"{self._retention_days} days that it answers for: ask the exchange, then clear this task"
+                    f"{what}: there is none at {who} ({error}), although there should be by now: ask there, then clear "
+                    f"this task{trouble}"
                 ) from error
             # The window closes while we ask.
             raise RetentionExceeded(
-                f"{what}: the exchange does not have it any more ({error}) and neither does the store; "
-                f"the oldest day to be had is {oldest + timedelta(days=1)} or later"
+                f"{what}: {who} does not have it any more ({error}) and neither does the store; "
+                f"the oldest day to be had is {oldest + timedelta(days=1)} or later{trouble}"
             ) from error
 
 
-def read_legs(source: Source, store: Store, generation: str, *, opening_sn: int, closing_sn: int) -> pa.Table:
-    """The legs of a day from its stored pages, without asking the exchange.
-
-    Args:
-        source: Interprets the answers.
-        store: Where they lie.
-        generation: The folder of the pages.
-        opening_sn: The opening snapshot's sequence number.
-        closing_sn: The closing snapshot's.
-
-    Returns:
-        A table of the schema ``transform.schema.LEGS``, its text dictionary-encoded or not: every record in
-        (opening sn, closing sn] once.
-
-    Raises:
-        StoreDamaged: If a page is missing or damaged.
-    """
-    import pyarrow as pa
-
-    stored = _newest_pages(store, generation)
-    tables = _read_together(source, store, stored, opening_sn, closing_sn)
-    if tables is None:
-        tables = list(_read_one_by_one(source, store, generation, stored, opening_sn, closing_sn))
-    # In one piece: whoever works on whole columns would otherwise copy each of them while this one is still there.
-    return pa.concat_tables(tables, promote_options="default").unify_dictionaries().combine_chunks()
+def _reaches(sent_at: float, closing: StoredSnapshot | None) -> bool:
+    """Whether everything up to the closing snapshot was there when a page was asked for."""
+    if closing is None:
+        return False
+    return sent_at >= closing.known_at or sent_at >= closing.snapshot.at_ms / 1000 + _SETTLED_S
 
 
-def _read_together(
-    source: Source, store: Store, stored: dict[int, str], opening_sn: int, closing_sn: int
-) -> list[pa.Table] | None:
-    cursors = sorted(stored)
-    if opening_sn == closing_sn or cursors[:1] != [opening_sn + 1]:
-        return None
-    batches = [cursors[start : start + _PAGES_PER_TABLE] for start in range(0, len(cursors), _PAGES_PER_TABLE)]
-
-    def bodies(batch: list[int]) -> list[bytes]:
-        return [raw.read(store, stored[cursor]).body for cursor in batch]
-
-    tables: list[pa.Table] = []
-    following: int | None = cursors[0]
-    # The next pages are unpacked by another thread while these are read.
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(bodies, batches[0])
-        for batch, after in zip_longest(batches, batches[1:]):
-            ready = coming.result()
-            if after:
-                coming = reader.submit(bodies, after)
-            found = source.legs_of_pages(ready, batch, closing_sn=closing_sn) if batch[0] == following else None
-            if found is None:
-                return None
-            tables.append(found[0])
-            following = found[1]
-            if following is None:
-                return tables
-    return None
-
-
-def _read_one_by_one(
-    source: Source, store: Store, generation: str, stored: dict[int, str], opening_sn: int, closing_sn: int
-) -> Iterator[pa.Table]:
-    def page_at(cursor: int) -> Page:
-        if cursor not in stored:
-            raise StoreDamaged(f"{store.describe(generation)} lacks the page from sn {cursor}")
-        return source.read_page(raw.read(store, stored[cursor]).body)
-
-    waiting: list[Record] = []
-    steps = walk(page_at, limit=source.page_limit, opening_sn=opening_sn, closing_sn=closing_sn)
-    for count, taken in enumerate(steps, start=1):
-        waiting.extend(taken)
-        # A table per page would be all overhead, one for all pages would hold every record as an object.
-        if count % _PAGES_PER_TABLE == 0:
-            yield source.legs(waiting)
-            waiting = []
-    yield source.legs(waiting)
-
-
-def _check_pair(day: date, opening: SnapshotAnswer, closing: SnapshotAnswer) -> None:
+def _check_pair(day: date, opening: StoredSnapshot, closing: StoredSnapshot) -> None:
     if opening.account_ref != closing.account_ref:
         raise Contradiction(
             f"the snapshots of {day} and of the day after are of different accounts: {opening.account_ref} and "
@@ -304,13 +338,3 @@ def _check_pair(day: date, opening: SnapshotAnswer, closing: SnapshotAnswer) -> 
             f"the snapshot of {day} has sn {opening.snapshot.sn}, the one of the day after "
             f"{closing.snapshot.sn}, which must not be smaller"
         )
-
-
-def _newest_pages(store: Store, generation: str) -> dict[int, str]:
-    # Sorted names: a later attempt at a page follows the earlier one and takes its place.
-    return {int(key.rsplit("/", 1)[1].split("-")[0]): key for key in store.list(generation)}
-
-
-def _number(key: str) -> int:
-    """The number at the end of a raw object's name: of the snapshot, or of the attempt at a page."""
-    return int(key.removesuffix(raw.SUFFIX)[-4:])

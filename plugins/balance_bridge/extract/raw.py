@@ -1,12 +1,14 @@
 """Raw answers in the store: what was asked, when, and what came back, byte for byte.
 
 An object is gzip over one line of JSON (the request) and then the body as it came, so that ``zcat`` shows both and
-nothing about the answer has to be understood to keep it.
+nothing about the answer has to be understood to keep it. The line holds the body's digest: what was changed by hand and
+packed again is found as surely as what a disk has damaged.
 
 ::
 
     raw/<account>/<date>/snapshot/0001.gz                    the snapshot dated so; a higher number is a later asking
     raw/<account>/<day>/history/0001/<from sn>-0001.gz       a page of the day's changes, named by its cursor
+    raw/<account>/account/<endpoint>.json                    whose account the exchange says that it is
 
 A page's cursor is its name and the next cursor follows from its content, so page and cursor are written as one: whoever
 finds the pages knows where to go on.
@@ -15,6 +17,7 @@ finds the pages knows where to go on.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import zlib
 from dataclasses import dataclass
@@ -26,7 +29,8 @@ from balance_bridge.store import Store
 from balance_bridge.transport import Answer
 
 SUFFIX = ".gz"
-FORMAT = 1
+FORMAT = 2
+_MEND = "; it is asked for again when the day is run, as long as the exchange answers for that day"
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,14 @@ class RawAnswer:
     Attributes:
         body: The bytes as they came.
         asked_by: The run, and its reason to ask again if it had one.
+        sent_at: Seconds since the epoch (UTC) at which the request went out.
+        ended_at: Seconds since the epoch (UTC) at which the answer was whole.
     """
 
     body: bytes
     asked_by: str
+    sent_at: float
+    ended_at: float
 
 
 def pack(answer: Answer, *, asked_by: str) -> bytes:
@@ -52,6 +60,7 @@ def pack(answer: Answer, *, asked_by: str) -> bytes:
         "ended_at": _utc(answer.ended_at),
         "server_date": answer.headers.get("date"),
         "asked_by": asked_by,
+        "body_sha256": hashlib.sha256(answer.body).hexdigest(),
     }
     # Level 3: nearly as small as 6 for this text, at a fraction of the time.
     return gzip.compress(json.dumps(header, sort_keys=True).encode() + b"\n" + answer.body, compresslevel=3, mtime=0)
@@ -70,12 +79,16 @@ def unpack(data: bytes, place: str) -> RawAnswer:
     try:
         line, _, body = gzip.decompress(data).partition(b"\n")
         header = json.loads(line)
-        version, asked_by = header["format"], str(header["asked_by"])
+        version = header["format"]
+        if version != FORMAT:
+            raise StoreDamaged(f"{place} has format {version}; this release reads format {FORMAT}")
+        found = RawAnswer(body, str(header["asked_by"]), _seconds(header["sent_at"]), _seconds(header["ended_at"]))
+        digest = header["body_sha256"]
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
-        raise StoreDamaged(f"{place} is damaged: {error}; move it away and the day is asked for again") from error
-    if version != FORMAT:
-        raise StoreDamaged(f"{place} has format {version}; this release reads format {FORMAT}")
-    return RawAnswer(body, asked_by)
+        raise StoreDamaged(f"{place} is damaged ({error}){_MEND}") from error
+    if hashlib.sha256(body).hexdigest() != digest:
+        raise StoreDamaged(f"{place} is damaged: its body is not the one that was stored{_MEND}")
+    return found
 
 
 def read(store: Store, key: str) -> RawAnswer:
@@ -89,3 +102,7 @@ def read(store: Store, key: str) -> RawAnswer:
 
 def _utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()

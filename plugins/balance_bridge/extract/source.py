@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from balance_bridge.transform.snapshot import Snapshot
@@ -57,29 +57,44 @@ class Page:
 
 
 class Source(ABC):
-    """One account at an exchange.
+    """One account at an exchange, or at whoever else keeps it.
 
     Attributes:
-        page_limit: Records that a full page holds at least.
+        who: What messages call the other side, such as ``the exchange``.
+        page_limit: Records that a full page holds at least; a page with fewer holds everything that there is yet.
     """
 
+    who: str
     page_limit: int
 
     @abstractmethod
+    def now(self) -> float:
+        """Seconds since the epoch (UTC) by the other side's clock, as far as it was seen, else by ours."""
+
     def today(self) -> date:
-        """The UTC day by the exchange's clock, as far as it was seen, else by ours."""
+        """The UTC day of :meth:`now`."""
+        return datetime.fromtimestamp(self.now(), UTC).date()
+
+    @abstractmethod
+    def oldest(self) -> date | None:
+        """The oldest day whose snapshot and changes can be asked for; None if it forgets nothing."""
 
     @abstractmethod
     def ask_snapshot(self, day: date) -> Answer:
         """Ask for the balances at the start of a UTC day.
 
         Raises:
-            NotYetAvailable: The exchange has none for that date (too early, or too long ago).
+            NotYetAvailable: There is none for that date (too early, or too long ago).
         """
 
     @abstractmethod
-    def ask_changes(self, from_sn: int) -> Answer:
-        """Ask for the page of changes that begins at a sequence number (itself included)."""
+    def ask_changes(self, from_sn: int, day: date) -> Answer:
+        """Ask for the page of changes that begins at a sequence number (itself included).
+
+        Args:
+            from_sn: Where to begin.
+            day: The UTC day that is being put together, for sources that file their changes by day.
+        """
 
     @abstractmethod
     def read_snapshot(self, body: bytes, day: date) -> SnapshotAnswer:
@@ -110,20 +125,23 @@ class Source(ABC):
         bodies: Sequence[bytes],  # noqa: ARG002 - for those who can
         cursors: Sequence[int],  # noqa: ARG002
         *,
+        then: int | None,  # noqa: ARG002
         closing_sn: int,  # noqa: ARG002
-    ) -> tuple[pa.Table, int | None] | None:
+    ) -> pa.Table | None:
         """The legs of consecutive pages that were read and found good before, all at once.
 
         A source that can read many pages faster than one by one does so here. The result must be the one of reading
-        each by :meth:`read_page` and taking from it what it answers for.
+        each by :meth:`read_page` and taking from it what it answers for: the records from its own cursor up to the
+        next one's, and from the last page up to the closing sequence number.
 
         Args:
             bodies: The pages' answers.
             cursors: The sequence number that each was asked from.
+            then: The cursor of the page behind these, to which the last one must lead; None if there is none.
             closing_sn: The closing snapshot's sequence number.
 
         Returns:
-            The legs and the cursor of the page that follows (None behind the last), or None if these pages are to be
-            read one by one.
+            The legs, or None if these pages are to be read one by one: because anything about them is unusual, or
+            because one does not lead to the next.
         """
         return None

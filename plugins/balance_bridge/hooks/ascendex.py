@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import re
+
 from balance_bridge import settings
+from balance_bridge.errors import ConfigurationError
 from balance_bridge.extract.ascendex import DEFAULT_URL, AscendexClient, AscendexSource, Category
-from balance_bridge.extract.budget import budget_key, open_budget
+from balance_bridge.extract.budget import REQUESTS_PER_WINDOW, Budget, budget_key, open_budget
 from balance_bridge.hooks.connection import ApiHook
 from balance_bridge.hooks.transport import MaskingTransport
+
+MOST_REQUESTS_PER_MINUTE = 600
 
 
 class AscendexHook(ApiHook):
@@ -25,26 +31,62 @@ class AscendexHook(ApiHook):
     def __init__(self, conn_id: str = default_conn_name, **kwargs: object) -> None:
         super().__init__(conn_id, **kwargs)
 
-    def get_conn(self) -> AscendexClient:
-        """The client; its requests count in the budget of the connection's key."""
-        url, api_key = self.base_url, self.secret("login", "API key")
-        budget = open_budget(settings.budget_url(), budget_key(api_key), log=self.log.info)
-        return AscendexClient(
-            MaskingTransport(),
-            url,
-            api_key,
-            self.secret("password", "API secret"),
-            budget=budget,
+    @property
+    def requests_per_minute(self) -> int:
+        """How many requests the key is granted in any 60 s, from the connection's extra.
+
+        Raises:
+            ConfigurationError: If it is not a whole number from 1 to 600.
+        """
+        value = self.connection.extra_dejson.get("requests_per_minute")
+        if value is None or value == "":
+            return REQUESTS_PER_WINDOW
+        if not re.fullmatch(r"[1-9][0-9]{0,2}", str(value)) or int(value) > MOST_REQUESTS_PER_MINUTE:
+            raise ConfigurationError(
+                f"connection {self.conn_id!r}: requests_per_minute = {str(value)[:20]!r}: a whole number from 1 to "
+                f"{MOST_REQUESTS_PER_MINUTE} is expected; without it, it is {REQUESTS_PER_WINDOW}"
+            )
+        return int(value)
+
+    def budget(self, patience_s: float = math.inf) -> Budget:
+        """The budget in which the requests of the connection's key are counted.
+
+        Args:
+            patience_s: The longest wait for a place that is slept through.
+        """
+        return open_budget(
+            settings.budget_url(),
+            budget_key(self.secret("login", "API key")),
+            limit=self.requests_per_minute,
+            patience_s=patience_s,
             log=self.log.info,
         )
 
-    def source(self, category: str) -> AscendexSource:
+    def get_conn(self, patience_s: float = math.inf) -> AscendexClient:
+        """The client; its requests count in the budget of the connection's key.
+
+        Args:
+            patience_s: The longest wait for a place in the budget that is slept through.
+        """
+        return AscendexClient(
+            MaskingTransport(),
+            self.base_url,
+            self.secret("login", "API key"),
+            self.secret("password", "API secret"),
+            budget=self.budget(patience_s),
+            log=self.log.info,
+            name=f"connection {self.conn_id!r}",
+        )
+
+    def source(self, category: str, *, retention_days: int, patience_s: float = math.inf) -> AscendexSource:
         """One account of the key.
 
         Args:
             category: ``cash`` or ``margin``.
+            retention_days: How many days back the exchange answers.
+            patience_s: The longest wait for a place in the budget that is slept through.
         """
-        return AscendexSource(self.get_conn(), Category(category))
+        return AscendexSource(self.get_conn(patience_s), Category(category), retention_days=retention_days)
 
     def _test(self) -> tuple[bool, str]:
         client = self.get_conn()

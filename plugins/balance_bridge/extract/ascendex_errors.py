@@ -1,0 +1,94 @@
+"""What AscendEX means by an answer that is not data: its codes and statuses as this package's errors."""
+
+from __future__ import annotations
+
+from balance_bridge.errors import (
+    BadAnswer,
+    BalanceBridgeError,
+    CredentialsRefused,
+    NotYetAvailable,
+    RequestRefused,
+    ServerFault,
+    WindowFull,
+)
+from balance_bridge.extract import ascendex_answers as answers
+from balance_bridge.transport import Answer
+
+_REFUSED_KEY = {"100009", "200001", "200003", "200014", "200015", "2100"}
+_SERVER_FAULT = {"100101", "510001"}
+_WINDOW_FULL = "200002"
+_NO_DATA = "100002"
+_TIMESTAMP = "100011"
+# The signature is good for 30 s around the server's clock; a clock that is right to the second is never this far off.
+CLOCK_TOLERANCE_S = 30
+NOTED_SKEW_S = 5
+
+
+class TimestampRefused(CredentialsRefused):
+    """The server does not accept the signature's timestamp: the two clocks are more than 30 s apart.
+
+    Attributes:
+        skew_s: Seconds by which the answer's Date header is ahead of our clock; None without one.
+    """
+
+    def __init__(self, message: str, *, skew_s: float | None = None) -> None:
+        super().__init__(message)
+        self.skew_s = skew_s
+
+
+def refuse_errors(answer: Answer) -> None:
+    """Turn whatever is not an answer of status 200 without an error code into the error that it means.
+
+    Raises:
+        BalanceBridgeError: As :mod:`balance_bridge.errors` groups them; the message holds no credentials.
+    """
+    if answer.status == 200:
+        try:
+            envelope = answers.read_envelope(answer.body)
+        except BadAnswer as error:
+            # Not the error's own look at the body: it was cut before any credential in it could be found.
+            why = f"the answer is not what the exchange documents ({error.__cause__})"
+            raise BadAnswer(f"{answer.request}: {why}: {answer.describe_body()}") from None
+        if not envelope.failed:
+            return
+    else:
+        try:
+            envelope = answers.read_envelope(answer.body)
+        except BadAnswer:
+            envelope = answers.Envelope(message=answer.describe_body())
+    code = str(envelope.code) if envelope.code is not None else ""
+    told = answer.clean(f"{envelope.reason or ''} {envelope.message or ''}".strip())
+    raise _error(answer, code, f"{answer.request} answered {answer.status}, code {code or 'none'}: {told}")
+
+
+def _error(answer: Answer, code: str, text: str) -> BalanceBridgeError:
+    status = answer.status
+    if code == _WINDOW_FULL or status == 429:
+        why = "who asks with the same key must share one request budget"
+        return WindowFull(f"{text}; {why}", retry_after_s=answer.retry_after_s())
+    if code == _TIMESTAMP:
+        skew_s = answer.clock_skew_s()
+        return TimestampRefused(f"{text}; {_about_clocks(skew_s)}", skew_s=skew_s)
+    if code == _NO_DATA:
+        return NotYetAvailable(text)
+    if code in _REFUSED_KEY or (not code and status in (401, 403)):
+        return CredentialsRefused(f"{text}; check key, secret and permissions in the connection")
+    if code in _SERVER_FAULT or status >= 500:
+        return ServerFault(text)
+    if 300 <= status < 400:
+        return RequestRefused(f"{text}; redirects are not followed: put the final address into the connection's host")
+    return RequestRefused(text)
+
+
+def _about_clocks(skew_s: float | None) -> str:
+    if skew_s is None:
+        return "the answer does not tell the exchange's time: set this machine's clock by NTP"
+    if abs(skew_s) < NOTED_SKEW_S:
+        return f"{how_far(skew_s)}, which is no reason: look for a proxy that holds requests back"
+    return f"{how_far(skew_s)}: set this machine's clock by NTP"
+
+
+def how_far(skew_s: float) -> str:
+    """In words, how far the exchange's clock is ahead of ours (in seconds)."""
+    side = "behind" if skew_s > 0 else "ahead of"
+    return f"this machine's clock is {abs(skew_s):.0f} s {side} the exchange's"

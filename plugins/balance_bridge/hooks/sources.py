@@ -1,0 +1,58 @@
+"""From an account of the accounts file to the client that reads its source."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from balance_bridge import settings
+from balance_bridge.accounts import Account
+from balance_bridge.accounts.sources import AscendexSource
+from balance_bridge.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from balance_bridge.extract.source import Source
+    from balance_bridge.store import StorePath
+
+
+def open_source(account: Account, *, patience_s: float = math.inf, log: Callable[[str], None]) -> Source:
+    """The source of an account.
+
+    Args:
+        account: The account.
+        patience_s: Longest single wait in seconds for a place in the request budget.
+        log: Told where the balances are read from.
+
+    Raises:
+        ConfigurationError: If the connection or the folder cannot be used.
+    """
+    source = account.source
+    if isinstance(source, AscendexSource):
+        from balance_bridge.hooks.ascendex import AscendexHook
+
+        return AscendexHook(source.conn_id).source(
+            source.category, retention_days=source.retention_days, patience_s=patience_s
+        )
+    from balance_bridge.extract.files import FilesSource
+
+    root = _root(source.path)
+    log(f"balances and changes are read from files in {root}")
+    return FilesSource(root, retention_days=source.retention_days)
+
+
+def _root(path: str) -> Path | StorePath:
+    if "://" not in path:
+        return settings.airflow_home() / Path(path).expanduser()
+    from airflow.sdk import ObjectStoragePath
+
+    try:
+        root = ObjectStoragePath(path)
+        # Only this looks for the file system behind the URL.
+        root.fs  # noqa: B018
+    except (ImportError, ValueError) as error:
+        raise ConfigurationError(
+            f"source path {path} cannot be opened ({error}); for a bucket install the cloud's Airflow provider"
+        ) from error
+    return root

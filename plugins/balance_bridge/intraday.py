@@ -1,0 +1,147 @@
+"""The day that is still going on: its changes so far, and the balances that can be told by now.
+
+What is fetched lies where the daily run of that day looks for it, so it goes on from there and asks for nothing twice;
+and what is delivered is on the receipts of that day, so it delivers only what is new or has turned out differently.
+
+An instant is told once its whole second has been over for a minute: destinations that know no fractions hold one
+balance per second, and the exchange books a record some time after it happened. A record that is booked later still is
+a correction, which the next run delivers as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from balance_bridge.daily import Job, Wanted
+from balance_bridge.errors import BadAnswer, Contradiction, NotYetAvailable, ReconciliationBroken, StoreDamaged
+from balance_bridge.extract.day import DayExtraction, StoredSnapshot
+from balance_bridge.extract.pages import legs_in_pieces, read_legs
+from balance_bridge.points import known_so_far
+from balance_bridge.store import to_json
+from balance_bridge.transform import balances, ledger, reconciliation
+from balance_bridge.transform.snapshot import Snapshot
+
+SETTLED_S = 60
+_DAY_MS = 86_400_000
+_PAGES_PER_PIECE = 8
+
+
+@dataclass(frozen=True)
+class SoFar:
+    """A day's changes so far, as the store has them.
+
+    Attributes:
+        opening: The snapshot at its start.
+        history: The folder of the pages.
+        proof: The chain of balances up to the last record.
+        asked: Number of pages that had to be asked for now.
+    """
+
+    opening: StoredSnapshot
+    history: str
+    proof: reconciliation.Reconciliation
+    asked: int
+
+
+def asked_by(day: object) -> str:
+    """Who asks: the same for all runs of a day, so that a broken chain is asked about once a day, not each time."""
+    return f"intraday {day}"
+
+
+def run(job: Job, destinations: Sequence[Wanted]) -> dict[str, Any] | None:
+    """Fetch what is new and work out what each destination is to get.
+
+    Args:
+        job: The account and the UTC day that is going on.
+        destinations: What is wanted where; only their points for a day that is going on count.
+
+    Returns:
+        ``status`` and ``summary`` of the chain, counts, the instant ``until_ms`` (UTC milliseconds) before which all is
+        told, and the keys of the ``balances`` per destination. None where the day has no opening snapshot yet, or is
+        over.
+
+    Raises:
+        ReconciliationBroken: If the chain of balances does not hold, also when asked for once more.
+        BudgetUsedUp: As the source's budget decides; called again, it goes on where it was.
+    """
+    if job.source.today() != job.day:
+        job.log(f"{job.day} is over: its daily run takes it from here")
+        return None
+    # Before anything is asked for: what is booked meanwhile may be in the answers or not.
+    until_ms = (int(job.source.now()) - SETTLED_S) * 1000
+    try:
+        found = _fetch(job)
+    except NotYetAvailable as error:
+        job.log(f"the day has no opening snapshot yet ({error}): nothing to do")
+        return None
+    opening = found.opening.snapshot
+    legs = read_legs(job.source, job.store, found.history, opening_sn=opening.sn)
+    book = ledger.build_ledger(legs)
+    # The closing instant is the day's, so that the balances at steps are those after the records before them.
+    closing = Snapshot(found.proof.closing.sn, opening.at_ms + _DAY_MS, found.proof.closing.balances)
+    place = f"intraday/{job.account}/{job.day}"
+    keys: dict[str, str] = {}
+    counts: dict[str, int] = {}
+    for wanted in destinations:
+        points = known_so_far(wanted.points)
+        frame = balances.balances_at(opening, closing, book, points, wanted.zone, wanted.key).frame
+        told = frame[frame["at"].astype("int64[pyarrow]") < until_ms].reset_index(drop=True)
+        counts[wanted.name] = len(told)
+        keys[wanted.name] = job.store.append(f"{place}/{wanted.name}", ".parquet", balances.to_parquet(told))
+    summary = f"the chain holds up to sn {closing.sn} ({found.proof.records} records)"
+    job.log(f"{job.account} {job.day} so far: {summary}; balances: {counts}")
+    document = {"account": job.account, "day": job.day.isoformat(), "until_ms": until_ms, "balances": keys}
+    report = {**document, "opening": found.opening.key, "history": found.history, **found.proof.to_document()}
+    return {
+        "day": job.day.isoformat(),
+        "status": "so far",
+        "summary": summary,
+        "sn": closing.sn,
+        "records": found.proof.records,
+        "pages_asked": found.asked,
+        "until_ms": until_ms,
+        "report": job.store.append(place, ".json", to_json(report)),
+        "balances": keys,
+        "counts": counts,
+    }
+
+
+def _fetch(job: Job) -> SoFar:
+    told = ""
+    for extraction in (job.extraction(), job.extraction(again="the chain did not hold")):
+        try:
+            found = _extend(job, extraction)
+            if found.proof.status != "broken":
+                return found
+            told = found.proof.summary()
+        except Contradiction as error:
+            told = str(error)
+        job.log(f"the chain of balances does not hold; asking once more before it is believed: {told}")
+    raise ReconciliationBroken(
+        f"{job.account} {job.day} so far does not add up, nothing more of it is delivered before its daily run: {told}"
+    )
+
+
+def _extend(job: Job, extraction: DayExtraction) -> SoFar:
+    opening = extraction.snapshot(job.day)
+    history = extraction.history(job.day, opening, None)
+    try:
+        proof = _chain(job, opening.snapshot, history.generation)
+    except StoreDamaged as error:
+        job.log(f"the stored pages of {job.day} are not whole ({error}): going through them from the first")
+        history = extraction.history(job.day, opening, None, thoroughly=True)
+        proof = _chain(job, opening.snapshot, history.generation)
+    return SoFar(opening, history.generation, proof, history.asked)
+
+
+def _chain(job: Job, opening: Snapshot, history: str) -> reconciliation.Reconciliation:
+    prover = reconciliation.Prover(opening, opening.at_ms + _DAY_MS)
+    pieces = legs_in_pieces(job.source, job.store, history, opening_sn=opening.sn, pages_per_piece=_PAGES_PER_PIECE)
+    try:
+        for legs in pieces:
+            prover.add(ledger.build_ledger(legs))
+        return prover.interim()
+    except BadAnswer as error:
+        raise Contradiction(str(error)) from error

@@ -1,0 +1,146 @@
+"""What the tasks of an account have in common: its configuration, its job, and waiting without a worker.
+
+This module is imported while DAG files are parsed, so whatever needs pandas, the network or the store is imported where
+it is used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.sdk import BaseOperator
+
+from balance_bridge import settings
+from balance_bridge.accounts import Account, load_accounts
+from balance_bridge.errors import AccountsFileError, BalanceBridgeError, BudgetUsedUp
+
+if TYPE_CHECKING:
+    from balance_bridge.daily import Job
+
+# A wait that is shorter than giving up the worker and getting one again costs is waited out.
+PATIENCE_S = 10.0
+# So much earlier a task is woken than it can go on: what it takes until it runs again.
+LEAD_S = 2.0
+
+
+def plainly(execute: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a task end with the message of what went wrong, not with a page of where it was noticed.
+
+    For the errors of this package only: they say what, where and what to do. The way they took is logged at the level
+    debug. Anything else is a bug, and keeps its traceback.
+    """
+
+    @wraps(execute)
+    def wrapper(self: BaseOperator, context: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return execute(self, context, *args, **kwargs)
+        except BalanceBridgeError as error:
+            self.log.debug("The way of the error:", exc_info=True)
+            raise error.with_traceback(None) from None
+
+    return wrapper
+
+
+class AccountOperator(BaseOperator):
+    """A task of one account.
+
+    Args:
+        account: The account's name in the accounts file.
+        day: The UTC day, from the task that resolves it.
+    """
+
+    template_fields: Sequence[str] = ("day",)
+    ui_color = "#e8f0f8"
+
+    def __init__(self, *, account: str, day: Any = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.account = account
+        self.day = day
+
+    def read_account(self) -> Account:
+        """The account as the accounts file has it now.
+
+        Raises:
+            AccountsFileError: If it is no longer there, or no longer right.
+        """
+        path = settings.accounts_file()
+        file = load_accounts(path)
+        if self.account in file.broken:
+            raise AccountsFileError(file.broken[self.account].message)
+        if self.account not in file.accounts:
+            raise AccountsFileError(f"{path}: there is no account {self.account!r} any more")
+        return file.accounts[self.account]
+
+    def job(self, context: Any, account: Account) -> Job:
+        """The account's day as the stages take it."""
+        return self.job_of(account, date.fromisoformat(self.day), _asked_by(context), refetch=_refetch(context))
+
+    def job_of(self, account: Account, day: date, asked_by: str, *, refetch: bool = False) -> Job:
+        """A day of the account as the stages take it, asked for in a name of one's own."""
+        from balance_bridge.daily import Job
+        from balance_bridge.hooks.sources import open_source
+
+        return Job(
+            source=open_source(account, patience_s=patience_s(account), log=self.log.info),
+            store=settings.open_store(),
+            account=account.name,
+            day=day,
+            run_id=asked_by,
+            refetch=refetch,
+            log=self.log.info,
+        )
+
+
+class AskingOperator(AccountOperator):
+    """A task that asks the exchange, and gives up its worker while it waits for long."""
+
+    def wait_for_budget(self, error: BudgetUsedUp, refused: int, kwargs: dict[str, Any]) -> NoReturn:
+        """Go on, from what is in the store, when the budget allows the next request.
+
+        Args:
+            error: Says how long that is.
+            refused: How often the exchange has refused a request since the last one that it answered.
+            kwargs: What ``execute`` gets besides when it goes on.
+
+        Raises:
+            WindowFull: The exchange refuses requests although the window was waited for.
+            TaskDeferred: The wait itself, as Airflow takes it.
+        """
+        if error.refusal is not None and refused:
+            raise error.refusal
+        wait_s = max(error.wait_s - LEAD_S, 1.0)
+        self.log.info("%s; this task gives up its worker for %.0f s", error, wait_s)
+        moment = datetime.now(UTC) + timedelta(seconds=wait_s)
+        self.wait_until(moment, {**kwargs, "refused": int(error.refusal is not None)})
+
+    def wait_until(self, moment: datetime, kwargs: dict[str, Any]) -> NoReturn:
+        """Give up the worker until an instant (UTC); ``execute`` is called again then, with these arguments."""
+        from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+
+        # Instants of the wall clock: the trigger waits in another process.
+        self.defer(trigger=DateTimeTrigger(moment=moment), method_name="execute", kwargs=kwargs)
+
+
+def patience_s(account: Account) -> float:
+    """Seconds for which a task of the account holds its worker while it waits for the request budget."""
+    from airflow.sdk.configuration import conf
+
+    if account.deferrable is None:
+        deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+    else:
+        deferrable = account.deferrable
+    return PATIENCE_S if deferrable else math.inf
+
+
+def _asked_by(context: Any) -> str:
+    """Who asks the exchange: the run, and how often it was cleared, since a cleared run may ask anew."""
+    cleared = context["dag_run"].clear_number
+    return f"{context['run_id']}, cleared {cleared}" if cleared else str(context["run_id"])
+
+
+def _refetch(context: Any) -> bool:
+    return bool(context["params"].get("refetch"))

@@ -1,0 +1,84 @@
+"""The task that delivers, of a day that is over or of one that is still going on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+from airflow.sdk import Asset, AssetAlias
+from airflow.sdk.exceptions import AirflowSkipException
+
+from balance_bridge import settings
+from balance_bridge.accounts import Account
+from balance_bridge.errors import ConfigurationError
+from balance_bridge.operators.base import AccountOperator, plainly
+
+
+class Deliver(AccountOperator):
+    """Delivers the day's balances to one destination.
+
+    Args:
+        destination: The destination's name in the accounts file.
+        reconciled: What the task before handed on: the day, how it is proven, and the keys of the balances.
+    """
+
+    template_fields: Sequence[str] = ("reconciled",)
+
+    def __init__(self, *, destination: str, reconciled: Any, **kwargs: Any) -> None:
+        self.alias = AssetAlias(f"balance-bridge {kwargs['account']} {destination}")
+        # An alias, because an asset among the outlets would have an event whether or not anything was accepted.
+        super().__init__(outlets=[self.alias], **kwargs)
+        self.destination = destination
+        self.reconciled = reconciled
+
+    @plainly
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Deliver.
+
+        Returns:
+            Counts per outcome.
+        """
+        from balance_bridge.hooks.destinations import open_destination
+        from balance_bridge.load.delivery import deliver
+        from balance_bridge.load.destination import balances_from_table
+        from balance_bridge.transform import balances
+
+        chosen = context["params"].get("destinations")
+        if chosen and self.destination not in chosen:
+            raise AirflowSkipException(f"this run is for {', '.join(chosen)} only")
+        account = self.read_account()
+        self._check_both_know(account)
+        store, day = settings.open_store(), date.fromisoformat(self.reconciled["day"])
+        table = balances.from_parquet(store.read(self.reconciled["balances"][self.destination]))
+        if self.reconciled["status"] == "broken":
+            self.log.warning(
+                "%s %s does not add up and is delivered all the same", account.name, self.reconciled["day"]
+            )
+        summary = deliver(
+            destination=open_destination(account.destinations[self.destination]),
+            store=store,
+            account=account.name,
+            day=day,
+            namespace=settings.namespace(),
+            balances=balances_from_table(table),
+            run_id=context["run_id"],
+            log=self.log.info,
+            dry_run=bool(context["params"].get("dry_run")),
+        )
+        counts = {"reconciliation": self.reconciled["status"], **summary.as_dict()}
+        if summary.accepted_now:
+            asset = Asset(f"balance-bridge://{account.name}/{self.destination}")
+            context["outlet_events"][self.alias].add(asset, extra=counts)
+        return counts
+
+    def _check_both_know(self, account: Account) -> None:
+        if self.destination not in account.destinations:
+            raise ConfigurationError(
+                f"{settings.accounts_file()}: {account.name} has no destination {self.destination!r} any more"
+            )
+        if self.destination not in self.reconciled["balances"]:
+            raise ConfigurationError(
+                f"{self.destination} was not in the accounts file when this day was worked out: clear the task before "
+                "this one as well"
+            )

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import runpy
+from datetime import date, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from balance_bridge import daily, intraday
+from balance_bridge.errors import NotYetAvailable, ReconciliationBroken
+from balance_bridge.transform import balances
+
+DAY = date(2026, 11, 20)
+WANTED = [
+    daily.Wanted("elven", ["close", "changes"], "Asia/Shanghai", "local_second"),
+    daily.Wanted("amlyze", ["open", "changes", "every 30s"], "UTC", "instant"),
+]
+
+
+@pytest.fixture(scope="session")
+def kit() -> SimpleNamespace:
+    """The exchange in memory that the tests of extraction use."""
+    return SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "extract" / "conftest.py")))
+
+
+class Day:
+    """A day that goes on: the exchange shows what has happened by the time of the clock."""
+
+    def __init__(self, kit: SimpleNamespace, *, seed: int = 1, per_day: int = 12, page_limit: int = 5) -> None:
+        self.midnight = kit.midnight_ms(DAY) / 1000
+        self.clock = kit.FakeClock()
+        self.exchange = kit.FakeExchange(kit.World(seed, per_day=per_day), self.clock, page_limit=page_limit)
+        self.store = kit.MemoryStore()
+        self.told: list[str] = []
+
+    def at(self, seconds: float) -> Day:
+        self.clock.now = self.midnight + seconds
+        return self
+
+    def job(self, run_id: str) -> daily.Job:
+        return daily.Job(self.exchange, self.store, "main_cash", DAY, run_id, log=self.told.append)
+
+    def follow(self) -> dict[str, Any] | None:
+        return intraday.run(self.job(intraday.asked_by(DAY)), WANTED)
+
+    def rows(self, key: str) -> dict[tuple[str, int], Any]:
+        frame = balances.from_parquet(self.store.read(key))
+        at_ms = frame["at"].astype("int64[pyarrow]")
+        return dict(zip(zip(frame["asset"], at_ms, strict=True), frame["balance"], strict=True))
+
+    def close(self) -> dict[str, Any]:
+        """The daily run, as its tasks run it."""
+        self.at(86_400 + 3600)
+        job = self.job("daily")
+        opening, closing = daily.fetch_snapshot(job, "opening"), daily.fetch_snapshot(job, "closing")
+        extracted = daily.fetch_history(job, opening, closing, {})
+        return daily.reconcile(job, extracted, tolerance={}, on_break="hold", destinations=WANTED)
+
+
+@pytest.fixture
+def day(kit: SimpleNamespace) -> Day:
+    return Day(kit)
+
+
+def test_what_has_happened_is_told_and_nothing_that_is_not_over_for_a_minute(day: Day) -> None:
+    found = day.at(66.9).follow()
+    assert found is not None
+    assert found["status"] == "so far"
+    assert found["until_ms"] == int(day.midnight + 6) * 1000
+    for name in ("elven", "amlyze"):
+        told = day.rows(found["balances"][name])
+        assert told
+        assert max(at_ms for _, at_ms in told) < found["until_ms"]
+    # All twelve records are known, half of them are not told yet.
+    assert found["records"] == 12
+    assert found["sn"] == day.exchange.world.records[11][0]
+
+
+def test_what_is_told_early_is_what_the_day_tells_in_the_end(day: Day) -> None:
+    early = [day.at(seconds).follow() for seconds in (61, 63, 64.5, 70, 80, 4000)]
+    done = day.close()
+    assert done["status"] == "proven"
+    for name in ("elven", "amlyze"):
+        final = day.rows(done["balances"][name])
+        for found in early:
+            assert found is not None
+            assert day.rows(found["balances"][name]).items() <= final.items()
+    assert sum(found["counts"]["amlyze"] for found in early if found) > 0
+
+
+def test_nothing_that_was_followed_is_asked_for_again_by_the_daily_run(day: Day) -> None:
+    for seconds in (62, 64, 66, 90):
+        day.at(seconds).follow()
+    day.exchange.asked.clear()
+    done = day.close()
+    assert done["status"] == "proven"
+    # The closing snapshot's number is the last record's that was known: nothing can be missing.
+    assert day.exchange.asked == ["snapshot 2026-11-21"]
+
+
+def test_what_happened_since_is_asked_for_from_the_last_known_record_on(day: Day) -> None:
+    found = day.at(4.6).follow()
+    assert found is not None
+    assert 0 < found["records"] < 5
+    day.exchange.asked.clear()
+    assert day.close()["status"] == "proven"
+    assert day.exchange.asked[:2] == ["snapshot 2026-11-21", f"changes {found['sn'] + 1}"]
+
+
+def test_a_run_without_anything_new_leaves_the_same_balances(day: Day) -> None:
+    first, second = day.at(100).follow(), day.at(130).follow()
+    assert first is not None
+    assert second is not None
+    assert second["balances"]["elven"] == first["balances"]["elven"]
+    assert second["pages_asked"] == 1
+
+
+def test_without_an_opening_snapshot_there_is_nothing_to_follow(day: Day) -> None:
+    def not_there(request: str) -> None:
+        raise NotYetAvailable(request)
+
+    day.exchange.before_ask = not_there
+    assert day.at(5).follow() is None
+    assert "no opening snapshot yet" in day.told[-1]
+
+
+def test_a_day_that_is_over_is_left_to_its_daily_run(day: Day) -> None:
+    assert day.at(86_401).follow() is None
+    assert day.exchange.asked == []
+    assert "its daily run takes it from here" in day.told[-1]
+
+
+def test_a_chain_that_breaks_is_asked_about_once_a_day_and_nothing_is_told(day: Day) -> None:
+    lost = day.exchange.world.records.pop(3)
+    for seconds, snapshots in ((70, 2), (80, 2), (90, 2)):
+        with pytest.raises(ReconciliationBroken, match="so far does not add up, nothing more of it is delivered"):
+            day.at(seconds).follow()
+        assert day.exchange.asked.count("snapshot 2026-11-20") == snapshots
+    assert day.store.list("intraday") == []
+    # It turns up, too late for what was asked for; the daily run asks once more before it believes.
+    day.exchange.world.records.insert(3, lost)
+    assert day.close()["status"] == "proven"
+
+
+def test_a_record_that_appears_late_is_healed_by_asking_once_more(day: Day) -> None:
+    lost = day.exchange.world.records.pop(3)
+    asked: list[str] = []
+
+    def turn_up(request: str) -> None:
+        asked.append(request)
+        if len(asked) == 5:
+            day.exchange.world.records.insert(3, lost)
+
+    day.exchange.before_ask = turn_up
+    found = day.at(100).follow()
+    assert found is not None
+    assert found["records"] == 12
+    assert day.close()["status"] == "proven"
+
+
+def test_a_stored_page_that_was_damaged_is_asked_for_again(day: Day) -> None:
+    day.at(64).follow()
+    (key, *_) = day.store.list(f"raw/main_cash/{DAY}/history")
+    day.store.objects[key] = b"damaged"
+    found = day.at(100).follow()
+    assert found is not None
+    assert found["records"] == 12
+    assert day.close()["status"] == "proven"
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    per_day=st.integers(0, 30),
+    page_limit=st.integers(1, 7),
+    at=st.lists(st.floats(0, 100), max_size=6),
+)
+def test_the_daily_run_is_the_same_with_and_without_having_followed(
+    kit: SimpleNamespace, seed: int, per_day: int, page_limit: int, at: list[float]
+) -> None:
+    followed, plain = (Day(kit, seed=seed, per_day=per_day, page_limit=page_limit) for _ in range(2))
+    for seconds in sorted(at):
+        followed.at(seconds).follow()
+    done, expected = followed.close(), plain.close()
+    for name in ("elven", "amlyze"):
+        assert followed.store.read(done["balances"][name]) == plain.store.read(expected["balances"][name])
+    assert followed.store.read(done["ledger"]) == plain.store.read(expected["ledger"])
+    cursors = [request for request in followed.exchange.asked if request.startswith("changes")]
+    fuller = len(cursors) - len([request for request in plain.exchange.asked if request.startswith("changes")])
+    assert fuller <= len(at) + 1
+
+
+def test_the_days_between_are_no_matter(day: Day) -> None:
+    """A follower that sleeps for hours goes on where it was."""
+    day.at(62).follow()
+    found = day.at(timedelta(hours=20).total_seconds()).follow()
+    assert found is not None
+    assert found["records"] == 12
