@@ -6,10 +6,14 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 
 import balance_bridge
 from balance_bridge.errors import BalanceBridgeError
+
+# What "receipts resolve" is called inside: beside an account's name, argparse knows no word of its own.
+_RESOLVE = "receipts-resolve"
 
 _INTRODUCTION = """\
 Daily exchange balances, proven and delivered: AscendEX to Elven and Amlyze, run by Apache Airflow.
@@ -19,6 +23,7 @@ Daily exchange balances, proven and delivered: AscendEX to Elven and Amlyze, run
   before the first run    balance-bridge pools
                           balance-bridge check
   afterwards              balance-bridge status
+                          balance-bridge receipts ACCOUNT DATE
 
 Options and connections come from Airflow's configuration (AIRFLOW_HOME, airflow.cfg, AIRFLOW__BALANCE_BRIDGE__...,
 AIRFLOW_CONN_...). A day is done again by clearing its run in Airflow, or by
@@ -35,7 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 if all is well, 1 if something is wrong, 2 if the arguments are.
     """
-    chosen = _parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:2] == ["receipts", "resolve"]:
+        given[:2] = [_RESOLVE]
+    chosen = _parser().parse_args(given)
     # Outside a task, Airflow only looks for connections in its own database if it takes the process for one of its own.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     try:
@@ -101,6 +109,50 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="as JSON, for other programs")
     status.set_defaults(run=_status)
 
+    preview = commands.add_parser(
+        "preview",
+        help="what would be sent of a day by now, without sending anything",
+        description="Works out what a delivery of the day would send by now, from the balances that the store has, and "
+        "shows every record with its number. Sends nothing.",
+    )
+    _add_day(preview)
+    preview.add_argument("--destination", help="only this one")
+    preview.add_argument("--json", action="store_true", help="as JSON, for other programs")
+    preview.set_defaults(run=_preview)
+
+    receipts = commands.add_parser(
+        "receipts",
+        help="every attempt to deliver the balances of a day, with its evidence",
+        description="Shows what was sent, when, under which number, by which run, and how it ended. "
+        "`balance-bridge receipts resolve --help`: write down what you found out about balances that nobody confirmed.",
+    )
+    _add_day(receipts)
+    receipts.add_argument("--destination", help="only this one")
+    receipts.add_argument(
+        "--outcome", help="only those that ended so: accepted, rejected, seen, unknown, planned, superseded"
+    )
+    receipts.add_argument("--csv", type=Path, metavar="FILE", help="all columns into a CSV file")
+    receipts.add_argument("--json", action="store_true", help="all columns as JSON")
+    receipts.set_defaults(run=_receipts)
+
+    resolve = commands.add_parser(
+        _RESOLVE,
+        prog="balance-bridge receipts resolve",
+        description="Writes down what a person found out about balances whose outcome nobody has confirmed, by asking "
+        "the vendor. What was accepted is not sent again; what was rejected goes out under a new number.",
+    )
+    _add_day(resolve)
+    resolve.add_argument("--destination", required=True)
+    which = resolve.add_mutually_exclusive_group(required=True)
+    which.add_argument("--number", action="append", default=[], help="a communication number; several times if needed")
+    which.add_argument("--all", action="store_true", help="all that are not confirmed")
+    how = resolve.add_mutually_exclusive_group(required=True)
+    how.add_argument("--accepted", action="store_true")
+    how.add_argument("--rejected", action="store_true")
+    resolve.add_argument("--by", required=True, metavar="WHO", help="who found it out")
+    resolve.add_argument("--reason", required=True, metavar="TEXT", help="how")
+    resolve.set_defaults(run=_resolve)
+
     check = commands.add_parser(
         "check",
         help="see whether accounts file, options, connections, pools and clocks are right",
@@ -111,8 +163,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_day(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("account", help="the account's name in the accounts file")
+    parser.add_argument("day", type=_day, metavar="DATE", help="the UTC day, YYYY-MM-DD")
+
+
 def _add_home(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--home", type=Path, help="folder for all that it makes, emptied first (.demo)")
+
+
+def _day(text: str) -> date:
+    from balance_bridge.accounts.fields import parse_day
+
+    try:
+        return parse_day(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} {error}") from error
 
 
 def _positive(text: str) -> int:
@@ -152,6 +218,41 @@ def _status(chosen: argparse.Namespace) -> int:
     from balance_bridge.commands import status
 
     return status.run(chosen.account, days=chosen.days, as_json=chosen.json)
+
+
+def _preview(chosen: argparse.Namespace) -> int:
+    from balance_bridge.commands import preview
+
+    return preview.run(chosen.account, chosen.day, destination=chosen.destination, as_json=chosen.json)
+
+
+def _receipts(chosen: argparse.Namespace) -> int:
+    from balance_bridge.commands import receipts
+
+    return receipts.show(
+        chosen.account,
+        chosen.day,
+        destination=chosen.destination,
+        outcome=chosen.outcome,
+        csv_file=chosen.csv,
+        as_json=chosen.json,
+    )
+
+
+def _resolve(chosen: argparse.Namespace) -> int:
+    from balance_bridge.commands import receipts
+    from balance_bridge.load.outcomes import Status
+
+    return receipts.resolve(
+        chosen.account,
+        chosen.day,
+        destination=chosen.destination,
+        numbers=chosen.number,
+        everything=chosen.all,
+        status=Status.ACCEPTED if chosen.accepted else Status.REJECTED,
+        by=chosen.by,
+        reason=chosen.reason,
+    )
 
 
 def _check(_: argparse.Namespace) -> int:

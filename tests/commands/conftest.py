@@ -51,6 +51,7 @@ class Place:
     def deliver(self, account: str, day: date) -> None:
         """The tasks of a day one after another, without Airflow's database."""
         from balance_bridge.operators import daily
+        from balance_bridge.operators.deliver import Deliver
 
         context = {
             "run_id": "manual__1",
@@ -64,7 +65,7 @@ class Place:
         history = daily.FetchHistory(task_id="h", opening=opening, closing=closing, **common).execute(context)
         proof = daily.Reconcile(task_id="r", extracted=history, **common).execute(context)
         for name in ("elven", "amlyze"):
-            daily.Deliver(task_id=name, destination=name, reconciled=proof, **common).execute(context)
+            Deliver(task_id=name, destination=name, reconciled=proof, account=account).execute(context)
 
 
 @pytest.fixture

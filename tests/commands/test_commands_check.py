@@ -34,6 +34,8 @@ def test_where_all_is_right_everything_was_looked_at_and_nothing_is_left_behind(
         "option namespace": True,
         "option retry_delay": True,
         "option budget": True,
+        "request budget of ascendex_cash": True,
+        "request budget of ascendex_margin": True,
         "option store": True,
         "connection amlyze_default": True,
         "connection ascendex_cash": True,
@@ -141,10 +143,10 @@ def test_a_connection_that_was_made_in_airflow_s_ui_is_found(right: Any) -> None
 
 
 def test_without_a_budget_the_exchange_is_not_asked_at_all(right: Any) -> None:
-    right.option("budget", "redis://localhost/0")
+    right.option("budget", "mysql://localhost/0")
     found = wrong()
     assert set(found) == {"option budget", "connection ascendex_cash", "connection ascendex_margin"}
-    assert all("budget = redis://localhost/0: this backend is not known" in told for told in found.values())
+    assert all("budget = mysql://localhost/0: this backend is not known" in told for told in found.values())
 
 
 def test_a_server_that_cannot_be_reached_is_one_finding_per_connection(

@@ -6,6 +6,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -13,12 +15,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from balance_bridge import settings
-from balance_bridge.accounts import AccountsFile, load_accounts
+from balance_bridge.accounts import Account, AccountsFile, AscendexSource, FilesSource, load_accounts
 from balance_bridge.commands.pools import SLOTS, make_pools
 from balance_bridge.errors import BalanceBridgeError
-from balance_bridge.extract.budget import open_budget
+from balance_bridge.extract.budget import open_budget, redacted
 from balance_bridge.hooks.connection import ApiHook
 from balance_bridge.transport import Transport
+
+if TYPE_CHECKING:
+    from balance_bridge.hooks.ascendex import AscendexHook
 
 # One page of Elven's says that a signature is good for 5 s.
 MOST_SKEW_S = 5
@@ -53,6 +58,8 @@ def findings() -> Iterator[Finding]:
     yield from _options()
     hooks = _hooks(file)
     yield from _connections(hooks)
+    yield from _budgets(hooks)
+    yield from _folders(file)
     yield from _clocks(hooks)
     yield from _pools(file)
 
@@ -90,7 +97,7 @@ def _budget() -> str:
     place, _ = budget.try_take()
     if place is not None:
         budget.give_back(place)
-    return f"{url} can be written"
+    return f"{redacted(url)} can be written"
 
 
 def _store() -> str:
@@ -108,7 +115,8 @@ def _hooks(file: AccountsFile) -> list[ApiHook]:
 
     kinds: dict[tuple[str, str], type[ApiHook]] = {}
     for account in file.accounts.values():
-        kinds[account.source.type, account.source.conn_id] = AscendexHook
+        if isinstance(account.source, AscendexSource):
+            kinds[account.source.type, account.source.conn_id] = AscendexHook
         for destination in account.destinations.values():
             kinds[destination.type, destination.conn_id] = HOOKS[destination.type]
     return [kinds[key](key[1]) for key in sorted(kinds)]
@@ -117,6 +125,37 @@ def _hooks(file: AccountsFile) -> list[ApiHook]:
 def _connections(hooks: list[ApiHook]) -> Iterator[Finding]:
     for hook in hooks:
         yield Finding(f"connection {hook.conn_id}", *hook.test_connection())
+
+
+def _budgets(hooks: list[ApiHook]) -> Iterator[Finding]:
+    """How the request budget of each exchange key stands. One that cannot be asked shows as an option or connection."""
+    from balance_bridge.hooks.ascendex import AscendexHook
+
+    for hook in hooks:
+        if isinstance(hook, AscendexHook):
+            with suppress(BalanceBridgeError):
+                yield Finding(f"request budget of {hook.conn_id}", True, _usage(hook))
+
+
+def _usage(hook: AscendexHook) -> str:
+    usage = hook.budget().usage()
+    refused = f", {usage.refusals} of them refused by the exchange" if usage.refusals else ""
+    return f"{usage.taken} of {usage.limit} places taken; {usage.requests} requests so far{refused}"
+
+
+def _folders(file: AccountsFile) -> Iterator[Finding]:
+    """Whether the folders that files are read from can be listed."""
+    for account in file.accounts.values():
+        if isinstance(account.source, FilesSource):
+            yield _finding(f"files of {account.name}", partial(_list_files, account))
+
+
+def _list_files(account: Account) -> str:
+    from balance_bridge.extract.files import FilesSource as Folder
+    from balance_bridge.hooks.sources import open_source
+
+    source = open_source(account, log=lambda _: None)
+    return source.check() if isinstance(source, Folder) else ""
 
 
 def _clocks(hooks: list[ApiHook]) -> Iterator[Finding]:

@@ -13,7 +13,8 @@ import requests
 from rich import box
 from rich.table import Table
 
-from balance_bridge.accounts import Account, AmlyzeDestination, ElvenAsset, ElvenDestination
+from balance_bridge.accounts import Account, AmlyzeDestination, AscendexSource, ElvenAsset, ElvenDestination
+from balance_bridge.errors import ConfigurationError
 
 Rows = Counter[tuple[str, str, Decimal]]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -90,6 +91,8 @@ def table(verdicts: list[Verdict]) -> Table:
 def _due(
     url: str, account: Account, destination: ElvenDestination | AmlyzeDestination, key: str, days: list[date]
 ) -> dict[date, Rows]:
+    if not isinstance(account.source, AscendexSource):
+        raise ConfigurationError(f"{account.name}: the sandbox has books of exchange accounts only")
     elven = isinstance(destination, ElvenDestination)
     books = _get(
         f"{url}/sandbox/books",
