@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import balance_bridge
 from balance_bridge.errors import BalanceBridgeError
@@ -153,6 +154,8 @@ def _parser() -> argparse.ArgumentParser:
     resolve.add_argument("--reason", required=True, metavar="TEXT", help="how")
     resolve.set_defaults(run=_resolve)
 
+    _add_store(commands)
+
     check = commands.add_parser(
         "check",
         help="see whether accounts file, options, connections, pools and clocks are right",
@@ -161,6 +164,36 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.set_defaults(run=_check)
     return parser
+
+
+def _add_store(commands: Any) -> None:
+    store = commands.add_parser(
+        "store",
+        help="look after the store: check every object, remove what is old",
+        description="Looks after the store, in which everything lies that a run leaves behind.",
+    )
+    below = store.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    check = below.add_parser(
+        "check",
+        help="read every object: checksums, versions, gaps",
+        description="Reads every object of the store and says what is damaged, and what to do; days between an "
+        "account's first and last that lack something are told as gaps. Changes nothing. Exit code 1 if anything is "
+        "damaged.",
+    )
+    check.add_argument("account", nargs="*", help="only these accounts")
+    check.add_argument("--days", type=_positive, help="only the last so many days (all)")
+    check.add_argument("--json", action="store_true", help="as JSON, for other programs")
+    check.set_defaults(run=_store_check)
+    prune = below.add_parser(
+        "prune",
+        help="remove raw answers, ledgers, proofs and balances of old days; never receipts",
+        description="Shows, or with --yes removes, what days older than --keep can do without: raw answers, ledgers, "
+        "reports and balances. Never what is undelivered, and never receipts: they are what prevents a second "
+        "delivery. A day that was pruned cannot be run again once the exchange has forgotten it.",
+    )
+    prune.add_argument("--keep", type=_keep, required=True, metavar="400d", help="days to keep, 30d or more")
+    prune.add_argument("--yes", action="store_true", help="remove it")
+    prune.set_defaults(run=_store_prune)
 
 
 def _add_day(parser: argparse.ArgumentParser) -> None:
@@ -179,6 +212,15 @@ def _day(text: str) -> date:
         return parse_day(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} {error}") from error
+
+
+def _keep(text: str) -> int:
+    from balance_bridge.commands.store_prune import LEAST_DAYS
+
+    days = text.removesuffix("d")
+    if days == text or not days.isdigit() or len(days) > 5 or int(days) < LEAST_DAYS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days such as 400d, {LEAST_DAYS}d or more")
+    return int(days)
 
 
 def _positive(text: str) -> int:
@@ -253,6 +295,18 @@ def _resolve(chosen: argparse.Namespace) -> int:
         by=chosen.by,
         reason=chosen.reason,
     )
+
+
+def _store_check(chosen: argparse.Namespace) -> int:
+    from balance_bridge.commands import store_check
+
+    return store_check.run(chosen.account, days=chosen.days, as_json=chosen.json)
+
+
+def _store_prune(chosen: argparse.Namespace) -> int:
+    from balance_bridge.commands import store_prune
+
+    return store_prune.run(keep_days=chosen.keep, yes=chosen.yes)
 
 
 def _check(_: argparse.Namespace) -> int:

@@ -8,6 +8,8 @@ converge instead of overwriting each other.
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 import re
@@ -18,6 +20,11 @@ from typing import Any, Protocol
 
 from balance_bridge.errors import StoreDamaged, StoreUnwritable
 
+# What may be removed once it is old, in the order in which a day goes: whoever is stopped half way can tell from what
+# is left that the day was delivered. Receipts are what prevents a second delivery, and stay.
+PRUNABLE = ("intraday/", "dry/", "raw/", "ledger/", "balances/", "reconciliation/")
+
+_DIGEST = "sha256"
 _DIGITS = 4
 _MOST = 10**_DIGITS - 1
 
@@ -119,9 +126,36 @@ class Store:
         return keys[-1] if keys else None
 
     def discard(self, key: str) -> None:
-        """Remove an object that belongs to nobody: a probe. What stages leave behind is never removed."""
+        """Remove an object that belongs to nobody: a probe."""
         if not key.startswith("check/"):
             raise ValueError(f"{key} is not a probe")
+        self._remove(key)
+
+    def prune(self, key: str) -> None:
+        """Remove an object that can be done without: anything but a receipt.
+
+        Raises:
+            StoreUnwritable: If it cannot be removed.
+        """
+        if not key.startswith(PRUNABLE):
+            raise ValueError(f"{key} must stay")
+        try:
+            self._remove(key)
+            if self._fs is None:
+                # Folders that are empty now; the first one that is not ends it.
+                for folder in Path(self._place(key)).parents:
+                    if folder == Path(self._base):
+                        break
+                    folder.rmdir()
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise StoreUnwritable(f"{self._place(key)} cannot be removed ({error.strerror or error})") from error
+
+    def size(self, key: str) -> int:
+        """The object's size in bytes."""
+        return os.path.getsize(self._place(key)) if self._fs is None else int(self._fs.size(self._place(key)))
+
+    def _remove(self, key: str) -> None:
         if self._fs is None:
             Path(self._place(key)).unlink(missing_ok=True)
         else:
@@ -145,15 +179,19 @@ class Store:
             raise StoreDamaged(f"{self._place(key)} is missing from the store") from error
 
     def read_json(self, key: str) -> Any:
-        """The object's content as JSON; numbers stay exact only if they were written as text.
+        """The object's content as JSON, without its digest; numbers stay exact only if they were written as text.
 
         Raises:
-            StoreDamaged: If the object is missing or not JSON.
+            StoreDamaged: If the object is missing, not JSON, or not what :func:`to_json` wrote.
         """
         try:
-            return json.loads(self.read(key))
+            document = json.loads(self.read(key))
         except ValueError as error:
             raise StoreDamaged(f"{self._place(key)} is not JSON: {error}") from error
+        sealed = document.pop(_DIGEST, None) if isinstance(document, dict) else None
+        if sealed is not None and sealed != _digest(document):
+            raise StoreDamaged(f"{self._place(key)} is not what was written: its digest is another one")
+        return document
 
     def list(self, prefix: str) -> list[str]:
         """The keys below a prefix, at any depth, sorted. What is being written does not show."""
@@ -187,8 +225,14 @@ class Store:
 
 
 def to_json(document: Any) -> bytes:
-    """A document of the store as JSON bytes. Keys are sorted: the same document gives the same bytes."""
-    return (json.dumps(document, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1) + "\n").encode()
+    """A document of the store as JSON bytes, with its digest. Keys are sorted: the same document, the same bytes."""
+    sealed = {**document, _DIGEST: _digest(document)} if isinstance(document, dict) else document
+    return (json.dumps(sealed, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1) + "\n").encode()
+
+
+def _digest(document: Any) -> str:
+    canonical = json.dumps(document, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _protocols(fs: Any) -> tuple[str, ...]:

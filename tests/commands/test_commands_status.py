@@ -99,3 +99,34 @@ def test_a_balance_that_arrived_twice_or_with_another_amount_is_wrong(place: Any
     assert (len(elven.missing), len(elven.wrong)) == (0, 1)
     assert (len(amlyze.missing), len(amlyze.wrong)) == (1, 1)
     assert "1.5" in amlyze.wrong[0]
+
+
+def test_a_day_that_is_missing_says_how_long_it_can_still_be_fetched(
+    place: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account = load_accounts(place.accounts_file).accounts["main_cash"]
+    early = account.model_copy(update={"start_date": place.today - timedelta(days=30)})
+    rows = read_status(settings.open_store(), [early], last=place.yesterday, days=10)
+    told = {(place.today - timedelta(days=back)).isoformat(): back for back in range(1, 11)}
+    for row in rows:
+        back = told[row.day]
+        # Seven days back is the last one that the exchange serves: today is its last chance.
+        assert (row.raw, row.days_left) == (("missing", 8 - back) if back <= 7 else ("gone", 0))
+    place.deliver("main_cash", place.yesterday)
+    (delivered, *_) = read_status(settings.open_store(), [account], last=place.yesterday, days=1)
+    assert (delivered.raw, delivered.days_left) == ("stored", None)
+    capsys.readouterr()
+    assert cli.main(["status", "main_cash"]) == 0
+    shown = capsys.readouterr().out
+    assert "missing, 6 days left to fetch it" in shown
+    assert not any("missing" in line for line in shown.splitlines() if str(place.yesterday) in line)
+
+
+def test_a_day_that_was_delivered_and_pruned_is_not_alarming(place: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    place.deliver("main_cash", place.yesterday)
+    store = settings.open_store()
+    for key in store.list("raw"):
+        store.prune(key)
+    capsys.readouterr()
+    assert cli.main(["status", "main_cash", "--days", "1"]) == 0
+    assert "missing" not in capsys.readouterr().out

@@ -21,6 +21,8 @@ from balance_bridge.load.receipts import outcomes
 from balance_bridge.store import Store
 
 NOT_RUN = "not run"
+STORED, MISSING, GONE = "stored", "missing", "gone"
+_URGENT_DAYS = 2
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,9 @@ class DayStatus:
         day: The UTC day, ``YYYY-MM-DD``.
         destination: The destination's name.
         proof: ``proven``, ``tolerated``, ``broken``, or ``not run`` where there is no reconciliation yet.
+        raw: ``stored`` if the store has all changes of the day; else ``missing`` if they can still be fetched, and
+            ``gone`` if not.
+        days_left: Days that are left to fetch what is missing, today included; None where that does not matter.
         outcomes: Number of balances by outcome.
     """
 
@@ -39,10 +44,14 @@ class DayStatus:
     day: str
     destination: str
     proof: str
+    raw: str
+    days_left: int | None
     outcomes: dict[str, int]
 
 
-def read_status(store: Store, accounts: Sequence[Account], *, last: date, days: int) -> list[DayStatus]:
+def read_status(
+    store: Store, accounts: Sequence[Account], *, last: date, days: int, today: date | None = None
+) -> list[DayStatus]:
     """What the store knows of accounts and days.
 
     Args:
@@ -50,18 +59,23 @@ def read_status(store: Store, accounts: Sequence[Account], *, last: date, days: 
         accounts: Which accounts.
         last: The last day.
         days: How many days back from it; before an account's start only those that were run.
+        today: The UTC day by which it is told how many days are left; the one after ``last`` by default.
     """
     found = []
+    today = today or last + timedelta(days=1)
     for account in accounts:
         for back in range(days - 1, -1, -1):
             day = last - timedelta(days=back)
             proof = _proof(store, account.name, day)
             # A run with an explicit date may have delivered an earlier day.
             if day >= account.start_date or proof != NOT_RUN:
+                raw, left = _raw(store, account, day, today)
                 for name in account.destinations:
                     rows = outcomes(store, account.name, day, name)
                     counts = Counter(str(row.outcome) for row in rows)
-                    found.append(DayStatus(account.name, day.isoformat(), name, proof, dict(sorted(counts.items()))))
+                    found.append(
+                        DayStatus(account.name, day.isoformat(), name, proof, raw, left, dict(sorted(counts.items())))
+                    )
     return found
 
 
@@ -88,8 +102,9 @@ def run(names: Sequence[str], *, days: int, as_json: bool) -> int:
     else:
         console = Console(emoji=False)
         console.print(_table(rows))
-        for name in file.broken:
-            console.print(f"[red]{escape(name)} is wrong in the accounts file[/]: see balance-bridge check")
+        for name, broken in file.broken.items():
+            first = broken.message.splitlines()[0]
+            console.print(f"[red]{escape(name)} is wrong in the accounts file[/]: {escape(first)}", soft_wrap=True)
     return 0
 
 
@@ -110,15 +125,40 @@ def _proof(store: Store, account: str, day: date) -> str:
     return str(document["status"])
 
 
+def _raw(store: Store, account: Account, day: date, today: date) -> tuple[str, int | None]:
+    if store.newest(f"raw/{account.name}/{day}/whole", ".json") is not None:
+        return STORED, None
+    retention_days = account.source.retention_days
+    if retention_days is None:
+        return MISSING, None
+    # Day D can be asked for while D >= today - retention: on its last day one is left.
+    left = (day - today).days + retention_days + 1
+    return (MISSING, left) if left > 0 else (GONE, 0)
+
+
+def _told(row: DayStatus) -> str:
+    if row.raw == STORED or row.proof != NOT_RUN:
+        return ""
+    if row.raw == GONE:
+        return "[red]gone: it cannot be fetched any more[/]"
+    if row.days_left is None:
+        return "[yellow]missing[/]"
+    colour = "red" if row.days_left <= _URGENT_DAYS else "yellow"
+    return f"[{colour}]missing, {row.days_left} day{'s' if row.days_left > 1 else ''} left to fetch it[/]"
+
+
 def _table(rows: Sequence[DayStatus]) -> Table:
     kinds = sorted({kind for row in rows for kind in row.outcomes} | {"accepted"})
     table = Table(title="What was delivered", box=box.SIMPLE_HEAD)
     for name in ("account", "UTC day", "proof", "destination"):
         table.add_column(name, no_wrap=True)
+    remarks = any(_told(row) for row in rows)
     for kind in kinds:
         table.add_column(kind, justify="right")
+    if remarks:
+        table.add_column("changes")
     colours = {"proven": "green", "tolerated": "yellow", "broken": "red", NOT_RUN: "dim"}
     for row in rows:
-        counts = [str(row.outcomes.get(kind, "")) for kind in kinds]
+        counts = [str(row.outcomes.get(kind, "")) for kind in kinds] + ([_told(row)] if remarks else [])
         table.add_row(row.account, row.day, f"[{colours.get(row.proof, '')}]{row.proof}[/]", row.destination, *counts)
     return table

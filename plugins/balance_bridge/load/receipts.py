@@ -220,6 +220,11 @@ class Receipts:
         newest = self._store.newest(f"{self._folder(day)}/local", ".json")
         return [] if newest is None else self._read(newest, Local).rejected
 
+    def ignored_assets(self, day: date) -> set[str]:
+        """The assets that the last run of a day left out, as the accounts file said."""
+        newest = self._store.newest(f"{self._folder(day)}/local", ".json")
+        return set() if newest is None else set(self._read(newest, Local).ignored)
+
     def _read_day(self, day: date, listing: Sequence[str], history: History) -> dict[str, int]:
         folder = self._folder(day)
         planned: dict[str, str] = {}

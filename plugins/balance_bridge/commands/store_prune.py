@@ -1,0 +1,126 @@
+"""``balance-bridge store prune``: removes what old days can do without. Never a receipt, never what is undelivered."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from balance_bridge import settings
+from balance_bridge.errors import BalanceBridgeError
+from balance_bridge.load.destination import balances_from_table
+from balance_bridge.load.outcomes import SETTLED
+from balance_bridge.load.receipts import Receipts, outcomes
+from balance_bridge.store import PRUNABLE, Store
+
+LEAST_DAYS = 30
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+@dataclass(frozen=True)
+class OldDay:
+    """A day of an account that is older than what is to be kept.
+
+    Attributes:
+        account: The account's name.
+        day: The UTC day, ``YYYY-MM-DD``.
+        keys: What can be removed of it, in the order in which it is: each object before those that it rests on.
+        size: Bytes of these.
+        kept: Why nothing of it is removed; empty if it can be.
+    """
+
+    account: str
+    day: str
+    keys: tuple[str, ...]
+    size: int
+    kept: str
+
+
+def old_days(store: Store, before: date) -> Iterator[OldDay]:
+    """The days that are older than a date, by account and day, and whether they can be done without.
+
+    Args:
+        store: The store.
+        before: The first day that is kept.
+    """
+    found: dict[tuple[str, str], list[str]] = {}
+    for prefix in PRUNABLE:
+        for key in store.list(prefix.rstrip("/")):
+            parts = key.split("/")
+            if len(parts) >= 4 and _DAY.fullmatch(parts[2]) and parts[2] < before.isoformat():
+                found.setdefault((parts[1], parts[2]), []).append(key)
+    for (account, day), keys in sorted(found.items()):
+        # A manifest before what it names: whoever finds it finds the rest.
+        ordered = sorted(keys, key=lambda key: (PRUNABLE.index(f"{key.split('/', 1)[0]}/"), "/whole/" not in key, key))
+        size = sum(store.size(key) for key in keys)
+        yield OldDay(account, day, tuple(ordered), size, _undelivered(store, account, date.fromisoformat(day), keys))
+
+
+def run(*, keep_days: int, yes: bool) -> int:
+    """Show what can be removed, and remove it if that is wanted.
+
+    Args:
+        keep_days: Days that are kept, counted back from today.
+        yes: Whether to remove it.
+
+    Returns:
+        The exit code.
+    """
+    store = settings.open_store()
+    before = datetime.now(UTC).date() - timedelta(days=keep_days)
+    days = list(old_days(store, before))
+    going = [day for day in days if not day.kept]
+    console = Console(emoji=False, soft_wrap=True)
+    table = Table(title=f"Days before {before}", box=box.SIMPLE_HEAD)
+    for name in ("account", "days", "objects", "bytes"):
+        table.add_column(name, justify="left" if name == "account" else "right")
+    for account in sorted({day.account for day in going}):
+        own = [day for day in going if day.account == account]
+        objects, size = sum(len(day.keys) for day in own), sum(day.size for day in own)
+        table.add_row(account, str(len(own)), str(objects), f"{size:,}")
+    console.print(table)
+    for day in days:
+        if day.kept:
+            console.print(f"[yellow]kept[/] {day.account} {day.day}: {day.kept}")
+    if not yes:
+        console.print("Nothing was removed. With --yes this is removed; receipts stay, whatever their age.")
+        return 0
+    for day in going:
+        for key in day.keys:
+            store.prune(key)
+    console.print(f"{sum(len(day.keys) for day in going)} objects of {len(going)} days were removed.")
+    return 0
+
+
+def _undelivered(store: Store, account: str, day: date, keys: list[str]) -> str:
+    """Why a day must stay; empty if all of it is settled."""
+    from balance_bridge.transform import balances
+
+    try:
+        report = store.newest(f"reconciliation/{account}/{day}", ".json")
+        if report is None:
+            return "it was never worked out"
+        delivered = {key.split("/")[3] for key in store.list(f"receipts/{account}/{day}")}
+        names = sorted(delivered.union(key.split("/")[3] for key in keys if key.startswith("balances/")))
+        if not names:
+            return f"it was not delivered: its proof is {store.read_json(report)['status']}"
+        for name in names:
+            told = outcomes(store, account, day, name)
+            left = [row for row in told if row.outcome not in SETTLED]
+            if left:
+                return f"{len(left)} of its balances are {', '.join(sorted({row.outcome for row in left}))} at {name}"
+            newest = store.newest(f"balances/{account}/{day}/{name}", ".parquet")
+            due = balances_from_table(balances.from_parquet(store.read(newest))) if newest else []
+            settled = {(row.asset, row.at_ms) for row in told}
+            ignored = Receipts(store, account, name).ignored_assets(day)
+            never = [row for row in due if (row.asset, row.at_ms) not in settled and row.asset not in ignored]
+            if never:
+                return f"{len(never)} of its balances were never sent to {name}"
+    except BalanceBridgeError as error:
+        return f"it cannot be read ({error})"
+    return ""
