@@ -121,7 +121,7 @@ CASES = {
     "unknown key of amlyze": _amlyze(
         "max_bytes: 1000", 17, "max_bytes", "'max_bytes'", "unknown key", "requester, account_ext_id"
     ),
-    "name of a destination": _elven("name: x", 14, "name", "'name'", "unknown key", "type, conn_id, points"),
+    "name of a destination": _elven("name: x", 14, "name", "'name'", "unknown key", "conn_id, points, on_unconfirmed"),
     "name of an account": Case(
         {7: "    start_date: 2026-11-01\n    name: x"}, 8, "name", "'name'", "unknown key", "source, start_date"
     ),
@@ -266,7 +266,7 @@ CASES = {
         9,
         "destinations.books.type",
         "missing",
-        "a destination that is named neither elven nor amlyze must say its type",
+        "a destination that is named neither elven nor amlyze nor webhook must say its type",
         "elven, amlyze",
     ),
     "type unknown": _elven(

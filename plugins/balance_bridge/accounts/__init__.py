@@ -9,7 +9,14 @@ DAG files import this room: nothing in here may import pandas, pyarrow, requests
 
 from __future__ import annotations
 
-from balance_bridge.accounts.destinations import AmlyzeDestination, Destination, ElvenAsset, ElvenDestination
+from balance_bridge.accounts.destinations import (
+    AmlyzeDestination,
+    Destination,
+    ElvenAsset,
+    ElvenDestination,
+    Equivalent,
+    WebhookDestination,
+)
 from balance_bridge.accounts.loading import AccountsFile, BrokenAccount, load_accounts
 from balance_bridge.accounts.models import Account
 from balance_bridge.accounts.sources import AscendexSource, FilesSource, Source
@@ -23,7 +30,9 @@ __all__ = [
     "Destination",
     "ElvenAsset",
     "ElvenDestination",
+    "Equivalent",
     "FilesSource",
     "Source",
+    "WebhookDestination",
     "load_accounts",
 ]

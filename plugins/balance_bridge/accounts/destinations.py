@@ -5,6 +5,7 @@ Every field's description says what is allowed there; messages quote it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -27,6 +28,7 @@ from balance_bridge.accounts.fields import (
 from balance_bridge.accounts.problems import describe
 
 ASSET_PLACEHOLDER = "{asset}"
+TYPES = "elven, amlyze, webhook"
 
 
 def _pattern(text: str) -> str:
@@ -92,22 +94,85 @@ ElvenTarget = Annotated[
 ]
 
 
-class ElvenDestination(Model):
-    """An Elven entity account with the source to write to.
+def _max_age_s(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = re.fullmatch(r"([1-9][0-9]{0,4})(min|h|d)", value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("is not a length of time")
+    return int(match[1]) * {"min": 60, "h": 3600, "d": 86_400}[match[2]]
+
+
+class Equivalent(Model):
+    """What balances are told to be worth, in the currency that the destination counts in.
+
+    Attributes:
+        prices: Folder and file, or URL, of a table ``asset, at, price`` in CSV or Parquet.
+        max_age: Seconds that a price may be older than a balance's instant.
+        digits: Decimals of what is told.
+    """
+
+    prices: Annotated[
+        Annotated[str, AfterValidator(printable(1000, blanks=True))],
+        Field(description="the path or URL of a CSV or Parquet file with the columns asset, at and price"),
+    ]
+    max_age: Annotated[
+        int, BeforeValidator(_max_age_s), Field(description="a whole number of min, h or d, such as 24h")
+    ] = 86_400
+    digits: Annotated[
+        int, BeforeValidator(whole_number), Field(ge=0, le=18, description="a whole number from 0 to 18")
+    ] = 2
+
+
+class _Target(Model):
+    """What every destination can be told.
 
     Attributes:
         name: Its key under ``destinations``.
         points: ``open``, ``close``, ``changes``, ``local_midnight`` or a step such as ``every 1h``.
+        on_unconfirmed: What becomes of a delivery with balances that were seen and not confirmed.
+        max_rejected: So many rejected balances of a day do not fail it.
+        bisect_codes: Codes for a bad record, for which a request that was refused as a whole is divided; None: the
+            destination's own.
+        requests_per_minute: All who write with the connection's key together; None for as many as one likes.
+        timeout_s: Seconds without a byte after which the answer to an empty request counts as lost.
+        max_in_flight: Requests at the same time.
+    """
+
+    name: str
+    conn_id: ConnectionId
+    points: Points = ("close",)
+    on_unconfirmed: Annotated[Literal["warn", "fail"], Field(description="warn, fail")] = "warn"
+    max_rejected: Annotated[
+        int, BeforeValidator(whole_number), Field(ge=0, le=1_000_000, description="a whole number from 0 to 1000000")
+    ] = 0
+    bisect_codes: Annotated[
+        tuple[Annotated[str, AfterValidator(printable(60, blanks=False))], ...] | None,
+        Field(description="a list of error codes as text; an empty one never divides"),
+    ] = None
+    requests_per_minute: Annotated[
+        Annotated[int, BeforeValidator(whole_number)] | None,
+        Field(ge=1, le=6000, description="a whole number from 1 to 6000"),
+    ] = None
+    timeout_s: Annotated[
+        int, BeforeValidator(whole_number), Field(ge=1, le=600, description="a whole number from 1 to 600")
+    ] = 30
+    max_in_flight: Annotated[
+        int, BeforeValidator(whole_number), Field(ge=1, le=16, description="a whole number from 1 to 16")
+    ] = 1
+
+
+class ElvenDestination(_Target):
+    """An Elven entity account with the source to write to.
+
+    Attributes:
         timezone: IANA zone of the Entity, in which Elven reads the times that it gets.
         assets: By the exchange's code: what Elven calls it, or ``ignore``. Others go out under their own code.
         max_rows: Balances per request.
         max_bytes: Bytes of a request's body.
     """
 
-    name: str
-    type: Literal["elven"] = Field(default="elven", description="elven, amlyze")
-    conn_id: ConnectionId
-    points: Points = ("close",)
+    type: Literal["elven"] = Field(default="elven", description=TYPES)
     assets: Annotated[dict[AssetCode, ElvenTarget], AfterValidator(_distinct_targets)] = Field(
         default_factory=dict,
         description="a mapping from an asset's code (text without blanks) to ignore, {symbol: X} or {asset_id: X}; "
@@ -132,23 +197,19 @@ class ElvenDestination(Model):
     ] = 100_000
 
 
-class AmlyzeDestination(Model):
+class AmlyzeDestination(_Target):
     """The accounts of an Amlyze tenant that take the balances, one account per asset.
 
     Attributes:
-        name: Its key under ``destinations``.
-        points: As for Elven.
         assets: By the exchange's code: ``ignore``.
         requester: Name under which Amlyze records the requests.
         account_ext_id: Pattern with ``{asset}``, or the id by asset's code.
+        equivalent: What balances are told to be worth; None: that is not told.
         timezone: IANA zone, for ``local_midnight`` only.
         max_rows: Balances per request.
     """
 
-    name: str
-    type: Literal["amlyze"] = Field(default="amlyze", description="elven, amlyze")
-    conn_id: ConnectionId
-    points: Points = ("close",)
+    type: Literal["amlyze"] = Field(default="amlyze", description=TYPES)
     assets: dict[AssetCode, Literal["ignore"]] = Field(
         default_factory=dict, description="a mapping from an asset's code (text without blanks) to ignore"
     )
@@ -171,14 +232,43 @@ class AmlyzeDestination(Model):
     ]
     balance_type: OptionalText = None
     business_unit: OptionalText = None
+    equivalent: Annotated[
+        Equivalent | None, Field(description="a mapping with prices, and max_age and digits if needed")
+    ] = None
     timezone: Annotated[Zone, Field(description=ZONES)] = "UTC"
     max_rows: Annotated[
         int, BeforeValidator(whole_number), Field(ge=1, le=10_000, description="a whole number from 1 to 10000")
     ] = 100
 
 
-Destination = Annotated[ElvenDestination | AmlyzeDestination, Field(discriminator="type")]
-DESTINATIONS: dict[str, type[ElvenDestination] | type[AmlyzeDestination]] = {
+class WebhookDestination(_Target):
+    """A system of one's own that takes signed JSON.
+
+    Attributes:
+        assets: By the exchange's code: ``ignore``.
+        timezone: IANA zone, for ``local_midnight`` only.
+        max_rows: Balances per request.
+        max_bytes: Bytes of a request's body.
+    """
+
+    type: Literal["webhook"] = Field(default="webhook", description=TYPES)
+    assets: dict[AssetCode, Literal["ignore"]] = Field(
+        default_factory=dict, description="a mapping from an asset's code (text without blanks) to ignore"
+    )
+    timezone: Annotated[Zone, Field(description=ZONES)] = "UTC"
+    max_rows: Annotated[
+        int, BeforeValidator(whole_number), Field(ge=1, le=10_000, description="a whole number from 1 to 10000")
+    ] = 500
+    max_bytes: Annotated[
+        int,
+        BeforeValidator(whole_number),
+        Field(ge=1000, le=10_000_000, description="a whole number from 1000 to 10000000"),
+    ] = 1_000_000
+
+
+Destination = Annotated[ElvenDestination | AmlyzeDestination | WebhookDestination, Field(discriminator="type")]
+DESTINATIONS: dict[str, type[ElvenDestination | AmlyzeDestination | WebhookDestination]] = {
     "elven": ElvenDestination,
     "amlyze": AmlyzeDestination,
+    "webhook": WebhookDestination,
 }

@@ -12,7 +12,13 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from balance_bridge.accounts.destinations import DESTINATIONS, ElvenAsset, ElvenDestination
+from balance_bridge.accounts.destinations import (
+    DESTINATIONS,
+    AmlyzeDestination,
+    ElvenAsset,
+    ElvenDestination,
+    Equivalent,
+)
 from balance_bridge.accounts.document import Entry, Findings, plain
 from balance_bridge.accounts.fields import CONN_ID, parse_day
 from balance_bridge.accounts.models import Account
@@ -155,10 +161,13 @@ def _read_destination(reading: Reading, name: str, options: object) -> bool:
     destination = None if model is None else _validate(reading, model, path, options | {"type": kind})
     if destination is None:
         return False
-    key = "source_id" if isinstance(destination, ElvenDestination) else "account_ext_id"
-    line = reading.line_at((*path, key))
+    line = reading.line_at((*path, _TELLS_WHERE[destination.type]))
     reading.places.append(Place(reading.entry.key, reading.number, path, line, destination))
     return len(reading.findings.problems) == before
+
+
+# The key that says where a destination delivers to.
+_TELLS_WHERE = {"elven": "source_id", "amlyze": "account_ext_id", "webhook": "conn_id"}
 
 
 def _model(
@@ -243,6 +252,8 @@ def _owner(model: type[BaseModel], location: Path) -> tuple[type[BaseModel], Pat
     """The model whose field is at fault, and the location from there."""
     if model is ElvenDestination and location[0] == "assets" and len(location) > 2:
         return ElvenAsset, location[2:]
+    if model is AmlyzeDestination and location[0] == "equivalent" and len(location) > 1:
+        return Equivalent, location[1:]
     return model, location
 
 

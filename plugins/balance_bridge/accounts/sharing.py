@@ -6,7 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
-from balance_bridge.accounts.destinations import ASSET_PLACEHOLDER, AmlyzeDestination, ElvenDestination
+from balance_bridge.accounts.destinations import (
+    ASSET_PLACEHOLDER,
+    AmlyzeDestination,
+    Destination,
+    ElvenDestination,
+    WebhookDestination,
+)
 from balance_bridge.accounts.problems import Path, Problem, describe, dotted
 
 _NAMED_OTHERS = 5
@@ -28,7 +34,7 @@ class Place:
     definition: int
     path: Path
     line: int
-    destination: ElvenDestination | AmlyzeDestination
+    destination: Destination
 
 
 def find_shared(places: list[Place]) -> Iterator[tuple[Place, Problem]]:
@@ -54,7 +60,7 @@ def _clashes(places: list[Place]) -> Iterator[tuple[Place, Place, str]]:
         target = place.destination
         if isinstance(target, ElvenDestination):
             sources.setdefault((target.conn_id, target.entity_account_id, target.source_id), []).append(place)
-        else:
+        elif isinstance(target, AmlyzeDestination):
             tenants.setdefault(target.conn_id, []).append((place, _Ids.of(target.account_ext_id)))
     for same in sources.values():
         for one, other in combinations(same, 2):
@@ -108,6 +114,8 @@ def _problem(place: Place, found: list[tuple[Place, str]]) -> Problem:
     more = f" and {len(found) - _NAMED_OTHERS} more" if len(found) > _NAMED_OTHERS else ""
     fault = f"delivers to {'; '.join(named)}{more}"
     target = place.destination
+    if isinstance(target, WebhookDestination):
+        raise TypeError("a webhook is told whose balances it gets, and shares nothing")
     if isinstance(target, ElvenDestination):
         allowed = "a source of its own for each destination"
         return Problem(place.line, (*place.path, "source_id"), describe(target.source_id), fault, allowed)

@@ -58,9 +58,8 @@ def run(account: str, day: date, *, destination: str | None = None, as_json: boo
 
 def _preview(store: Store, account: Account, day: date, name: str) -> Preview:
     from balance_bridge.hooks.destinations import open_destination
+    from balance_bridge.hooks.prices import due_balances
     from balance_bridge.load.delivery import deliver
-    from balance_bridge.load.destination import balances_from_table
-    from balance_bridge.transform import balances
 
     newest = store.newest(f"balances/{account.name}/{day}/{name}", ".parquet")
     if newest is None:
@@ -68,13 +67,15 @@ def _preview(store: Store, account: Account, day: date, name: str) -> Preview:
             f"{account.name} {day} was not worked out for {name} yet: trigger the DAG with "
             f'{{"date": "{day}", "dry_run": true}}'
         )
+    config = account.destinations[name]
+    due, _ = due_balances(store, newest, config, lambda text: print(text, file=sys.stderr))
     summary = deliver(
-        destination=open_destination(account.destinations[name]),
+        destination=open_destination(config),
         store=store,
         account=account.name,
         day=day,
         namespace=settings.namespace(),
-        balances=balances_from_table(balances.from_parquet(store.read(newest))),
+        balances=due,
         run_id=RUN_ID,
         dry_run=True,
     )

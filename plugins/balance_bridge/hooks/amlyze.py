@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from balance_bridge.accounts import AmlyzeDestination
 from balance_bridge.hooks.connection import ApiHook
+from balance_bridge.hooks.policy import policy_of
 from balance_bridge.hooks.transport import MaskingTransport
 from balance_bridge.load.amlyze import Amlyze
 
@@ -33,17 +34,21 @@ class AmlyzeHook(ApiHook):
             config = AmlyzeDestination(
                 name=self.conn_id, conn_id=self.conn_id, requester="connection test", account_ext_id="{asset}"
             )
+        token = self.secret("password", "bearer token")
         return Amlyze(
             config.name,
             transport=MaskingTransport(),
             base_url=self.base_url,
-            token=self.secret("password", "bearer token"),
+            token=token,
             requester=config.requester,
             account_ext_id=config.account_ext_id,
             balance_type=config.balance_type,
             business_unit=config.business_unit,
             assets=config.assets,
             max_rows=config.max_rows,
+            policy=policy_of(config, Amlyze.default_policy),
+            places=self.places(config.requests_per_minute, token),
+            timeout_s=config.timeout_s,
         )
 
     def _test(self) -> tuple[bool, str]:

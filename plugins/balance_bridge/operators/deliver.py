@@ -40,9 +40,8 @@ class Deliver(AccountOperator):
             Counts per outcome.
         """
         from balance_bridge.hooks.destinations import open_destination
+        from balance_bridge.hooks.prices import due_balances
         from balance_bridge.load.delivery import deliver
-        from balance_bridge.load.destination import balances_from_table
-        from balance_bridge.transform import balances
 
         chosen = context["params"].get("destinations")
         if chosen and self.destination not in chosen:
@@ -50,23 +49,26 @@ class Deliver(AccountOperator):
         account = self.read_account()
         self._check_both_know(account)
         store, day = settings.open_store(), date.fromisoformat(self.reconciled["day"])
-        table = balances.from_parquet(store.read(self.reconciled["balances"][self.destination]))
+        config = account.destinations[self.destination]
+        due, without = due_balances(store, self.reconciled["balances"][self.destination], config, self.log.info)
         if self.reconciled["status"] == "broken":
             self.log.warning(
                 "%s %s does not add up and is delivered all the same", account.name, self.reconciled["day"]
             )
         summary = deliver(
-            destination=open_destination(account.destinations[self.destination]),
+            destination=open_destination(config),
             store=store,
             account=account.name,
             day=day,
             namespace=settings.namespace(),
-            balances=balances_from_table(table),
+            balances=due,
             run_id=context["run_id"],
             log=self.log.info,
             dry_run=bool(context["params"].get("dry_run")),
         )
         counts = {"reconciliation": self.reconciled["status"], **summary.as_dict()}
+        if without is not None:
+            counts["without_equivalent"] = without
         if summary.accepted_now:
             asset = Asset(f"balance-bridge://{account.name}/{self.destination}")
             context["outlet_events"][self.alias].add(asset, extra=counts)
