@@ -48,8 +48,9 @@ format: install ## Put the code into its form
 types: install ## Static types, strict
 	$(BIN)/mypy
 
-bench: install ## The figures: DAG parsing, transformation
+bench: install ## The figures: DAG parsing, extraction, transformation
 	$(BIN)/python benchmarks/dag_parsing.py
+	$(BIN)/python benchmarks/extraction.py
 	$(BIN)/python benchmarks/transform.py
 
 lock: install ## Resolve the dependencies anew; the locks hold hashes and no address

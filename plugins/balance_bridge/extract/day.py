@@ -156,11 +156,12 @@ class DayExtraction:
         generation = self._generation(day)
         opening_sn = opening.snapshot.sn
         closing_sn = NO_END if closing is None else closing.snapshot.sn
-        if opening_sn == closing_sn:
-            return StoredHistory(generation, 0, 0)
         stored = newest_pages(self._store, generation)
         if not stored and not self._anew:
+            # On a quiet day as well: what reaches over it holds the first records of a later one.
             stored = self._take_over(day, generation, opening_sn)
+        if opening_sn == closing_sn:
+            return StoredHistory(generation, len(stored), 0)
         asked = 0
 
         def page_at(cursor: int) -> tuple[Page, bool]:

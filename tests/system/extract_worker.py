@@ -1,0 +1,33 @@
+"""A process that extracts days of one account, as a task does; started, watched and killed by the tests beside it.
+
+Usage: extract_worker.py FILE, where FILE holds what is asked for as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import date
+from pathlib import Path
+
+from balance_bridge import daily
+from balance_bridge.extract import ascendex
+from balance_bridge.extract.budget import budget_key, open_budget
+from balance_bridge.store import Store
+from balance_bridge.transport import Transport
+
+
+def main(file: str) -> None:
+    asked = json.loads(Path(file).read_text())
+    # Small pages, so that a day takes many requests.
+    ascendex.PAGE_LIMIT = ascendex.AscendexSource.page_limit = asked["page_limit"]
+    budget = open_budget(asked["budget"], budget_key(asked["key"]), **asked["options"])
+    client = ascendex.AscendexClient(Transport(), asked["url"], asked["key"], asked["secret"], budget=budget)
+    source = ascendex.AscendexSource(client, ascendex.Category(asked["category"]), retention_days=7)
+    for day in map(date.fromisoformat, asked["days"]):
+        job = daily.Job(source, Store(Path(asked["store"])), asked["account"], day, "the run")
+        opening, closing = daily.fetch_snapshot(job, "opening"), daily.fetch_snapshot(job, "closing")
+        print(json.dumps(daily.fetch_history(job, opening, closing, {})), flush=True)
+
+
+main(sys.argv[1])
