@@ -73,6 +73,11 @@ class World:
         made = {**connections(self.sandbox.url)[conn_id], **fields}
         self.monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(made))
 
+    def pass_time(self, seconds: float) -> None:
+        """Let so much time pass for all."""
+        self.naps.append(seconds)
+        self.now += timedelta(seconds=seconds)
+
     def dag(self, account: str = "main_cash") -> Any:
         self.request.getfixturevalue("airflow_db")
         from airflow.dag_processing.dagbag import DagBag
@@ -208,6 +213,13 @@ def world(make_world: Callable[..., World]) -> World:
 def _without_sleep(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     from balance_bridge.extract.ascendex import AscendexClient
     from balance_bridge.extract.budget import open_budget
+    from balance_bridge.load.elven import Elven
 
     monkeypatch.setattr("balance_bridge.hooks.ascendex.AscendexClient", functools.partial(AscendexClient, clock=clock))
     monkeypatch.setattr("balance_bridge.hooks.ascendex.open_budget", functools.partial(open_budget, clock=clock))
+
+    class TimedElven(Elven):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options, clock=clock)
+
+    monkeypatch.setattr("balance_bridge.hooks.elven.Elven", TimedElven)
