@@ -92,7 +92,15 @@ def test_a_repeated_run_sends_only_what_was_bad_under_the_next_number(kit):
     assert (summary.accepted_now, summary.accepted_before) == (1, 3)
 
 
-@pytest.mark.parametrize(("status", "code"), [(400, 20001), (422, 1), (413, 19735)])
+@pytest.mark.parametrize("status", [200, 400, 422, 413])
+def test_whatever_the_status_of_a_refusal_with_a_record_s_code_it_divides(kit, status):
+    server = Picky(kit, {"A001"}, status=status)
+    with pytest.raises(RecordsRejected, match="1 of 4"):
+        kit.run(kit.elven(kit.FakeTransport(server)), kit.MemoryStore(), balances(kit, 4))
+    assert sorted(server.taken) == ["A000", "A002", "A003"]
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, 20001), (422, 1), (413, 19735), (200, 5)])
 def test_another_code_does_not_divide(kit, status, code):
     server = Picky(kit, {"A001"}, status=status, code=code)
     with pytest.raises(RecordsRejected, match="4 of 4"):

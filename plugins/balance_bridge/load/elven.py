@@ -157,7 +157,7 @@ class Elven(Destination):
             self._reader.clean(code or "failed", 60),
             self._reader.clean(text or "Elven gave no reason"),
         )
-        return Verdict(dict.fromkeys(numbers, outcome))
+        return Verdict(dict.fromkeys(numbers, outcome), whole=True)
 
     def _reason(self, document: Any) -> tuple[str, str]:
         if not isinstance(document, dict):

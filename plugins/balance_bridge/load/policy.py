@@ -6,9 +6,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-# A request is never divided for these: they judge who asks, where, or when, and not a record.
-NEVER_DIVIDED = frozenset({401, 403, 404, 408, 429})
-
 
 class Places(Protocol):
     """Places in a window of requests, shared by all who write with the same key."""
@@ -34,8 +31,3 @@ class Policy:
     on_unconfirmed: Literal["warn", "fail"] = "warn"
     bisect_codes: frozenset[str] = frozenset()
     max_in_flight: int = 1
-
-
-def divides(policy: Policy, http_status: int, code: str) -> bool:
-    """Whether a request that was refused as a whole is divided to find the bad records."""
-    return 400 <= http_status < 500 and http_status not in NEVER_DIVIDED and code in policy.bisect_codes

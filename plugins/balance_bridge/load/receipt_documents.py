@@ -47,6 +47,7 @@ class Answered(msgspec.Struct):
     body_sha256: str
     foreign_results: int
     outcomes: dict[str, Outcome]
+    refused_whole: bool = False
 
 
 class Resolved(msgspec.Struct):

@@ -98,6 +98,7 @@ class Receipts:
             body_sha256=reply.body_sha256,
             foreign_results=reply.foreign,
             outcomes=dict(reply.outcomes),
+            refused_whole=reply.whole,
         )
         self._store.append(f"{self._folder(day)}/{batch.id}/answered", ".json", encode(document))
 
@@ -129,14 +130,13 @@ class Receipts:
         document = Resolved(VERSION, by, reason, time_text(now_ms / 1000), dict.fromkeys(sorted(numbers), outcome))
         return self._store.append(f"{self._folder(day)}/{batch_id}/resolved", ".json", encode(document))
 
-    def last_refusal(self, day: date, batch_id: str) -> tuple[int, Outcome] | None:
-        """Status and first outcome of a batch's last report, if that was no answer per row."""
+    def last_refusal(self, day: date, batch_id: str) -> Outcome | None:
+        """How a batch ended, if its last report is that it was refused as a whole."""
         newest = self._store.newest(f"{self._folder(day)}/{batch_id}/answered", ".json")
         if newest is None:
             return None
         report = self._read(newest, Answered)
-        outcomes = list(report.outcomes.values())
-        return (report.http_status or 0, outcomes[0]) if outcomes else None
+        return next(iter(report.outcomes.values()), None) if report.refused_whole else None
 
     def local(self, day: date, rejected: Iterable[LocalRejection], ignored: Mapping[str, int]) -> None:
         """Write down what is not sent at all; nothing, if there is and was nothing to say."""

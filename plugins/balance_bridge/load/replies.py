@@ -50,10 +50,12 @@ class Verdict:
     Attributes:
         outcomes: By number; every number that was sent has one.
         foreign: Results for numbers that were not sent.
+        whole: Whether all rows were refused together, without a word about each.
     """
 
     outcomes: Mapping[str, Outcome]
     foreign: int = 0
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Reply:
         ended_at: Seconds since the epoch (UTC).
         outcomes: By number; every number that was sent has one.
         foreign: Results for numbers that were not sent.
+        whole: Whether all rows were refused together, without a word about each.
         stop: The error to raise once the receipt is written, or None to go on.
     """
 
@@ -78,6 +81,7 @@ class Reply:
     ended_at: float
     outcomes: Mapping[str, Outcome]
     foreign: int = 0
+    whole: bool = False
     stop: BalanceBridgeError | None = None
 
 
@@ -124,7 +128,7 @@ def read(answer: Answer, numbers: Sequence[str], reader: Reader) -> Reply:
         verdict, stop = _documented(answer, document, trouble, numbers, reader)
     else:
         outcome, stop = _refusal(answer, document, reader)
-        verdict = Verdict(dict.fromkeys(numbers, outcome))
+        verdict = Verdict(dict.fromkeys(numbers, outcome), whole=stop is None)
     return Reply(
         status=answer.status,
         request_id=reader.clean(answer.clean(_request_id(answer, document)), 200),
@@ -133,6 +137,7 @@ def read(answer: Answer, numbers: Sequence[str], reader: Reader) -> Reply:
         ended_at=answer.ended_at,
         outcomes={number: _cleaned(outcome, answer) for number, outcome in verdict.outcomes.items()},
         foreign=verdict.foreign,
+        whole=verdict.whole,
         stop=stop,
     )
 

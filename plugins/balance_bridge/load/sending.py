@@ -35,7 +35,6 @@ from balance_bridge.load.batches import Batch, Row, pack
 from balance_bridge.load.destination import Destination
 from balance_bridge.load.history import History
 from balance_bridge.load.outcomes import Outcome, Status
-from balance_bridge.load.policy import divides
 from balance_bridge.load.receipts import Receipts
 from balance_bridge.load.replies import Reply
 from balance_bridge.load.summary import DeliverySummary
@@ -147,15 +146,12 @@ class Sender:
         if used:
             # "Already used" is an acceptance if another copy's receipt says so.
             _, reported = self.receipts.reports(self.day, batch.id)
-        if not self._divide(batch, sending.label, (reply.status, reported[batch.rows[0].number])):
+        if not self._divide(batch, sending.label, reported[batch.rows[0].number] if reply.whole else None):
             self._settle(batch, reported, sending.label, by_another=False)
         return reply.stop
 
-    def _divide(self, batch: Batch, label: str, refusal: tuple[int, Outcome] | None) -> bool:
-        if refusal is None or len(batch.rows) == 1:
-            return False
-        status, outcome = refusal
-        if outcome.status != Status.REJECTED or not divides(self.destination.policy, status, outcome.code):
+    def _divide(self, batch: Batch, label: str, refusal: Outcome | None) -> bool:
+        if refusal is None or len(batch.rows) == 1 or refusal.code not in self.destination.policy.bisect_codes:
             return False
         if self._divisions == MAX_DIVISIONS:
             self.log(f"{label}: refused as a whole, and {2 * MAX_DIVISIONS} requests went into finding bad records")
@@ -163,7 +159,7 @@ class Sender:
         self._divisions += 1
         self.summary.count_divided(batch.rows, resend=batch.resend)
         middle = len(batch.rows) // 2
-        self.log(f"{label}: refused as a whole ({outcome.code}: {outcome.text}); dividing its {len(batch.rows)} rows")
+        self.log(f"{label}: refused as a whole ({refusal.code}: {refusal.text}); dividing its {len(batch.rows)} rows")
         halves = (batch.rows[:middle], batch.rows[middle:])
         for part, rows in reversed(list(enumerate(halves, 1))):
             self._queue.appendleft((f"{label}.{part}", self._renumbered(rows)))
