@@ -1,6 +1,6 @@
 """One DAG per account of the accounts file: its balances out of the exchange, proven, and into its destinations.
 
-And one more for each account that is followed during the day.
+And one more for each account that is followed during the day, and one that looks whether all is right.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from airflow.sdk import (
 
 from balance_bridge import settings
 from balance_bridge.accounts import Account, AscendexSource, BrokenAccount, load_accounts
-from balance_bridge.dag_docs import account_doc, broken_doc, intraday_doc
+from balance_bridge.dag_docs import PREFLIGHT_DOC, account_doc, broken_doc, intraday_doc
 from balance_bridge.errors import FinalError
 from balance_bridge.operators.daily import FetchHistory, FetchSnapshot, Reconcile, RefuseAccount, ResolveDay
 from balance_bridge.operators.deliver import Deliver
 from balance_bridge.operators.intraday import FollowDay
+from balance_bridge.operators.preflight import Preflight
 from balance_bridge.points import cron_of, known_so_far
 
 # What cannot get better by itself fails at once; everything else is tried again after growing delays.
@@ -129,6 +130,21 @@ def broken_dag(account: BrokenAccount, name: str) -> DAG:
     return dag
 
 
+def preflight_dag() -> DAG:
+    """Looks at everything that a run needs, as a worker sees it; started by hand."""
+    with DAG(
+        "balances_preflight",
+        schedule=None,
+        start_date=datetime(2000, 1, 1, tzinfo=UTC),
+        catchup=False,
+        max_active_runs=1,
+        tags=["balance-bridge", "preflight"],
+        doc_md=PREFLIGHT_DOC,
+    ) as dag:
+        Preflight(task_id="look", owner="balance-bridge")
+    return dag
+
+
 def dag_id(account: str, taken: Container[str] = ()) -> str:
     """``balances_<account>``; a wrong account's name may hold what a DAG id may not, or come down to another's id."""
     name = f"balances_{re.sub(r'[^A-Za-z0-9_.-]', '_', account)[:200]}"
@@ -165,6 +181,7 @@ for right in ACCOUNTS.accounts.values():
     if right.intraday is not None:
         followed = intraday_dag(right, right.intraday)
         DAGS[followed.dag_id] = followed
+DAGS["balances_preflight"] = preflight_dag()
 for wrong in ACCOUNTS.broken.values():
     unused = dag_id(wrong.name, DAGS)
     DAGS[unused] = broken_dag(wrong, unused)

@@ -156,11 +156,18 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_store(commands)
 
+    _add_elven(commands)
+
     check = commands.add_parser(
         "check",
         help="see whether accounts file, options, connections, pools and clocks are right",
         description="Looks at everything that a run needs, without delivering anything, and says what is wrong and "
         "how to mend it. Pools that are missing are made. Exit code 1 if anything is wrong.",
+    )
+    check.add_argument(
+        "--deep",
+        action="store_true",
+        help="ask the destinations as well whether what the accounts file names is there and fits",
     )
     check.set_defaults(run=_check)
     return parser
@@ -194,6 +201,21 @@ def _add_store(commands: Any) -> None:
     prune.add_argument("--keep", type=_keep, required=True, metavar="400d", help="days to keep, 30d or more")
     prune.add_argument("--yes", action="store_true", help="remove it")
     prune.set_defaults(run=_store_prune)
+
+
+def _add_elven(commands: Any) -> None:
+    elven = commands.add_parser("elven", help="prepare Elven: make the source that balances go into")
+    below = elven.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    create = below.add_parser(
+        "create-source",
+        help="make a source of type OPENAPI_BALANCE",
+        description="Makes a source of type OPENAPI_BALANCE for an entity account and prints its id, which goes into "
+        "the accounts file as source_id.",
+    )
+    create.add_argument("--conn-id", default="elven_default", help="the Airflow connection (elven_default)")
+    create.add_argument("--account", required=True, metavar="ID", help="entity_account_id")
+    create.add_argument("--name", required=True, help="the source's name, unique within the Entity")
+    create.set_defaults(run=_create_source)
 
 
 def _add_day(parser: argparse.ArgumentParser) -> None:
@@ -309,10 +331,20 @@ def _store_prune(chosen: argparse.Namespace) -> int:
     return store_prune.run(keep_days=chosen.keep, yes=chosen.yes)
 
 
-def _check(_: argparse.Namespace) -> int:
+def _create_source(chosen: argparse.Namespace) -> int:
+    from balance_bridge.hooks.elven import ElvenHook
+    from balance_bridge.load.elven_setup import create_source
+
+    elven = ElvenHook(chosen.conn_id).get_conn()
+    made = create_source(elven, entity_account_id=chosen.account, name=chosen.name)
+    print(f"source_id: {made.source_id}")
+    return 0
+
+
+def _check(chosen: argparse.Namespace) -> int:
     from balance_bridge.commands import check
 
-    return check.run()
+    return check.run(deep=chosen.deep)
 
 
 if __name__ == "__main__":

@@ -102,3 +102,12 @@ def _table(rows: Iterable[tuple[Destination, Iterable[str]]]) -> str:
         for target, points in rows
     ]
     return "\n".join(lines)
+
+
+PREFLIGHT_DOC = """\
+### Is everything right?
+
+Looks, on a worker, at everything that a run needs: the accounts file, options, connections and what they may do, the
+accounts and sources at the destinations, the store, the request budget, and the clocks. Delivers nothing. Trigger it
+after each change; `balance-bridge check --deep` does the same on the command line, and makes missing pools.
+"""

@@ -45,7 +45,10 @@ def parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parse:
     def parsed(text: str | None) -> Any:
         if text is not None:
             path.write_text(text)
-        return DagBag(dag_folder=PROJECT / "dags")
+        bag = DagBag(dag_folder=PROJECT / "dags")
+        # What is left are those that come from the accounts file.
+        parsed.preflight = bag.dags.pop("balances_preflight", None)  # type: ignore[attr-defined]
+        return bag
 
     return parsed
 
@@ -385,3 +388,11 @@ def test_files_need_no_pool_of_their_own(parse: Parse) -> None:
     (dag,) = parse(FILES).dags.values()
     assert {task.pool for task in dag.tasks} == {"default_pool"}
     assert set(dag.tags) == {"balance-bridge", "files"}
+
+
+def test_one_dag_looks_whether_all_is_right_and_is_started_by_hand_only(parse: Parse) -> None:
+    parse(RIGHT)
+    dag = parse.preflight  # type: ignore[attr-defined]
+    assert [task.task_id for task in dag.tasks] == ["look"]
+    assert dag.schedule is None
+    assert "Is everything right?" in dag.doc_md

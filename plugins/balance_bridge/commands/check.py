@@ -15,9 +15,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from balance_bridge import settings
-from balance_bridge.accounts import Account, AccountsFile, AscendexSource, FilesSource, load_accounts
+from balance_bridge.accounts import (
+    Account,
+    AccountsFile,
+    AscendexSource,
+    Destination,
+    ElvenDestination,
+    FilesSource,
+    load_accounts,
+)
 from balance_bridge.commands.pools import SLOTS, make_pools
-from balance_bridge.errors import BalanceBridgeError
+from balance_bridge.errors import BalanceBridgeError, ConfigurationError
 from balance_bridge.extract.budget import open_budget, redacted
 from balance_bridge.hooks.connection import ApiHook
 from balance_bridge.transport import Transport
@@ -44,8 +52,13 @@ class Finding:
     told: str
 
 
-def findings() -> Iterator[Finding]:
-    """Look at everything, one finding after another. Nothing is delivered; only a missing pool is made."""
+def findings(*, deep: bool = False, pools: bool = True) -> Iterator[Finding]:
+    """Look at everything, one finding after another. Nothing is delivered; only a missing pool is made.
+
+    Args:
+        deep: Ask the destinations as well whether what the accounts file names is there and fits.
+        pools: Look at Airflow's pools, for which its database is needed: tasks have none.
+    """
     path = settings.accounts_file()
     try:
         file = load_accounts(path)
@@ -61,11 +74,18 @@ def findings() -> Iterator[Finding]:
     yield from _budgets(hooks)
     yield from _folders(file)
     yield from _clocks(hooks)
-    yield from _pools(file)
+    if deep:
+        for account in file.accounts.values():
+            yield from _destinations(account)
+    if pools:
+        yield from _pools(file)
 
 
-def run() -> int:
+def run(*, deep: bool = False) -> int:
     """Show the findings as they come.
+
+    Args:
+        deep: Ask the destinations as well.
 
     Returns:
         The exit code: 1 if anything is wrong.
@@ -75,7 +95,7 @@ def run() -> int:
     table = Table("", "what", title="balance-bridge check", box=box.SIMPLE_HEAD)
     table.add_column("finding", overflow="fold")
     with console.status("looking ..."):
-        for finding in findings():
+        for finding in findings(deep=deep):
             wrong += not finding.right
             sign = "[green]✓[/]" if finding.right else "[red]✗[/]"
             table.add_row(sign, escape(finding.what), escape(finding.told))
@@ -156,6 +176,44 @@ def _list_files(account: Account) -> str:
 
     source = open_source(account, log=lambda _: None)
     return source.check() if isinstance(source, Folder) else ""
+
+
+def _destinations(account: Account) -> Iterator[Finding]:
+    """Whether what the accounts file names is there, and fits the balances that the store has."""
+    for name, config in account.destinations.items():
+        what = f"{account.name} to {name}"
+        if isinstance(config, ElvenDestination):
+            yield _finding(f"{what}: account and source", partial(_elven, config))
+        yield from _last_balances(account, name, config, what)
+
+
+def _elven(config: ElvenDestination) -> str:
+    from balance_bridge.hooks.elven import ElvenHook
+    from balance_bridge.load.elven_setup import problems
+
+    elven = ElvenHook(config.conn_id).get_conn(config)
+    found = problems(elven, entity_account_id=config.entity_account_id, source_id=config.source_id)
+    if found:
+        raise ConfigurationError("; ".join(found))
+    return f"source {config.source_id} belongs to the account and takes balances; asset symbols are only known to Elven"
+
+
+def _last_balances(account: Account, name: str, config: Destination, what: str) -> Iterator[Finding]:
+    from balance_bridge.hooks.destinations import open_destination
+    from balance_bridge.hooks.prices import due_balances
+
+    with suppress(BalanceBridgeError):
+        store = settings.open_store()
+        keys = [key for key in store.list(f"balances/{account.name}") if key.split("/")[3] == name]
+        if keys:
+            due, _ = due_balances(store, max(keys), config, lambda _: None)
+            rejected = open_destination(config).prepare(due).rejected
+            told = "; ".join(f"{each.balance.asset}: {each.text}" for each in rejected[:5])
+            day = max(keys).split("/")[2]
+            if rejected:
+                yield Finding(f"{what}: balances of {day}", False, f"{len(rejected)} could not be sent: {told}")
+            else:
+                yield Finding(f"{what}: balances of {day}", True, f"{len(due)} balances fit the API's limits")
 
 
 def _clocks(hooks: list[ApiHook]) -> Iterator[Finding]:

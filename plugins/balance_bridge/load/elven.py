@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from balance_bridge.clock import SYSTEM_CLOCK, Clock
-from balance_bridge.errors import BadAnswer, ConfigurationError
+from balance_bridge.errors import BadAnswer, ConfigurationError, CredentialsRefused, RequestRefused
 from balance_bridge.load.batches import Limits
 from balance_bridge.load.destination import IGNORE, Balance, Candidate, Destination, Prepared
 from balance_bridge.load.outcomes import ACCEPTED, Outcome, Status
@@ -166,13 +166,50 @@ class Elven(Destination):
         source = data if isinstance(data, dict) else document
         return text_of(source.get("code")), text_of(source.get("message")) or text_of(source.get("error"))
 
-    def _check(self) -> tuple[bool, str]:
-        params = {"page": "1", "limit": "1"}
+    def ask(
+        self, method: str, path: str, *, params: Mapping[str, str] | None = None, body: Mapping[str, str] | None = None
+    ) -> Any:
+        """Ask Elven something else than to take balances.
+
+        Args:
+            method: ``GET`` or ``POST``.
+            path: From ``/open/`` on.
+            params: The query.
+            body: What is posted, as JSON.
+
+        Returns:
+            The answer's document.
+
+        Raises:
+            CredentialsRefused: 401 or 403.
+            RequestRefused: Any other refusal.
+            BalanceBridgeError: As the request ends.
+        """
+        answer = self._ask(method, path, params, body)
+        document = document_of(answer)
+        said = f"{self.name}: {describe(answer, document, self._reader)}"
+        if answer.status in (401, 403):
+            raise CredentialsRefused(f"{said}; check the connection's key and secret, and what they may do")
+        if not 200 <= answer.status < 300 or _succeeded(document) is False:
+            raise RequestRefused(said)
+        return document
+
+    def _ask(self, method: str, path: str, params: Mapping[str, str] | None, body: Mapping[str, str] | None) -> Answer:
         # The vendor's page does not say what a GET signs; path and query, as they are sent, is the reading we take.
-        path = f"{ACCOUNTS_PATH}?{'&'.join(f'{name}={value}' for name, value in params.items())}"
-        answer = self._transport.send(
-            "GET", self._base_url + ACCOUNTS_PATH, headers=self._signed("GET", path), params=params
+        query = "&".join(f"{name}={value}" for name, value in (params or {}).items())
+        headers = self._signed(method, f"{path}?{query}" if query else path)
+        if body is not None:
+            headers["content-type"] = "application/json"
+        return self._transport.send(
+            method,
+            self._base_url + path,
+            headers=headers,
+            params=params,
+            body=None if body is None else msgspec.json.encode(dict(body)),
         )
+
+    def _check(self) -> tuple[bool, str]:
+        answer = self._ask("GET", ACCOUNTS_PATH, {"page": "1", "limit": "1"}, None)
         document = document_of(answer)
         total = _total(document)
         if not 200 <= answer.status < 300 or total is None:

@@ -1,0 +1,41 @@
+"""The task that looks, on a worker, at everything that a run needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import BaseOperator
+
+from balance_bridge.errors import ConfigurationError
+from balance_bridge.operators.base import plainly
+
+
+class Preflight(BaseOperator):
+    """Looks at options, connections, accounts at the destinations, store, budget and clocks, as a worker sees them."""
+
+    ui_color = "#e8f0f8"
+
+    @plainly
+    def execute(self, context: Any) -> dict[str, str]:  # noqa: ARG002
+        """Look, and tell each finding.
+
+        Returns:
+            What was found right, by what was looked at.
+
+        Raises:
+            ConfigurationError: With all that is wrong, and what to do about each.
+        """
+        from balance_bridge.commands.check import findings
+
+        right: dict[str, str] = {}
+        wrong = []
+        for finding in findings(deep=True, pools=False):
+            if finding.right:
+                self.log.info("right: %s: %s", finding.what, finding.told)
+                right[finding.what] = finding.told
+            else:
+                self.log.error("wrong: %s: %s", finding.what, finding.told)
+                wrong.append(f"{finding.what}: {finding.told}")
+        if wrong:
+            raise ConfigurationError(f"{len(wrong)} to mend: " + "; ".join(wrong))
+        return right
