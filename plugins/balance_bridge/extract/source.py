@@ -61,7 +61,8 @@ class Source(ABC):
 
     Attributes:
         who: What messages call the other side, such as ``the exchange``.
-        page_limit: Records that a full page holds at least; a page with fewer holds everything that there is yet.
+        page_limit: Records that a full page holds at least; a page with fewer holds everything that there is yet. 1:
+            only an empty page is the last.
     """
 
     who: str
