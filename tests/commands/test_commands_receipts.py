@@ -61,6 +61,7 @@ def test_a_rejected_balance_is_shown_with_its_reason(place: Any, capsys: pytest.
     [
         (["receipts", "nobody", "2026-11-20"], "there is no account 'nobody'"),
         (["receipts", "main_cash", "2026-11-20", "--destination", "x"], "no destination 'x'; it has amlyze, elven"),
+        (["receipts", "main_cash", "2026-11-20", "--outcome", "lost"], "allowed: accepted, rejected, seen, unknown"),
         (["preview", "nobody", "2026-11-20"], "there is no usable account 'nobody'"),
         (["preview", "main_cash", "2026-11-20"], "was not worked out for elven yet: trigger the DAG"),
         (["preview", "main_cash", "2026-11-20", "--destination", "x"], "no destination 'x'"),

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from balance_bridge import settings
 from balance_bridge.accounts import Account, load_accounts
+from balance_bridge.commands.receipts import WIDE
 from balance_bridge.errors import ConfigurationError
 from balance_bridge.load.numbers import rfc3339
 from balance_bridge.load.preview import Preview, read
@@ -83,13 +84,13 @@ def _preview(store: Store, account: Account, day: date, name: str) -> Preview:
 
 
 def _print(preview: Preview) -> None:
-    console = Console(emoji=False, soft_wrap=not sys.stdout.isatty())
+    console = Console(emoji=False, width=None if sys.stdout.isatty() else WIDE)
     rows = [(index, row) for index, rows in enumerate(preview.batches, 1) for row in rows]
     head = f"{preview.account} {preview.day} to {preview.destination} ({preview.kind})"
     if rows:
         table = Table(title=f"{head}: would be sent", box=box.SIMPLE_HEAD)
         for name in ("request", "asset", "at (UTC)", "balance", "number", "remark"):
-            table.add_column(name, justify="right" if name == "balance" else "left", overflow="fold")
+            table.add_column(name, justify="right" if name == "balance" else "left", no_wrap=name != "number")
         for index, row in rows:
             remark = f"instead of {row.supersedes}" if row.supersedes else f"again, after {row.replaces}"
             told = [str(index), row.asset, rfc3339(row.at_ms), row.amount, row.number]

@@ -25,6 +25,8 @@ from balance_bridge.load.receipts import Receipts
 from balance_bridge.store import Store
 
 OUTCOMES = (*Status, SUPERSEDED)
+# Columns from which on a table shows everything.
+WIDE = 200
 _COLOURS = {"accepted": "green", "rejected": "red", "seen": "yellow", "unknown": "yellow", "planned": "yellow"}
 
 
@@ -51,8 +53,10 @@ def show(
         The exit code.
 
     Raises:
-        ConfigurationError: If the account has no such destination.
+        ConfigurationError: If there is no such outcome, or the account has no such destination.
     """
+    if outcome is not None and outcome not in OUTCOMES:
+        raise ConfigurationError(f"--outcome {outcome}: there is none of that name; allowed: {', '.join(OUTCOMES)}")
     store = settings.open_store()
     found = [
         entry
@@ -136,6 +140,11 @@ def _destinations(store: Store, account: str, day: date, wanted: str | None) -> 
     return [wanted] if wanted is not None else known
 
 
+def _short(instant: str) -> str:
+    """An instant without what says nothing in a table."""
+    return instant.replace("T", " ").replace("Z", "").removesuffix(".000")
+
+
 def _plain(entry: Entry) -> dict[str, object]:
     return {**asdict(entry), "amount": format(entry.amount, "f")}
 
@@ -151,19 +160,22 @@ def _write_csv(path: Path, found: Sequence[Entry]) -> None:
 
 
 def _print(account: str, day: date, found: Sequence[Entry]) -> None:
-    console = Console(emoji=False, soft_wrap=not sys.stdout.isatty())
+    console = Console(emoji=False, width=None if sys.stdout.isatty() else WIDE)
     if not found:
         console.print(f"{account} {day}: there are no such receipts")
         return
     table = Table(title=f"{account} {day}: every attempt to deliver", box=box.SIMPLE_HEAD)
-    for name in ("destination", "asset", "at (UTC)", "balance", "outcome", "number", "sent at", "reason"):
-        table.add_column(name, justify="right" if name == "balance" else "left", overflow="fold")
+    # On a narrow terminal without the numbers and what follows from them; CSV and JSON have all.
+    wide = console.width >= WIDE
+    for name in ("destination", "asset", "at (UTC)", "balance", "outcome", *(("number", "sent at") if wide else ())):
+        table.add_column(name, justify="right" if name == "balance" else "left", no_wrap=True)
+    table.add_column("reason", overflow="fold")
     for entry in found:
         balance = f"{entry.amount:f}" + (f" instead of {entry.supersedes}" if entry.supersedes else "")
         reason = f"{entry.code} {entry.text}".strip()
-        told = [entry.destination, entry.asset, entry.at, balance]
+        told = [entry.destination, entry.asset, _short(entry.at), balance]
         outcome = f"[{_COLOURS.get(entry.outcome, 'dim')}]{entry.outcome}[/]"
-        rest = [entry.number, entry.sent_at, reason]
+        rest = [*((entry.number, _short(entry.sent_at)) if wide else ()), reason]
         table.add_row(*map(escape, told), outcome, *map(escape, rest))
     console.print(table)
     counts = Counter(entry.outcome for entry in found)
