@@ -90,7 +90,7 @@ def _print(preview: Preview) -> None:
     if rows:
         table = Table(title=f"{head}: would be sent", box=box.SIMPLE_HEAD)
         for name in ("request", "asset", "at (UTC)", "balance", "number", "remark"):
-            table.add_column(name, justify="right" if name == "balance" else "left", no_wrap=name != "number")
+            table.add_column(name, justify="right" if name == "balance" else "left", overflow="fold")
         for index, row in rows:
             remark = f"instead of {row.supersedes}" if row.supersedes else f"again, after {row.replaces}"
             told = [str(index), row.asset, rfc3339(row.at_ms), row.amount, row.number]

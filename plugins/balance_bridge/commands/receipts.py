@@ -168,7 +168,7 @@ def _print(account: str, day: date, found: Sequence[Entry]) -> None:
     # On a narrow terminal without the numbers and what follows from them; CSV and JSON have all.
     wide = console.width >= WIDE
     for name in ("destination", "asset", "at (UTC)", "balance", "outcome", *(("number", "sent at") if wide else ())):
-        table.add_column(name, justify="right" if name == "balance" else "left", no_wrap=True)
+        table.add_column(name, justify="right" if name == "balance" else "left", no_wrap=wide, overflow="fold")
     table.add_column("reason", overflow="fold")
     for entry in found:
         balance = f"{entry.amount:f}" + (f" instead of {entry.supersedes}" if entry.supersedes else "")
