@@ -98,11 +98,11 @@ class FilesSource(Source):
         """
         sent_at = self._clock.wall()
         names = [name for name in self._names("changes") if name.endswith(_ENDINGS)]
-        of_day = [name for name in names if name.startswith(str(day))]
+        of_day = [name for name in names if _is_of(name, day)]
         if not of_day:
             raise NotYetAvailable(f"{self.who} has neither changes/{day}*.csv nor changes/{day}*.json")
         # What happened around midnight is booked a little later, and some senders file it by that.
-        late = [name for name in names if name.startswith(str(day + timedelta(days=1)))]
+        late = [name for name in names if _is_of(name, day + timedelta(days=1))]
         content = {"from_sn": from_sn, "files": self._texts("changes", [*of_day, *late])}
         return self._answer(f"changes/{day}*", content, sent_at)
 
@@ -160,3 +160,8 @@ class FilesSource(Source):
             raise RequestRefused(f"{self._root}/{place} may not be read: {error}") from error
         except OSError as error:
             raise NotReached(f"{self._root}/{place} cannot be reached: {error}") from error
+
+
+def _is_of(name: str, day: date) -> bool:
+    """Whether a file of changes is one of a day: its name begins with the date, and something else follows."""
+    return name.startswith(str(day)) and not name[len(str(day))].isalnum()

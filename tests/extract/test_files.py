@@ -1,0 +1,259 @@
+"""Balances and changes out of files: what is read, what is waited for, and what is refused with its place."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from upath import UPath
+
+from balance_bridge import daily
+from balance_bridge.clock import Clock
+from balance_bridge.errors import BadAnswer, NotReached, NotYetAvailable, ReconciliationBroken, RequestRefused
+from balance_bridge.extract.files import FilesSource
+from balance_bridge.money import EXACT
+from balance_bridge.store import Store
+
+DAY = date(2026, 11, 20)
+NEXT = date(2026, 11, 21)
+AFTER = date(2026, 11, 22)
+SNAPSHOT = "account,sn,at,asset,balance\n"
+CHANGES = "account,sn,at,event,reference,asset,delta,balance,fee\n"
+WANTED = [daily.Wanted("books", ["close", "changes"], "UTC", "instant")]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two days of an account, as a custodian sends them."""
+    files = {
+        f"snapshots/{DAY}.csv": SNAPSHOT
+        + f"4711,1000,{DAY}T00:00:00Z,BTC,1.5\n"
+        + f"4711,1000,{DAY}T00:00:00Z,EUR,250000.11\n",
+        f"changes/{DAY}.csv": CHANGES
+        + f"4711,1001,{DAY}T08:07:34.605Z,Buy,order-9,BTC,0.5,2,\n"
+        + f"4711,1001,{DAY}T08:07:34.605Z,Buy,order-9,EUR,-30000,219985.11,\n"
+        + f"4711,1001,{DAY}T08:07:34.605Z,Buy,order-9,EUR,-15,219985.11,true\n",
+        f"snapshots/{NEXT}.csv": SNAPSHOT
+        + f"4711,1001,{NEXT}T00:00:00Z,BTC,2\n"
+        + f"4711,1001,{NEXT}T00:00:00Z,EUR,219985.11\n",
+        f"changes/{NEXT}.json": json.dumps(
+            {
+                "account": "4711",
+                "changes": [
+                    {
+                        "sn": 1002,
+                        "at": f"{NEXT}T10:00:00+02:00",
+                        "event": "Interest",
+                        "legs": [
+                            {"asset": "EUR", "delta": "0.000000000000000001", "balance": "219985.110000000000000001"}
+                        ],
+                    }
+                ],
+            }
+        ),
+        f"snapshots/{AFTER}.json": json.dumps(
+            {
+                "account": "4711",
+                "sn": 1002,
+                "at": f"{AFTER}T00:00:00Z",
+                "balances": {"BTC": "2", "EUR": "219985.110000000000000001"},
+            }
+        ),
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def source(root: Any, **options: Any) -> FilesSource:
+    at = datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp()
+    return FilesSource(root, clock=Clock(wall=lambda: at), **options)
+
+
+def run(root: Any, store: Store, day: date, *, refetch: bool = False) -> dict[str, Any]:
+    job = daily.Job(source(root), store, "custody", day, "run-1", refetch)
+    found = daily.fetch_history(job, daily.fetch_snapshot(job, "opening"), daily.fetch_snapshot(job, "closing"), {})
+    return daily.reconcile(job, found, tolerance={}, on_break="hold", destinations=WANTED)
+
+
+def test_days_of_files_are_proven_and_become_balances(folder: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    for day, records in ((DAY, 1), (NEXT, 1)):
+        done = run(folder, store, day)
+        assert (done["status"], done["records"]) == ("proven", records)
+    from balance_bridge.transform import balances
+
+    frame = balances.from_parquet(store.read(done["balances"]["books"]))
+    assert dict(zip(frame["asset"], frame["balance"], strict=False))["EUR"] == Decimal("219985.110000000000000001")
+
+
+def test_a_bucket_is_read_as_a_folder_is(folder: Path, tmp_path: Path) -> None:
+    bucket = UPath(f"memory://files-{datetime.now(UTC).timestamp()}")
+    for path in folder.rglob("*.*"):
+        place = bucket / str(path.relative_to(folder))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(path.read_bytes())
+    assert run(bucket, Store(tmp_path / "store"), DAY)["status"] == "proven"
+    assert source(bucket).check().endswith("holds 3 snapshots and 2 files of changes")
+
+
+def test_what_was_read_is_kept_and_files_may_go(folder: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    first = run(folder, store, DAY)
+    for path in folder.rglob("*.csv"):
+        path.unlink()
+    assert run(folder, store, DAY) == first
+
+
+def test_a_day_may_come_in_several_files_and_late_records_in_the_next_days(folder: Path, tmp_path: Path) -> None:
+    for name, sn, asset, delta, balance in (
+        (f"{DAY}-evening.csv", 1003, "BTC", "1", "3"),
+        (f"{NEXT}-late.csv", 1004, "BTC", "-1", "2"),
+    ):
+        row = f"4711,{sn},{DAY}T23:59:59Z,Transfer,,{asset},{delta},{balance},\n"
+        (folder / "changes" / name).write_text(CHANGES + row)
+    for name in (f"snapshots/{NEXT}.csv",):
+        path = folder / name
+        path.write_text(path.read_text().replace(",1001,", ",1004,"))
+    (folder / "changes" / f"{NEXT}.json").unlink()
+    done = run(folder, Store(tmp_path / "store"), DAY)
+    assert (done["status"], done["records"]) == ("proven", 3)
+
+
+def test_a_part_that_is_missing_holds_the_day_until_it_is_asked_for_anew(folder: Path, tmp_path: Path) -> None:
+    store, path = Store(tmp_path / "store"), folder / "changes" / f"{DAY}.csv"
+    text = path.read_text()
+    path.write_text("".join(line for line in text.splitlines(keepends=True) if "EUR" not in line))
+    with pytest.raises(ReconciliationBroken, match="EUR"):
+        run(folder, store, DAY)
+    path.write_text(text)
+    assert run(folder, store, DAY, refetch=True)["status"] == "proven"
+
+
+@pytest.mark.parametrize("name", [f".{DAY}.csv", f"_{DAY}.csv", f"{DAY}.csv.tmp", f"{DAY}.part", f"{DAY}1.csv"])
+def test_a_file_that_is_being_written_or_is_none_of_the_day_is_not_looked_at(folder: Path, name: str) -> None:
+    (folder / "changes" / f"{DAY}.csv").rename(folder / "changes" / name)
+    with pytest.raises(NotYetAvailable, match=rf"neither changes/{DAY}\*.csv nor changes/{DAY}\*.json"):
+        source(folder).ask_changes(1001, DAY)
+
+
+def test_what_is_not_there_yet_is_waited_for(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(NotYetAvailable, match=r"neither snapshots/2026-11-25.csv nor"):
+        source(folder).ask_snapshot(date(2026, 11, 25))
+    with pytest.raises(NotYetAvailable):
+        source(tmp_path / "nowhere").ask_snapshot(DAY)
+
+
+def test_two_files_of_one_snapshot_are_refused(folder: Path) -> None:
+    (folder / "snapshots" / f"{DAY}.json").write_text("{}")
+    with pytest.raises(RequestRefused, match=r"has both snapshots/2026-11-20.csv and snapshots/2026-11-20.json"):
+        source(folder).ask_snapshot(DAY)
+
+
+def test_a_folder_that_cannot_be_reached_is_tried_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Any:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(NotReached, match=r"snapshots/2026-11-20.csv cannot be reached: .*Input/output error"):
+        source(folder).ask_snapshot(DAY)
+
+
+def test_a_file_that_may_not_be_read_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(RequestRefused, match="may not be read"):
+        source(folder).ask_snapshot(DAY)
+
+
+def test_how_far_back_files_are_kept_is_configured(folder: Path) -> None:
+    assert source(folder).oldest() is None
+    assert source(folder, retention_days=30).oldest() == date(2026, 11, 22) - timedelta(days=30)
+
+
+def bad_snapshot(folder: Path, text: str) -> str:
+    (folder / "snapshots" / f"{DAY}.csv").write_text(text)
+    found = source(folder)
+    with pytest.raises(BadAnswer) as caught:
+        found.read_snapshot(found.ask_snapshot(DAY).body, DAY)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("account,sn,at,asset\n4711,1,2026-11-20T00:00:00Z,BTC\n", "balance"),
+        ("account,sn,at,asset,balance,colour\n", "colour"),
+        ("account,sn,at,asset,balance,balance\n", "balance"),
+        (f"{SNAPSHOT}4711,1000,2026-11-20T00:00:00Z,BTC,1e400\n", "1E+400 has more than 20 digits"),
+        (f'{SNAPSHOT}4711,1000,2026-11-20T00:00:00Z,BTC,"1,5"\n', "1,5"),
+        (f"{SNAPSHOT}4711,1000,2026-11-20T00:00:00Z,BTC,NaN\n", "NaN"),
+        (f"{SNAPSHOT}4711,1000,2026-11-20T01:00:00Z,BTC,1\n", "2026-11-20"),
+        (f"{SNAPSHOT}4711,1000,2026-11-20 00:00:00,BTC,1\n", "2026-11-20 00:00:00"),
+        (f"{SNAPSHOT}4711,x,2026-11-20T00:00:00Z,BTC,1\n", "'x'"),
+        (f"{SNAPSHOT}4711,1000,2026-11-20T00:00:00Z,BTC,1\n4712,1000,2026-11-20T00:00:00Z,ETH,1\n", "4712"),
+        (f"{SNAPSHOT}4711,1000,2026-11-20T00:00:00Z,BTC,1\n4711,1000,2026-11-20T00:00:00Z,BTC,2\n", "BTC"),
+        ("", "2026-11-20.csv"),
+    ],
+)
+def test_a_snapshot_that_is_malformed_is_refused_with_file_and_value(folder: Path, text: str, told: str) -> None:
+    message = bad_snapshot(folder, text)
+    assert told in message
+    assert f"{DAY}.csv" in message
+
+
+def test_a_byte_order_mark_is_let_pass(folder: Path, tmp_path: Path) -> None:
+    for path in folder.rglob("*.csv"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert run(folder, Store(tmp_path / "store"), DAY)["status"] == "proven"
+
+
+def test_a_file_that_is_not_utf_8_is_refused(folder: Path) -> None:
+    (folder / "snapshots" / f"{DAY}.csv").write_bytes("account,sn,at,asset,balance\nKäse".encode("latin-1"))
+    with pytest.raises(BadAnswer, match="is not UTF-8"):
+        source(folder).ask_snapshot(DAY)
+
+
+def test_one_number_with_two_contents_in_two_files_is_refused(folder: Path) -> None:
+    row = f"4711,1001,{DAY}T08:07:34.605Z,Buy,order-9,BTC,0.7,2.2,\n"
+    (folder / "changes" / f"{DAY}-again.csv").write_text(CHANGES + row)
+    found = source(folder)
+    with pytest.raises(BadAnswer, match="1001"):
+        found.read_page(found.ask_changes(1001, DAY).body)
+
+
+AMOUNTS = st.integers(-(10**38) + 1, 10**38 - 1).map(lambda units: EXACT.scaleb(Decimal(units), -18))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(st.tuples(AMOUNTS, AMOUNTS), min_size=1, max_size=6),
+    where=st.lists(st.integers(0, 2), min_size=6, max_size=6),
+)
+def test_amounts_come_exactly_however_the_records_are_divided_over_files(
+    rows: list[tuple[Decimal, Decimal]], where: list[int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "changes").mkdir()
+    for number in range(3):
+        listed = [
+            {"sn": 10 + at, "at": f"{DAY}T01:00:00Z", "event": "x", "legs": [
+                {"asset": "BTC", "delta": format(delta, "f"), "balance": format(balance, "f")}]}
+            for at, (delta, balance) in enumerate(rows)
+            if where[at] == number
+        ]  # fmt: skip
+        (folder / "changes" / f"{DAY}-{number}.json").write_text(json.dumps({"account": "1", "changes": listed}))
+    found = source(folder)
+    page = found.read_page(found.ask_changes(0, DAY).body)
+    table = found.legs([record for records in page.lists for record in records]).sort_by("sn")
+    assert table["delta"].to_pylist() == [delta for delta, _ in rows]
+    assert table["balance"].to_pylist() == [balance for _, balance in rows]
