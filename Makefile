@@ -9,7 +9,7 @@ UV := $(BIN)/uv
 export AIRFLOW__BALANCE_BRIDGE__ACCOUNTS_FILE ?= $(CURDIR)/include/accounts.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test lint format types lock bench clean
+.PHONY: help install demo up test simulate lint format types lock bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ up: install ## The same with Airflow's UI, until Ctrl-C
 
 test: install ## All tests (some: make test ARGS=tests/load)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+simulate: install ## Seeded days among faults, deaths and second copies (some: make simulate SEEDS=100 FIRST=0)
+	PYTHONPATH=tests $(BIN)/python -m simulation.delivery_lives --seeds $(or $(SEEDS),10000) --first $(or $(FIRST),0)
 
 lint: install ## Style and forbidden constructs
 	$(BIN)/ruff check .

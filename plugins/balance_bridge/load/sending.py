@@ -135,11 +135,15 @@ class Sender:
         batch, reply = sending.batch, sending.reply
         if not isinstance(reply, Reply):
             return reply
-        if isinstance(reply.stop, (CredentialsRefused, RequestRefused)) and (batch.resend or not sending.new):
-            reply = _keep_unknown(reply)
+        refused = isinstance(reply.stop, (CredentialsRefused, RequestRefused))
         used = any(outcome.status == Status.SEEN for outcome in reply.outcomes.values())
-        if used and sending.new and not batch.resend:
-            reply = _not_by_us(reply)
+        if refused or used:
+            # A report that is there already is another live copy's: it may have sent these rows before us.
+            alone = sending.new and not batch.resend and self.receipts.reports(self.day, batch.id)[0] == 0
+            if refused and not alone:
+                reply = _keep_unknown(reply)
+            if used and alone:
+                reply = _not_by_us(reply)
         self.receipts.answer(self.day, batch, reply, run_id=self.run_id)
         self.summary.foreign += reply.foreign
         reported = dict(reply.outcomes)
