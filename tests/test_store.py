@@ -374,3 +374,10 @@ def test_what_can_be_done_without_is_removed_with_its_empty_folders_and_receipts
         with pytest.raises(ValueError, match="must stay"):
             store.prune(key)
     assert store.size("receipts/a/2026-11-20/1") == 1
+
+
+def test_a_document_with_numbers_as_keys_survives(store: Store) -> None:
+    store.put("raw/a/9", to_json({10: "b", 9: "a"}))
+    assert store.read_json("raw/a/9") == {"9": "a", "10": "b"}
+    with pytest.raises(ValueError, match="no key 'sha256' of its own"):
+        to_json({"sha256": "x"})

@@ -226,7 +226,11 @@ class Store:
 
 def to_json(document: Any) -> bytes:
     """A document of the store as JSON bytes, with its digest. Keys are sorted: the same document, the same bytes."""
-    sealed = {**document, _DIGEST: _digest(document)} if isinstance(document, dict) else document
+    # Of what will be read back: numbers as keys become text, and sort otherwise.
+    plain = json.loads(json.dumps(document, ensure_ascii=False, allow_nan=False), parse_float=str)
+    if isinstance(plain, dict) and _DIGEST in plain:
+        raise ValueError(f"a document of the store has no key {_DIGEST!r} of its own")
+    sealed = {**plain, _DIGEST: _digest(plain)} if isinstance(plain, dict) else plain
     return (json.dumps(sealed, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1) + "\n").encode()
 
 

@@ -168,3 +168,60 @@ def test_a_day_that_was_held_stays(place: Any, delivered: Store) -> None:
         for path in files(place, f"{stage}/main_cash/{place.yesterday}/**/*.*"):
             path.unlink()
     assert "it was not delivered: its proof is proven" in kept(delivered, place.yesterday, place.today)
+
+
+def test_a_day_that_stays_keeps_the_snapshot_that_closes_it(place: Any) -> None:
+    days = [place.today - timedelta(days=back) for back in (3, 2)]
+    for day in days:
+        place.deliver("main_cash", day)
+    store = settings.open_store()
+    files(place, f"receipts/main_cash/{days[0]}/amlyze/*/answered/0001.json")[0].unlink()
+    first, second = old_days(store, place.yesterday)
+    assert (bool(first.kept), second.kept) == (True, "")
+    assert not any("/snapshot/" in key for key in second.keys)
+    for key in second.keys:
+        store.prune(key)
+    assert check(store, since=None).damaged == []
+    assert [each.day for each in old_days(store, place.yesterday) if each.keys and not each.kept] == []
+
+
+def test_a_day_that_is_broken_by_now_or_whose_correction_was_never_sent_stays(place: Any, delivered: Store) -> None:
+
+    import pandas as pd
+
+    from balance_bridge.store import to_json
+    from balance_bridge.transform import balances
+
+    prefix = f"balances/main_cash/{place.yesterday}/amlyze"
+    newest = delivered.newest(prefix, ".parquet")
+    assert newest is not None
+    frame = balances.from_parquet(delivered.read(newest))
+    frame["balance"] = pd.Series([amount + 1 for amount in frame["balance"]], dtype=frame["balance"].dtype)
+    delivered.append(prefix, ".parquet", balances.to_parquet(frame))
+    assert "were never sent to amlyze" in kept(delivered, place.yesterday, place.today)
+    delivered.append(f"reconciliation/main_cash/{place.yesterday}", ".json", to_json({"status": "broken"}))
+    assert kept(delivered, place.yesterday, place.today) == "its last proof is broken"
+
+
+def test_an_object_that_cannot_be_read_is_damage_and_ends_nothing(
+    delivered: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Store.read
+
+    def fail(self: Store, key: str) -> bytes:
+        if key.startswith("ledger/"):
+            raise OSError(5, "Input/output error")
+        return read(self, key)
+
+    monkeypatch.setattr(Store, "read", fail)
+    (damage,) = check(delivered).damaged
+    assert "Input/output error" in damage.told
+
+
+def test_a_folder_that_is_no_day_is_foreign(place: Any, delivered: Store) -> None:
+    for name in ("2026-99-99", "2026-02-30", "notes"):
+        path = place.folder / "balances" / "raw" / "main_cash" / name / "x" / "1.gz"
+        path.parent.mkdir(parents=True)
+        path.write_text("mine")
+    report = check(delivered)
+    assert (report.damaged, len(report.foreign)) == ([], 3)

@@ -51,11 +51,10 @@ def one_run(simulation: Simulation, watch: Watch, copies: int = 1) -> tuple[bool
     return not died and all(each.error is None for each in ended), papers
 
 
-def ask(simulation: Simulation, watch: Watch, papers: dict[str, Paper]) -> None:
+def ask(simulation: Simulation, papers: dict[str, Paper]) -> None:
     """A person asks Amlyze about what it has seen and not confirmed."""
     paper = papers["amlyze"]
-    open_ones = {number for number, planned in paper.rows.items() if planned.outcome == "seen"} | watch.raced
-    watch.raced.clear()
+    open_ones = {number for number, planned in paper.rows.items() if planned.outcome == "seen"}
     simulation.resolve({number: paper.rows[number].batch for number in open_ones})
 
 
@@ -64,7 +63,7 @@ def quiet(simulation: Simulation, watch: Watch, papers: dict[str, Paper]) -> Non
     simulation.fault, simulation.die_at = lambda _: "", {}
     simulation.mend()
     for _ in range(QUIET_RUNS):
-        ask(simulation, watch, papers)
+        ask(simulation, papers)
         well, papers = one_run(simulation, watch)
         if well:
             watch.ended_well(papers)
@@ -101,9 +100,8 @@ def a_life(seed: int) -> Simulation:
         simulation.fault = faults_of(chance)
         simulation.die_at = {copy: chance.randint(1, 60) for copy in (0, 1) if chance.random() < 0.5}
         papers = one_run(simulation, watch, copies=2 if chance.random() < 0.25 else 1)[1]
-        # What two live copies made of it, of which one died, is for a person to find out before anything is run again.
-        if watch.raced or chance.random() < 0.3:
-            ask(simulation, watch, papers)
+        if chance.random() < 0.3:
+            ask(simulation, papers)
         if chance.random() < 0.3:
             simulation.mend()
         if chance.random() < 0.3:

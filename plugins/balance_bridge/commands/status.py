@@ -137,7 +137,7 @@ def _raw(store: Store, account: Account, day: date, today: date) -> tuple[str, i
 
 
 def _told(row: DayStatus) -> str:
-    if row.raw == STORED or row.proof != NOT_RUN:
+    if row.raw == STORED or row.proof != NOT_RUN or row.outcomes:
         return ""
     if row.raw == GONE:
         return "[red]gone: it cannot be fetched any more[/]"

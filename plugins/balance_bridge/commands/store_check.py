@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,6 @@ from balance_bridge.load.receipts import Receipts
 from balance_bridge.store import Store
 
 STAGES = ("raw", "ledger", "reconciliation", "balances", "intraday", "dry", "receipts")
-_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 @dataclass(frozen=True)
@@ -79,9 +77,8 @@ def check(store: Store, accounts: Sequence[str] = (), *, since: date | None = No
         for stage, account, day, keys in places:
             for key in keys:
                 report.objects[stage] += 1
-                report.sizes[stage] += store.size(key)
                 _look(store, report, stage, key)
-            if stage == "raw" and _DAY.fullmatch(day):
+            if stage == "raw" and _is_day(day):
                 _manifests(store, report, day, keys)
             elif stage == "receipts":
                 _receipts(store, report, account, day, keys)
@@ -121,19 +118,27 @@ def _places(
         days: dict[tuple[str, str], list[str]] = {}
         for key in store.list(stage):
             parts = key.split("/")
-            if len(parts) < 4:
+            if len(parts) < 4 or not (_is_day(parts[2]) or (stage, parts[2]) == ("raw", "account")):
                 report.foreign.append(key)
             elif not accounts or parts[1] in accounts:
                 days.setdefault((parts[1], parts[2]), []).append(key)
         for (account, day), keys in days.items():
-            if since is None or not _DAY.fullmatch(day) or day >= since.isoformat():
+            if since is None or not _is_day(day) or day >= since.isoformat():
                 yield stage, account, day, keys
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def _look(store: Store, report: Report, stage: str, key: str) -> None:
     from balance_bridge.transform import balances, ledger
 
     try:
+        report.sizes[stage] += store.size(key)
         if stage == "raw" and key.endswith(raw.SUFFIX):
             raw.read(store, key)
         elif key.endswith(".parquet"):
@@ -145,7 +150,7 @@ def _look(store: Store, report: Report, stage: str, key: str) -> None:
             json.loads(store.read(key)) if stage == "receipts" else store.read_json(key)
         else:
             report.foreign.append(key)
-    except (BalanceBridgeError, ValueError) as error:
+    except (BalanceBridgeError, ValueError, OSError) as error:
         report.damaged.append(Damage(key, f"{error}. {_mend(stage)}"))
 
 
@@ -190,7 +195,7 @@ def _receipts(store: Store, report: Report, account: str, day: str, keys: Sequen
 def _gaps(report: Report, places: Sequence[tuple[str, str, str, list[str]]]) -> None:
     have: dict[str, dict[str, set[str]]] = {}
     for stage, account, day, keys in places:
-        if _DAY.fullmatch(day):
+        if _is_day(day):
             names = have.setdefault(account, {}).setdefault(day, set())
             if stage == "raw" and any("/whole/" in key for key in keys):
                 names.add("changes")

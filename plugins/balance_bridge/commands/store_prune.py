@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -41,8 +41,10 @@ class OldDay:
     kept: str
 
 
-def old_days(store: Store, before: date) -> Iterator[OldDay]:
+def old_days(store: Store, before: date) -> list[OldDay]:
     """The days that are older than a date, by account and day, and whether they can be done without.
+
+    What a day that stays rests on stays as well, wherever it lies: its closing snapshot is the next day's opening one.
 
     Args:
         store: The store.
@@ -54,11 +56,24 @@ def old_days(store: Store, before: date) -> Iterator[OldDay]:
             parts = key.split("/")
             if len(parts) >= 4 and _DAY.fullmatch(parts[2]) and parts[2] < before.isoformat():
                 found.setdefault((parts[1], parts[2]), []).append(key)
+    why = {place: _undelivered(store, place[0], date.fromisoformat(place[1]), keys) for place, keys in found.items()}
+    needed = set(_needed(store, before, [place for place, kept in why.items() if kept]))
+    days = []
     for (account, day), keys in sorted(found.items()):
         # A manifest before what it names: whoever finds it finds the rest.
         ordered = sorted(keys, key=lambda key: (PRUNABLE.index(f"{key.split('/', 1)[0]}/"), "/whole/" not in key, key))
-        size = sum(store.size(key) for key in keys)
-        yield OldDay(account, day, tuple(ordered), size, _undelivered(store, account, date.fromisoformat(day), keys))
+        going = tuple(key for key in ordered if key not in needed)
+        days.append(OldDay(account, day, going, sum(store.size(key) for key in going), why[account, day]))
+    return days
+
+
+def _needed(store: Store, before: date, kept: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """What the days that stay rest on, and does not lie under them: the snapshots that their manifests name."""
+    for account, day in kept:
+        # Without a manifest it is the next day's newest snapshot that closes the day.
+        following = date.fromisoformat(day) + timedelta(days=1)
+        if following < before:
+            yield from store.list(f"raw/{account}/{following}/snapshot")
 
 
 def run(*, keep_days: int, yes: bool) -> int:
@@ -105,6 +120,8 @@ def _undelivered(store: Store, account: str, day: date, keys: list[str]) -> str:
         report = store.newest(f"reconciliation/{account}/{day}", ".json")
         if report is None:
             return "it was never worked out"
+        if store.read_json(report)["status"] == "broken":
+            return "its last proof is broken"
         delivered = {key.split("/")[3] for key in store.list(f"receipts/{account}/{day}")}
         names = sorted(delivered.union(key.split("/")[3] for key in keys if key.startswith("balances/")))
         if not names:
@@ -116,9 +133,11 @@ def _undelivered(store: Store, account: str, day: date, keys: list[str]) -> str:
                 return f"{len(left)} of its balances are {', '.join(sorted({row.outcome for row in left}))} at {name}"
             newest = store.newest(f"balances/{account}/{day}/{name}", ".parquet")
             due = balances_from_table(balances.from_parquet(store.read(newest))) if newest else []
-            settled = {(row.asset, row.at_ms) for row in told}
+            settled = {(row.asset, row.at_ms, row.amount) for row in told}
             ignored = Receipts(store, account, name).ignored_assets(day)
-            never = [row for row in due if (row.asset, row.at_ms) not in settled and row.asset not in ignored]
+            never = [
+                row for row in due if (row.asset, row.at_ms, row.amount) not in settled and row.asset not in ignored
+            ]
             if never:
                 return f"{len(never)} of its balances were never sent to {name}"
     except BalanceBridgeError as error:

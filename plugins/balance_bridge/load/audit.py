@@ -12,6 +12,7 @@ from balance_bridge.load.history import History, standing
 from balance_bridge.load.numbers import rfc3339
 from balance_bridge.load.outcomes import SETTLED, Status
 from balance_bridge.load.receipts import Receipts, StoredBatch
+from balance_bridge.load.sending import SENT_AGAIN
 from balance_bridge.store import Store
 
 #: An acceptance that a later one under the same key, with another amount, has taken the place of.
@@ -109,7 +110,10 @@ def _entry(destination: str, batch: StoredBatch, row: Row, history: History) -> 
     outcome = next(each.outcome for each in history.numbers[row.number] if each.row.wire == row.wire)
     held = standing(history.keys[row.key])
     gone = outcome.status in SETTLED and held is not None and held.row.number != row.number
-    last = next((each for each in reversed(batch.answers) if row.number in each.outcomes), None)
+    requests = [
+        each for each in batch.answers if row.number in each.outcomes and each.outcomes[row.number].code != SENT_AGAIN
+    ]
+    last = requests[-1] if requests else None
     resolved = [each.by for each in batch.resolved if row.number in each.outcomes]
     return Entry(
         destination=destination,
@@ -127,7 +131,9 @@ def _entry(destination: str, batch: StoredBatch, row: Row, history: History) -> 
         batch=batch.id,
         run_id=planned.run_id,
         planned_at=planned.created_at,
-        requests=len(batch.answers),
+        requests=sum(
+            row.number in each.outcomes and each.outcomes[row.number].code != SENT_AGAIN for each in batch.answers
+        ),
         sent_at=last.sent_at if last else "",
         ended_at=last.ended_at if last else "",
         http_status=last.http_status if last else None,

@@ -24,7 +24,7 @@ import msgspec
 
 from balance_bridge.load.batches import Row
 from balance_bridge.load.numbers import DAY_MS, day_start_ms, split
-from balance_bridge.load.outcomes import PLANNED, SETTLED, Outcome, Status, fold
+from balance_bridge.load.outcomes import PLANNED, SETTLED, Outcome, Status, fold_batches
 
 _REUSED = Outcome(Status.REJECTED, "REUSED", "this number was planned with other content as well and is not used again")
 
@@ -91,7 +91,7 @@ class History:
         known = self.numbers.setdefault(row.number, [])
         for attempt in known:
             if attempt.row.wire == row.wire and attempt.row.key == row.key:
-                attempt.outcome = fold((attempt.outcome, outcome))
+                attempt.outcome = fold_batches(attempt.outcome, outcome)
                 return
         known.append(Attempt(row, batch, outcome))
 

@@ -35,7 +35,7 @@ from balance_bridge.errors import (
     ServerFault,
     WindowFull,
 )
-from balance_bridge.load.outcomes import Outcome, Status
+from balance_bridge.load.outcomes import Outcome, Status, Weak
 from balance_bridge.transport import Answer
 
 _MAX_TEXT_CHARS = 500
@@ -170,7 +170,7 @@ def _refusal(answer: Answer, document: Any, reader: Reader) -> tuple[Outcome, Ba
     code, text = _told(answer, document, reader)
     said = f"{reader.label}: {answer.request} answered {answer.status} ({code}: {text})"
     status = answer.status
-    refused = Outcome(Status.REJECTED, code, text)
+    refused = Outcome(Status.REJECTED, code, text, Weak.REFUSED)
     unknown = Outcome(Status.UNKNOWN, f"HTTP {status}", text)
     if status in (401, 403):
         return refused, CredentialsRefused(
@@ -191,7 +191,7 @@ def _refusal(answer: Answer, document: Any, reader: Reader) -> tuple[Outcome, Ba
         )
     if status < 200:
         return unknown, BadAnswer(f"{said}. That is no final answer; look for a proxy in between")
-    return refused, None
+    return Outcome(Status.REJECTED, code, text), None
 
 
 def text_of(value: Any) -> str:

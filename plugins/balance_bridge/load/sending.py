@@ -34,12 +34,14 @@ from balance_bridge.errors import (
 from balance_bridge.load.batches import Batch, Row, pack
 from balance_bridge.load.destination import Destination
 from balance_bridge.load.history import History
-from balance_bridge.load.outcomes import Outcome, Status
+from balance_bridge.load.outcomes import Outcome, Status, Weak
 from balance_bridge.load.receipts import Receipts
 from balance_bridge.load.replies import Reply
 from balance_bridge.load.summary import DeliverySummary
 
 MAX_DIVISIONS = 100
+# What is on a receipt before a batch is sent that somebody else has planned.
+SENT_AGAIN = "SENT AGAIN"
 _MAX_CONNECTS = 3
 _MAX_WAIT_S = 120.0
 _MAX_WAITS = 10
@@ -123,8 +125,16 @@ class Sender:
                 if not self._divide(batch, label, self.receipts.last_refusal(self.day, batch.id)):
                     self._settle(batch, reported, label, by_another=True)
                 return False
+            # Whoever planned it may be alive, and has to know that it is not alone.
+            self._tell_resend(batch)
         self.summary.count_sent(batch.rows, resend=batch.resend)
         return True
+
+    def _tell_resend(self, batch: Batch) -> None:
+        now = self.clock.wall()
+        outcome = Outcome(Status.UNKNOWN, SENT_AGAIN, "sent again; this was written before the request")
+        reply = Reply(0, "", "", now, now, {row.number: outcome for row in batch.rows})
+        self.receipts.answer(self.day, batch, reply, run_id=self.run_id)
 
     def _end(self, sending: _Sending) -> BalanceBridgeError | None:
         """Write down what became of a request, and count it.
@@ -284,6 +294,7 @@ def _not_by_us(reply: Reply) -> Reply:
                 "the number was used before, but not by this store: does another deployment write under the same "
                 "[balance_bridge] namespace, or was the store lost or moved? Before the day is run again, make sure "
                 "that these balances are not there already",
+                Weak.USED,
             )
             if outcome.status == Status.SEEN
             else outcome
