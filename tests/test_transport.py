@@ -27,6 +27,9 @@ from balance_bridge.clock import Clock
 from balance_bridge.errors import AnswerLost, BadAnswer, FinalError, NotReached
 from balance_bridge.transport import Answer, Transport, sending
 
+# Where a client is gone before a server's handshake, Python itself leaves the server's TLS socket open.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
+
 SECRET = "not-a-real-token-0123456789"
 HEADERS = {"authorization": f"Bearer {SECRET}", "x-auth-signature": SECRET}
 
@@ -118,7 +121,7 @@ def says(data: bytes, *, status: str = "200 OK", length: int | None = None, **he
 
 @pytest.fixture(autouse=True)
 def _collect_half_open_tls(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A server's TLS socket whose client is gone before the handshake is left open by Python itself."""
+    """So that no other module's test meets what is left open here."""
     yield
     if "context" in request.fixturenames:
         with warnings.catch_warnings():
