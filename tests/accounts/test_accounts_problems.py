@@ -266,7 +266,7 @@ CASES = {
         9,
         "destinations.books.type",
         "missing",
-        "a destination that is named neither elven nor amlyze nor webhook must say its type",
+        "a destination that is named neither elven nor amlyze must say its type",
         "elven, amlyze",
     ),
     "type unknown": _elven(

@@ -28,7 +28,7 @@ from balance_bridge.accounts.fields import (
 from balance_bridge.accounts.problems import describe
 
 ASSET_PLACEHOLDER = "{asset}"
-TYPES = "elven, amlyze, webhook"
+TYPES = "elven, amlyze"
 
 
 def _pattern(text: str) -> str:
@@ -241,34 +241,8 @@ class AmlyzeDestination(_Target):
     ] = 100
 
 
-class WebhookDestination(_Target):
-    """A system of one's own that takes signed JSON.
-
-    Attributes:
-        assets: By the exchange's code: ``ignore``.
-        timezone: IANA zone, for ``local_midnight`` only.
-        max_rows: Balances per request.
-        max_bytes: Bytes of a request's body.
-    """
-
-    type: Literal["webhook"] = Field(default="webhook", description=TYPES)
-    assets: dict[AssetCode, Literal["ignore"]] = Field(
-        default_factory=dict, description="a mapping from an asset's code (text without blanks) to ignore"
-    )
-    timezone: Annotated[Zone, Field(description=ZONES)] = "UTC"
-    max_rows: Annotated[
-        int, BeforeValidator(whole_number), Field(ge=1, le=10_000, description="a whole number from 1 to 10000")
-    ] = 500
-    max_bytes: Annotated[
-        int,
-        BeforeValidator(whole_number),
-        Field(ge=1000, le=10_000_000, description="a whole number from 1000 to 10000000"),
-    ] = 1_000_000
-
-
-Destination = Annotated[ElvenDestination | AmlyzeDestination | WebhookDestination, Field(discriminator="type")]
-DESTINATIONS: dict[str, type[ElvenDestination | AmlyzeDestination | WebhookDestination]] = {
+Destination = Annotated[ElvenDestination | AmlyzeDestination, Field(discriminator="type")]
+DESTINATIONS: dict[str, type[ElvenDestination | AmlyzeDestination]] = {
     "elven": ElvenDestination,
     "amlyze": AmlyzeDestination,
-    "webhook": WebhookDestination,
 }

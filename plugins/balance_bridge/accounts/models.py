@@ -99,7 +99,9 @@ class Account(Model):
     destinations: Annotated[
         dict[str, Destination],
         AfterValidator(_some_destination),
-        Field(description="a mapping with at least one of elven, amlyze, webhook, or a name of your own with its type"),
+        Field(
+            description="a mapping with at least one of elven, amlyze, or a name of your own with type: elven or amlyze"
+        ),
     ]
     deferrable: Annotated[
         Annotated[bool, BeforeValidator(true_or_false)] | None,

@@ -167,7 +167,7 @@ def _read_destination(reading: Reading, name: str, options: object) -> bool:
 
 
 # The key that says where a destination delivers to.
-_TELLS_WHERE = {"elven": "source_id", "amlyze": "account_ext_id", "webhook": "conn_id"}
+_TELLS_WHERE = {"elven": "source_id", "amlyze": "account_ext_id"}
 
 
 def _model(

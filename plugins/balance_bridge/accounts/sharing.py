@@ -8,10 +8,8 @@ from itertools import combinations
 
 from balance_bridge.accounts.destinations import (
     ASSET_PLACEHOLDER,
-    AmlyzeDestination,
     Destination,
     ElvenDestination,
-    WebhookDestination,
 )
 from balance_bridge.accounts.problems import Path, Problem, describe, dotted
 
@@ -60,7 +58,7 @@ def _clashes(places: list[Place]) -> Iterator[tuple[Place, Place, str]]:
         target = place.destination
         if isinstance(target, ElvenDestination):
             sources.setdefault((target.conn_id, target.entity_account_id, target.source_id), []).append(place)
-        elif isinstance(target, AmlyzeDestination):
+        else:
             tenants.setdefault(target.conn_id, []).append((place, _Ids.of(target.account_ext_id)))
     for same in sources.values():
         for one, other in combinations(same, 2):
@@ -114,8 +112,6 @@ def _problem(place: Place, found: list[tuple[Place, str]]) -> Problem:
     more = f" and {len(found) - _NAMED_OTHERS} more" if len(found) > _NAMED_OTHERS else ""
     fault = f"delivers to {'; '.join(named)}{more}"
     target = place.destination
-    if isinstance(target, WebhookDestination):
-        raise TypeError("a webhook is told whose balances it gets, and shares nothing")
     if isinstance(target, ElvenDestination):
         allowed = "a source of its own for each destination"
         return Problem(place.line, (*place.path, "source_id"), describe(target.source_id), fault, allowed)

@@ -61,10 +61,8 @@ def compare(url: str, accounts: Mapping[str, Account], keys: dict[str, str], day
         for name, destination in account.destinations.items():
             if isinstance(destination, ElvenDestination):
                 left = _elven_rows(arrived["elven"], destination)
-            elif isinstance(destination, AmlyzeDestination):
-                left = _amlyze_rows(arrived["amlyze"], destination)
             else:
-                continue
+                left = _amlyze_rows(arrived["amlyze"], destination)
             by_day = _due(url, account, destination, keys[account.name], days)
             for day in days:
                 due = by_day[day]
