@@ -88,7 +88,7 @@ class Budget(ABC):
         limit: Requests in any window.
         window_s: Length of the window in seconds.
         lease_s: Seconds after which a place whose request has not ended is taken for a dead process's.
-        patience_s: The longest wait that :meth:`place` sleeps through; for a longer one it raises.
+        patience_s: For how long :meth:`place` waits in all; where it must wait for longer it raises.
         clock: Where sleep comes from, and the instants of a budget that one machine keeps.
         log: Told when a wait begins.
     """
@@ -147,7 +147,7 @@ class Budget(ABC):
         """Hold a place for one request; waits until there is one.
 
         Raises:
-            BudgetUsedUp: If that takes longer than the budget's patience; nothing was waited for.
+            BudgetUsedUp: As soon as it shows that this takes longer than the budget's patience, all in all.
             NotReached: If the backend cannot be reached.
         """
         place = self._wait()
@@ -161,14 +161,14 @@ class Budget(ABC):
                 self._log(f"{error}; a place of it stays taken for {self._held_s:.0f} s")
 
     def _wait(self) -> int:
-        told = False
+        waited_s, told = 0.0, False
         while True:
             found = self._take()
             if isinstance(found, int):
                 return found
             # A request under way ends within seconds; what remains to be waited for then is one window.
             expected_s = min(found.wait_s, self._window_s) if found.held else found.wait_s
-            if expected_s > self._patience_s:
+            if waited_s + expected_s > self._patience_s:
                 raise BudgetUsedUp(
                     f"the request budget is used up for {expected_s:.0f} s ({self._limit} requests in any "
                     f"{self._window_s:g} s)",
@@ -177,7 +177,9 @@ class Budget(ABC):
             if not told:
                 self._log(f"the request budget is used up: waiting {expected_s:.0f} s for a place")
                 told = True
-            self._clock.sleep(min(found.wait_s, _RECHECK_S) if found.held else found.wait_s)
+            pause_s = min(found.wait_s, _RECHECK_S) if found.held else found.wait_s
+            self._clock.sleep(pause_s)
+            waited_s += pause_s
 
     @property
     def _freed_s(self) -> float:

@@ -62,7 +62,10 @@ def open_budget(url: str, key: str, **options: Unpack[Options]) -> Budget:
 
 def redacted(url: str) -> str:
     """A URL without the credentials in it."""
-    return re.sub(r"(?<=://).*@", "***@", url)
+    if url.startswith("sqlite:"):
+        return url
+    # Drivers also read them from the query.
+    return re.sub(r"\?.*", "?***", re.sub(r"(?<=://).*@", "***@", url))
 
 
 def _not_installed(extra: str) -> ConfigurationError:

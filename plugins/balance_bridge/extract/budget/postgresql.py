@@ -74,8 +74,7 @@ class PostgresBudget(Budget):
     def give_back(self, place: int) -> None:
         """See :meth:`Budget.give_back`."""
         with self._transaction() as db:
-            # A request that outlived its lease has lost its row, and may have arrived only now. What the server has
-            # filled meanwhile stays so.
+            # A request that outlived its lease has lost its row, and may have arrived only now.
             db.execute(
                 "INSERT INTO balance_bridge_budget_places AS known (id, key, free_at, held) "
                 "VALUES (%s, %s, clock_timestamp() + %s * interval '1 second', false) ON CONFLICT (id) DO UPDATE "
@@ -88,16 +87,17 @@ class PostgresBudget(Budget):
         """See :meth:`Budget.fill`."""
         filled_s = self._filled_s(for_s)
         with self._transaction() as db:
-            # Requests under way keep their places: they may arrive after this window.
+            # Places of its own, a whole window of them: whoever gives a place back does not shorten what the server
+            # asked for. They stand for those that would be free before; requests under way may arrive after them.
             db.execute(
-                "UPDATE balance_bridge_budget_places "
-                "SET free_at = greatest(free_at, clock_timestamp() + %s * interval '1 second') WHERE key = %s",
-                (filled_s, self._key),
+                "DELETE FROM balance_bridge_budget_places "
+                "WHERE key = %s AND NOT held AND free_at <= clock_timestamp() + %s * interval '1 second'",
+                (self._key, filled_s),
             )
             db.execute(
                 "INSERT INTO balance_bridge_budget_places (key, free_at, held) "
                 "SELECT %s, clock_timestamp() + %s * interval '1 second', false FROM generate_series(1, %s)",
-                (self._key, filled_s, self._limit - _count(db, self._key)),
+                (self._key, filled_s, self._limit),
             )
             db.execute(
                 "INSERT INTO balance_bridge_budget_tallies (key, refusals) VALUES (%s, 1) "
@@ -111,7 +111,7 @@ class PostgresBudget(Budget):
             tally = db.execute(
                 "SELECT requests, refusals FROM balance_bridge_budget_tallies WHERE key = %s", (self._key,)
             ).fetchone()
-            return Usage(self._limit, _count(db, self._key), *(tally or (0, 0)))
+            return Usage(self._limit, min(_count(db, self._key), self._limit), *(tally or (0, 0)))
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
@@ -120,6 +120,8 @@ class PostgresBudget(Budget):
             with psycopg.connect(
                 self._url, connect_timeout=_TIMEOUT_S, options=f"-c statement_timeout={_TIMEOUT_S * 1000}"
             ) as db:
+                # Whatever the database's default: the lock alone keeps transactions apart.
+                db.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
                 _make_tables(db)
                 db.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (_LOCK % (1 << 31), self._key))
                 db.execute(

@@ -1,7 +1,8 @@
 """A budget for workers on several machines, in Redis.
 
 Each step is one script, which Redis runs alone and by its own clock. A Redis that loses its data in a restart forgets
-which places are taken: let it keep them (``appendonly yes``), or restart it while nothing is extracted.
+which places are taken: let it keep them (``appendonly yes``, and no eviction), or restart it while nothing is
+extracted.
 """
 
 from __future__ import annotations
@@ -51,8 +52,7 @@ keep()
 return {tostring(place)}
 """
 )
-# A request that outlived its lease has lost its place, and may have arrived only now. What the server has filled
-# meanwhile stays so.
+# A request that outlived its lease has lost its place, and may have arrived only now.
 _GIVE_BACK = (
     _HEAD
     + """
@@ -66,16 +66,16 @@ keep()
 return {}
 """
 )
-# Requests under way keep their places: they may arrive after this window.
+# Places of its own, a whole window of them: whoever gives a place back does not shorten what the server asked for.
+# They stand for those that would be free before; requests under way may arrive after them.
 _FILL = (
     _HEAD
     + """
 local free_at = now + ARGV[3]
-local places = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
-for index = 1, #places, 2 do
-    redis.call('ZADD', KEYS[1], text(math.max(free_at, tonumber(places[index + 1]))), places[index])
+for _, place in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', text(free_at))) do
+    if redis.call('SISMEMBER', KEYS[2], place) == 0 then redis.call('ZREM', KEYS[1], place) end
 end
-for _ = taken + 1, tonumber(ARGV[2]) do
+for _ = 1, tonumber(ARGV[2]) do
     redis.call('ZADD', KEYS[1], text(free_at), redis.call('HINCRBY', KEYS[3], 'places', 1))
 end
 redis.call('HINCRBY', KEYS[3], 'refusals', 1)
@@ -131,7 +131,8 @@ class RedisBudget(Budget):
 
     def usage(self) -> Usage:
         """See :meth:`Budget.usage`."""
-        return Usage(self._limit, *map(int, self._run(_USAGE)))
+        taken, requests, refusals = map(int, self._run(_USAGE))
+        return Usage(self._limit, min(taken, self._limit), requests, refusals)
 
     def _run(self, script: str, *arguments: float) -> list[bytes]:
         try:

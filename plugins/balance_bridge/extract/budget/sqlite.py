@@ -45,9 +45,7 @@ class SqliteBudget(Budget):
     def _take(self) -> int | Full:
         """See :meth:`Budget._take`."""
         with self._transaction() as (db, now):
-            taken, first_free = db.execute(
-                "SELECT count(*), min(free_at) FROM budget_places WHERE key = ?", (self._key,)
-            ).fetchone()
+            (taken,) = db.execute("SELECT count(*) FROM budget_places WHERE key = ?", (self._key,)).fetchone()
             if taken >= self._limit:
                 # With a smaller limit than before, several must come free.
                 (first_free, held) = db.execute(
@@ -68,7 +66,6 @@ class SqliteBudget(Budget):
             # A request that outlived its lease has lost its row, and may have arrived only now.
             db.execute(
                 "INSERT INTO budget_places (id, key, free_at, held) VALUES (?, ?, ?, 0) ON CONFLICT (id) DO UPDATE "
-                # What the server has filled meanwhile stays so.
                 "SET held = 0, free_at = CASE WHEN held THEN excluded.free_at ELSE max(free_at, excluded.free_at) END",
                 (place, self._key, now + self._freed_s),
             )
@@ -77,10 +74,10 @@ class SqliteBudget(Budget):
         """See :meth:`Budget.fill`."""
         with self._transaction() as (db, now):
             free_at = now + self._filled_s(for_s)
-            # Requests under way keep their places: they may arrive after this window.
-            db.execute("UPDATE budget_places SET free_at = max(free_at, ?) WHERE key = ?", (free_at, self._key))
-            (taken,) = db.execute("SELECT count(*) FROM budget_places WHERE key = ?", (self._key,)).fetchone()
-            rows = [(self._key, free_at)] * (self._limit - taken)
+            # Places of its own, a whole window of them: whoever gives a place back does not shorten what the server
+            # asked for. They stand for those that would be free before; requests under way may arrive after them.
+            db.execute("DELETE FROM budget_places WHERE key = ? AND NOT held AND free_at <= ?", (self._key, free_at))
+            rows = [(self._key, free_at)] * self._limit
             db.executemany("INSERT INTO budget_places (key, free_at, held) VALUES (?, ?, 0)", rows)
             self._tally(db, "refusals")
 
@@ -89,7 +86,7 @@ class SqliteBudget(Budget):
         with self._transaction() as (db, _):
             (taken,) = db.execute("SELECT count(*) FROM budget_places WHERE key = ?", (self._key,)).fetchone()
             tally = db.execute("SELECT requests, refusals FROM budget_tallies WHERE key = ?", (self._key,)).fetchone()
-            return Usage(self._limit, int(taken), *(tally or (0, 0)))
+            return Usage(self._limit, min(int(taken), self._limit), *(tally or (0, 0)))
 
     def _tally(self, db: sqlite3.Connection, name: str) -> None:
         db.execute("INSERT OR IGNORE INTO budget_tallies (key, requests, refusals) VALUES (?, 0, 0)", (self._key,))
