@@ -69,7 +69,7 @@ def get_provider_info() -> dict[str, Any]:
                 "tags": ["service"],
             }
         ],
-        "connection-types": [_ascendex(), _elven(), _amlyze()],
+        "connection-types": [_ascendex(), _elven(), _amlyze(), _webhook()],
         "config": {
             "balance_bridge": {
                 "description": "Options of balance-bridge, the daily delivery of exchange balances.",
@@ -131,6 +131,22 @@ def _amlyze() -> dict[str, Any]:
             "placeholders": {
                 "host": "https://your-tenant.example (required; without /amlyze-ws-rest)",
                 "password": "The token, without the word Bearer",
+            },
+        },
+    }
+
+
+def _webhook() -> dict[str, Any]:
+    return {
+        "connection-type": "webhook",
+        "hook-name": "Balance webhook",
+        "hook-class-name": "balance_bridge.hooks.webhook.WebhookHook",
+        "ui-field-behaviour": {
+            "hidden-fields": ["schema", "port", "login", "extra"],
+            "relabeling": {"host": "URL", "password": "Shared secret"},
+            "placeholders": {
+                "host": "https://ledger.your-company.example/balances (required)",
+                "password": "Signs every request; the receiver has it too",
             },
         },
     }

@@ -266,8 +266,8 @@ CASES = {
         9,
         "destinations.books.type",
         "missing",
-        "a destination that is named neither elven nor amlyze must say its type",
-        "elven, amlyze",
+        "a destination that is named none of elven, amlyze, webhook must say its type",
+        "elven, amlyze, webhook",
     ),
     "type unknown": _elven(
         "type: elvn", 14, "type", "'elvn'", "not a type of destination, did you mean elven?", "amlyze"

@@ -7,11 +7,12 @@ from typing import Any, get_args
 
 import pytest
 
-from balance_bridge.accounts import AmlyzeDestination, Destination, ElvenDestination
-from balance_bridge.errors import ConfigurationError
+from balance_bridge.accounts import AmlyzeDestination, Destination, ElvenDestination, WebhookDestination
+from balance_bridge.errors import ConfigurationError, NotReached
 from balance_bridge.hooks.destinations import HOOKS, KEYS, open_destination
 
 ELVEN = ElvenDestination(name="books", conn_id="x", entity_account_id="entity", source_id="source", timezone="UTC")
+WEBHOOK = WebhookDestination(name="ledger", conn_id="x")
 AMLYZE = AmlyzeDestination(name="watch", conn_id="x", requester="us", account_ext_id="ID-{asset}")
 
 
@@ -25,25 +26,51 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_every_type_of_destination_has_a_hook_and_a_kind_of_key() -> None:
-    kinds = {config.type for config in (ELVEN, AMLYZE)}
-    assert len(get_args(Destination) or kinds) == len(kinds)
+    kinds = {config.type for config in (ELVEN, AMLYZE, WEBHOOK)}
+    # The accounts file's types of destination are an annotated union.
+    assert len(get_args(get_args(Destination)[0])) == len(kinds)
     assert set(HOOKS) == set(KEYS) == kinds
     assert all(HOOKS[kind].conn_type == kind for kind in kinds)
 
 
-@pytest.mark.parametrize(("config", "kind"), [(ELVEN, "elven"), (AMLYZE, "amlyze")], ids=["elven", "amlyze"])
+@pytest.mark.parametrize(
+    ("config", "kind"), [(ELVEN, "elven"), (AMLYZE, "amlyze"), (WEBHOOK, "webhook")], ids=["elven", "amlyze", "webhook"]
+)
 def test_a_destination_goes_by_its_name_in_the_file(connect: Any, config: Any, kind: str) -> None:
     connect(kind)
-    assert open_destination(config).name == config.name
+    assert open_destination(config, "main_cash").name == config.name
 
 
-@pytest.mark.parametrize(("config", "kind"), [(ELVEN, "amlyze"), (AMLYZE, "elven")], ids=["elven", "amlyze"])
+@pytest.mark.parametrize(
+    ("config", "kind"), [(ELVEN, "amlyze"), (AMLYZE, "elven"), (WEBHOOK, "elven")], ids=["elven", "amlyze", "webhook"]
+)
 def test_a_destination_with_the_other_one_s_connection_is_refused(connect: Any, config: Any, kind: str) -> None:
     connect(kind)
     with pytest.raises(ConfigurationError, match=f"is of type '{kind}'"):
-        open_destination(config)
+        open_destination(config, "main_cash")
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("https://api.example/in/balances", "https://api.example/in/balances"),
+        ("https://api.example/in/balances/", "https://api.example/in/balances/"),
+        ("api.example", "https://api.example"),
+    ],
+)
+def test_a_webhook_s_url_is_posted_to_as_it_was_given(connect: Any, monkeypatch: Any, host: str, url: str) -> None:
+    connect("webhook", host=host)
+    asked = []
+
+    def send(self: Any, method: str, url: str, **options: Any) -> Any:
+        asked.append((method, url))
+        raise NotReached("no server")
+
+    monkeypatch.setattr("balance_bridge.hooks.transport.MaskingTransport.send", send)
+    assert open_destination(WEBHOOK, "main_cash").check() == (False, "no server")
+    assert asked == [("POST", url)]
 
 
 def test_what_is_no_destination_is_a_bug(connect: Any) -> None:
     with pytest.raises(TypeError, match="no hook for str"):
-        open_destination("elven")  # type: ignore[arg-type]
+        open_destination("elven", "main_cash")  # type: ignore[arg-type]

@@ -59,7 +59,7 @@ def test_the_wire_carries_the_identical_amounts_without_float_or_exponent(kit, a
         destination = make(kit.FakeTransport(None))
         balances = [kit.balance(f"A{index}", str(amount)) for index, amount in enumerate(amounts)]
         candidates = destination.prepare(balances).candidates
-        body = destination.encode([destination.wire(candidate, "n") for candidate in candidates]).decode()
+        body = destination.encode(candidate.wire for candidate in candidates).decode()
         # Whatever is neither text nor an integer passes through Decimal; nothing may have an exponent.
         found = json.loads(body, parse_float=Decimal, parse_int=Decimal)
         rows = found if isinstance(found, list) else found["accountBalances"]

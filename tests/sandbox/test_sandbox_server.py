@@ -160,7 +160,7 @@ def test_a_taken_port_is_said() -> None:
 
 def test_the_connections_fit_the_credentials() -> None:
     made = connections("http://127.0.0.1:1")
-    assert list(made) == ["ascendex_cash", "ascendex_margin", "elven_default", "amlyze_default"]
+    assert list(made) == ["ascendex_cash", "ascendex_margin", "elven_default", "amlyze_default", "webhook_default"]
     assert made["ascendex_margin"] == {
         "conn_type": "ascendex",
         "host": "http://127.0.0.1:1",

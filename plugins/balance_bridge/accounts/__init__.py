@@ -15,6 +15,7 @@ from balance_bridge.accounts.destinations import (
     ElvenAsset,
     ElvenDestination,
     Equivalent,
+    WebhookDestination,
 )
 from balance_bridge.accounts.loading import AccountsFile, BrokenAccount, load_accounts
 from balance_bridge.accounts.models import Account
@@ -32,5 +33,6 @@ __all__ = [
     "Equivalent",
     "FilesSource",
     "Source",
+    "WebhookDestination",
     "load_accounts",
 ]

@@ -28,7 +28,7 @@ from balance_bridge.accounts.fields import (
 from balance_bridge.accounts.problems import describe
 
 ASSET_PLACEHOLDER = "{asset}"
-TYPES = "elven, amlyze"
+TYPES = "elven, amlyze, webhook"
 
 
 def _pattern(text: str) -> str:
@@ -91,6 +91,15 @@ class ElvenAsset(Model):
 
 ElvenTarget = Annotated[
     Annotated[Literal["ignore"], Tag("text")] | Annotated[ElvenAsset, Tag("mapping")], Discriminator(_kind)
+]
+
+Ignored = dict[AssetCode, Literal["ignore"]]
+_IGNORED = "a mapping from an asset's code (text without blanks) to ignore"
+
+Bytes = Annotated[
+    int,
+    BeforeValidator(whole_number),
+    Field(ge=1000, le=10_000_000, description="a whole number from 1000 to 10000000"),
 ]
 
 
@@ -190,11 +199,7 @@ class ElvenDestination(_Target):
     max_rows: Annotated[
         int, BeforeValidator(whole_number), Field(ge=1, le=1000, description="a whole number from 1 to 1000")
     ] = 1000
-    max_bytes: Annotated[
-        int,
-        BeforeValidator(whole_number),
-        Field(ge=1000, le=10_000_000, description="a whole number from 1000 to 10000000"),
-    ] = 100_000
+    max_bytes: Bytes = 100_000
 
 
 class AmlyzeDestination(_Target):
@@ -210,9 +215,7 @@ class AmlyzeDestination(_Target):
     """
 
     type: Literal["amlyze"] = Field(default="amlyze", description=TYPES)
-    assets: dict[AssetCode, Literal["ignore"]] = Field(
-        default_factory=dict, description="a mapping from an asset's code (text without blanks) to ignore"
-    )
+    assets: Ignored = Field(default_factory=dict, description=_IGNORED)
     requester: Annotated[
         Annotated[str, AfterValidator(printable(100, blanks=True))],
         Field(description="text of 1 to 100 characters"),
@@ -241,8 +244,28 @@ class AmlyzeDestination(_Target):
     ] = 100
 
 
-Destination = Annotated[ElvenDestination | AmlyzeDestination, Field(discriminator="type")]
-DESTINATIONS: dict[str, type[ElvenDestination | AmlyzeDestination]] = {
+class WebhookDestination(_Target):
+    """A URL of one's own.
+
+    Attributes:
+        assets: By the exchange's code: ``ignore``.
+        timezone: IANA zone, for ``local_midnight`` only.
+        max_rows: Balances per request.
+        max_bytes: Bytes of a request's body.
+    """
+
+    type: Literal["webhook"] = Field(default="webhook", description=TYPES)
+    assets: Ignored = Field(default_factory=dict, description=_IGNORED)
+    timezone: Annotated[Zone, Field(description=ZONES)] = "UTC"
+    max_rows: Annotated[
+        int, BeforeValidator(whole_number), Field(ge=1, le=10_000, description="a whole number from 1 to 10000")
+    ] = 500
+    max_bytes: Bytes = 1_000_000
+
+
+Destination = Annotated[ElvenDestination | AmlyzeDestination | WebhookDestination, Field(discriminator="type")]
+DESTINATIONS: dict[str, type[ElvenDestination | AmlyzeDestination | WebhookDestination]] = {
     "elven": ElvenDestination,
     "amlyze": AmlyzeDestination,
+    "webhook": WebhookDestination,
 }

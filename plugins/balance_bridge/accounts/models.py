@@ -100,7 +100,8 @@ class Account(Model):
         dict[str, Destination],
         AfterValidator(_some_destination),
         Field(
-            description="a mapping with at least one of elven, amlyze, or a name of your own with type: elven or amlyze"
+            description="a mapping with at least one of elven, amlyze, webhook, or a name of your own with one "
+            "of these as its type"
         ),
     ]
     deferrable: Annotated[

@@ -154,7 +154,7 @@ def _read_destination(reading: Reading, name: str, options: object) -> bool:
         return False
     kind = options.get("type", name if name in DESTINATIONS else None)
     if kind is None:
-        fault = f"a destination that is named neither {' nor '.join(DESTINATIONS)} must say its type"
+        fault = f"a destination that is named none of {', '.join(DESTINATIONS)} must say its type"
         reading.add((*path, "type"), "missing", fault, ", ".join(DESTINATIONS))
         return False
     model = _model(reading, path, kind, DESTINATIONS, "destination")
@@ -167,7 +167,7 @@ def _read_destination(reading: Reading, name: str, options: object) -> bool:
 
 
 # The key that says where a destination delivers to.
-_TELLS_WHERE = {"elven": "source_id", "amlyze": "account_ext_id"}
+_TELLS_WHERE = {"elven": "source_id", "amlyze": "account_ext_id", "webhook": "conn_id"}
 
 
 def _model(

@@ -8,8 +8,10 @@ from itertools import combinations
 
 from balance_bridge.accounts.destinations import (
     ASSET_PLACEHOLDER,
+    AmlyzeDestination,
     Destination,
     ElvenDestination,
+    WebhookDestination,
 )
 from balance_bridge.accounts.problems import Path, Problem, describe, dotted
 
@@ -39,7 +41,8 @@ def find_shared(places: list[Place]) -> Iterator[tuple[Place, Problem]]:
     """The problem of each destination that shares with another what must be its own.
 
     Two Elven destinations may not have the same connection, entity account and source; two Amlyze destinations of one
-    connection may not be able to produce the same account id. That holds within an account as well.
+    connection may not be able to produce the same account id. That holds within an account as well. A webhook's
+    requests name account and destination, so any number of them may share a connection.
     """
     others: dict[Place, list[tuple[Place, str]]] = {}
     for one, other, shared in _clashes(places):
@@ -58,7 +61,7 @@ def _clashes(places: list[Place]) -> Iterator[tuple[Place, Place, str]]:
         target = place.destination
         if isinstance(target, ElvenDestination):
             sources.setdefault((target.conn_id, target.entity_account_id, target.source_id), []).append(place)
-        else:
+        elif isinstance(target, AmlyzeDestination):
             tenants.setdefault(target.conn_id, []).append((place, _Ids.of(target.account_ext_id)))
     for same in sources.values():
         for one, other in combinations(same, 2):
@@ -115,5 +118,7 @@ def _problem(place: Place, found: list[tuple[Place, str]]) -> Problem:
     if isinstance(target, ElvenDestination):
         allowed = "a source of its own for each destination"
         return Problem(place.line, (*place.path, "source_id"), describe(target.source_id), fault, allowed)
+    if isinstance(target, WebhookDestination):
+        raise TypeError("a webhook's requests name account and destination: there is nothing to share")
     allowed = "account ids that no other destination with this connection can produce"
     return Problem(place.line, (*place.path, "account_ext_id"), describe(target.account_ext_id), fault, allowed)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
+from urllib.parse import urljoin
 
 from rich import box
 from rich.console import Console
@@ -207,7 +208,7 @@ def _last_balances(account: Account, name: str, config: Destination, what: str) 
         keys = [key for key in store.list(f"balances/{account.name}") if key.split("/")[3] == name]
         if keys:
             due, _ = due_balances(store, max(keys), config, lambda _: None)
-            rejected = open_destination(config).prepare(due).rejected
+            rejected = open_destination(config, account.name).prepare(due).rejected
             told = "; ".join(f"{each.balance.asset}: {each.text}" for each in rejected[:5])
             day = max(keys).split("/")[2]
             if rejected:
@@ -221,12 +222,12 @@ def _clocks(hooks: list[ApiHook]) -> Iterator[Finding]:
     seen: set[str] = set()
     for hook in hooks:
         with suppress(BalanceBridgeError):
-            url = hook.base_url
-            if url not in seen:
-                seen.add(url)
+            server = urljoin(hook.base_url, "/")
+            if server not in seen:
+                seen.add(server)
                 # Whatever it answers: what counts is the Date in its header.
-                skew_s = Transport().send("GET", f"{url}/", headers={"accept": "*/*"}, timeout_s=10).clock_skew_s()
-                yield _clock(url, skew_s)
+                skew_s = Transport().send("GET", server, headers={"accept": "*/*"}, timeout_s=10).clock_skew_s()
+                yield _clock(server.rstrip("/"), skew_s)
 
 
 def _clock(url: str, skew_s: float | None) -> Finding:

@@ -71,7 +71,7 @@ def _preview(store: Store, account: Account, day: date, name: str) -> Preview:
     config = account.destinations[name]
     due, _ = due_balances(store, newest, config, lambda text: print(text, file=sys.stderr))
     summary = deliver(
-        destination=open_destination(config),
+        destination=open_destination(config, account.name),
         store=store,
         account=account.name,
         day=day,

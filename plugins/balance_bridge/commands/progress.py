@@ -34,6 +34,7 @@ TASKS = {
     "reconcile": "proof",
     "load_elven": "elven",
     "load_amlyze": "amlyze",
+    "load_webhook": "webhook",
 }
 
 

@@ -13,7 +13,14 @@ import requests
 from rich import box
 from rich.table import Table
 
-from balance_bridge.accounts import Account, AmlyzeDestination, AscendexSource, ElvenAsset, ElvenDestination
+from balance_bridge.accounts import (
+    Account,
+    AmlyzeDestination,
+    AscendexSource,
+    Destination,
+    ElvenAsset,
+    ElvenDestination,
+)
 from balance_bridge.errors import ConfigurationError
 
 Rows = Counter[tuple[str, str, Decimal]]
@@ -61,8 +68,10 @@ def compare(url: str, accounts: Mapping[str, Account], keys: dict[str, str], day
         for name, destination in account.destinations.items():
             if isinstance(destination, ElvenDestination):
                 left = _elven_rows(arrived["elven"], destination)
-            else:
+            elif isinstance(destination, AmlyzeDestination):
                 left = _amlyze_rows(arrived["amlyze"], destination)
+            else:
+                left = _webhook_rows(arrived["webhook"], account.name, name)
             by_day = _due(url, account, destination, keys[account.name], days)
             for day in days:
                 due = by_day[day]
@@ -88,9 +97,7 @@ def table(verdicts: list[Verdict]) -> Table:
     return shown
 
 
-def _due(
-    url: str, account: Account, destination: ElvenDestination | AmlyzeDestination, key: str, days: list[date]
-) -> dict[date, Rows]:
+def _due(url: str, account: Account, destination: Destination, key: str, days: list[date]) -> dict[date, Rows]:
     if not isinstance(account.source, AscendexSource):
         raise ConfigurationError(f"{account.name}: the sandbox has books of exchange accounts only")
     elven = isinstance(destination, ElvenDestination)
@@ -118,13 +125,15 @@ def _due(
     return rows
 
 
-def _name(destination: ElvenDestination | AmlyzeDestination, asset: str) -> str | None:
+def _name(destination: Destination, asset: str) -> str | None:
     """What an asset is called at the destination; None if it is not sent there."""
     if destination.assets.get(asset) == "ignore":
         return None
     if isinstance(destination, AmlyzeDestination):
         ids = destination.account_ext_id
         return ids.replace("{asset}", asset) if isinstance(ids, str) else ids.get(asset)
+    if not isinstance(destination, ElvenDestination):
+        return asset
     rule = destination.assets.get(asset)
     if not isinstance(rule, ElvenAsset):
         return f"symbol:{asset}"
@@ -146,6 +155,14 @@ def _amlyze_rows(rows: list[dict[str, Any]], destination: AmlyzeDestination) -> 
     for row in rows:
         if mine(row["accountExtId"]):
             found[row["accountExtId"], row["balanceAt"], Decimal(row["value"])] += 1
+    return found
+
+
+def _webhook_rows(rows: list[dict[str, Any]], account: str, destination: str) -> Rows:
+    found: Rows = Counter()
+    for row in rows:
+        if (row["account"], row["destination"]) == (account, destination):
+            found[row["asset"], row["at"], Decimal(row["balance"])] += 1
     return found
 
 

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 from typing import Literal
 
-from balance_bridge.accounts import AmlyzeDestination, Destination, ElvenDestination
+from balance_bridge.accounts import AmlyzeDestination, Destination, ElvenDestination, WebhookDestination
 from balance_bridge.hooks.amlyze import AmlyzeHook
 from balance_bridge.hooks.connection import ApiHook
 from balance_bridge.hooks.elven import ElvenHook
+from balance_bridge.hooks.webhook import WebhookHook
 from balance_bridge.load.destination import Destination as Delivers
 
-HOOKS: dict[str, type[ApiHook]] = {"elven": ElvenHook, "amlyze": AmlyzeHook}
+HOOKS: dict[str, type[ApiHook]] = {"elven": ElvenHook, "amlyze": AmlyzeHook, "webhook": WebhookHook}
 
-# Elven knows a balance by its local text, which has no fraction and no zone; Amlyze by its instant.
-KEYS: dict[str, Literal["instant", "local_second"]] = {"elven": "local_second", "amlyze": "instant"}
+# Elven knows a balance by its local text, which has no fraction and no zone; the others by its instant.
+KEYS: dict[str, Literal["instant", "local_second"]] = {
+    "elven": "local_second",
+    "amlyze": "instant",
+    "webhook": "instant",
+}
 
 
-def open_destination(config: Destination) -> Delivers:
+def open_destination(config: Destination, account: str) -> Delivers:
     """The destination with its connection.
+
+    Args:
+        config: As the accounts file has it.
+        account: The account's name there.
 
     Raises:
         ConfigurationError: If the connection is missing or wrong.
@@ -26,4 +35,6 @@ def open_destination(config: Destination) -> Delivers:
         return ElvenHook(config.conn_id).get_conn(config)
     if isinstance(config, AmlyzeDestination):
         return AmlyzeHook(config.conn_id).get_conn(config)
+    if isinstance(config, WebhookDestination):
+        return WebhookHook(config.conn_id).get_conn(config, account)
     raise TypeError(f"no hook for {type(config).__name__}")

@@ -8,7 +8,7 @@ come in any order.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from balance_bridge.errors import BadAnswer, ConfigurationError
 from balance_bridge.load.batches import Limits
@@ -24,7 +24,7 @@ from balance_bridge.load.destination import (
 from balance_bridge.load.numbers import rfc3339
 from balance_bridge.load.outcomes import ACCEPTED, Outcome, Status
 from balance_bridge.load.policy import Places, Policy
-from balance_bridge.load.replies import Verdict, describe, document_of, text_of
+from balance_bridge.load.replies import NO_RESULT, Verdict, by_number, describe, document_of, text_of
 from balance_bridge.money import to_text
 from balance_bridge.transport import Answer, Transport
 
@@ -61,7 +61,7 @@ class Amlyze(Destination):
     """
 
     kind = "amlyze"
-    envelope: ClassVar[tuple[bytes, bytes]] = (b'{"accountBalances":[', b"]}")
+    envelope = (b'{"accountBalances":[', b"]}")
     amount_field = "value"
     number_fields = ("equivalentValue",)
     # A mandatory field is missing, a currency or account does not exist.
@@ -116,12 +116,8 @@ class Amlyze(Destination):
         if any(problems):
             raise ConfigurationError(f"{name}: {'; '.join(filter(None, problems))}")
 
-    def wire(self, candidate: Candidate, number: str) -> dict[str, str]:
-        """The record as it is sent under a communication number."""
-        return {**candidate.wire, "communicationNumber": number}
-
-    def renumber(self, wire: Mapping[str, str], number: str) -> dict[str, str]:
-        """A record under another communication number."""
+    def numbered(self, wire: Mapping[str, str], number: str, *, replaces: str, supersedes: str) -> dict[str, str]:  # noqa: ARG002
+        """The record as it is sent under a communication number; the API has no field for what it follows."""
         return {**wire, "communicationNumber": number}
 
     def _translate(self, sendable: Sequence[tuple[Balance, str]], prepared: Prepared) -> None:
@@ -165,18 +161,7 @@ class Amlyze(Destination):
         results = document.get("results") if isinstance(document, dict) else None
         if not isinstance(results, list):
             raise BadAnswer(f"Amlyze's answer {str(document)[:200]!r} has no list of results")
-        sent = set(numbers)
-        outcomes: dict[str, Outcome] = {}
-        foreign = 0
-        for result in results:
-            number = result.get("communicationNumber") if isinstance(result, dict) else None
-            if not isinstance(number, str) or number not in sent:
-                foreign += 1
-                continue
-            outcome = self._outcome(result)
-            outcomes[number] = _agreed(outcomes.get(number, outcome), outcome)
-        missing = Outcome(Status.UNKNOWN, "NO RESULT", "Amlyze's answer has no result for this number")
-        return Verdict({number: outcomes.get(number, missing) for number in numbers}, foreign)
+        return by_number(results, numbers, "communicationNumber", self._outcome)
 
     def _outcome(self, result: Mapping[str, Any]) -> Outcome:
         kind = result.get("resultType")
@@ -186,7 +171,7 @@ class Amlyze(Destination):
         text = self._reader.clean(text_of(result.get("errorDescription")))
         if kind != "REQUEST_REJECTED":
             text = self._reader.clean(f"resultType {kind!r} is not documented")
-            return Outcome(Status.UNKNOWN, "NO RESULT", text)
+            return Outcome(Status.UNKNOWN, NO_RESULT, text)
         if code == _ALREADY_USED:
             return Outcome(Status.SEEN, code, text)
         return Outcome(Status.REJECTED, code or "REJECTED", text or "Amlyze gave no reason")
@@ -221,12 +206,3 @@ class Amlyze(Destination):
         if answer.status == 401 and isinstance(document, dict) and "error" in document:
             return False, f"the base URL leads to Amlyze's API, but the token is not accepted: {said}"
         return False, f"this is not how Amlyze's API answers an empty batch: {said}; check base URL and token"
-
-
-def _agreed(first: Outcome, second: Outcome) -> Outcome:
-    if first.status == second.status:
-        return first
-    for outcome in (first, second):
-        if outcome.status == Status.ACCEPTED:
-            return outcome
-    return Outcome(Status.UNKNOWN, "NO RESULT", f"contradicting results: {first.status} and {second.status}")

@@ -119,11 +119,13 @@ class Destination(ABC):
 
     kind: ClassVar[str]
     #: What stands before and after the rows in a request's body.
-    envelope: ClassVar[tuple[bytes, bytes]]
+    envelope: tuple[bytes, bytes]
     #: The wire field that is the balance; it is a JSON number.
     amount_field: ClassVar[str]
     #: Other wire fields that are JSON numbers, where they are there.
     number_fields: ClassVar[tuple[str, ...]] = ()
+    #: HTTP statuses that say: this very request came before. What was made of its rows is another matter.
+    seen_statuses: ClassVar[frozenset[int]] = frozenset()
     #: How what goes wrong is dealt with, unless the accounts file says otherwise.
     default_policy: ClassVar[Policy] = Policy()
     #: Seconds without a byte after which the answer to an empty request counts as lost, and what each row adds.
@@ -160,7 +162,7 @@ class Destination(ABC):
                 )
         if limits.max_rows < 1 or limits.max_bytes < 1:
             raise ConfigurationError(f"{name}: max_rows {limits.max_rows} and max_bytes {limits.max_bytes} must be > 0")
-        self._reader = Reader(name, self._verdict, self._reason, tuple(secrets.values()))
+        self._reader = Reader(name, self._verdict, self._reason, tuple(secrets.values()), self.seen_statuses)
 
     def prepare(self, balances: Iterable[Balance]) -> Prepared:
         """Put balances into this destination's words, or say why one cannot be sent. Sends nothing."""
@@ -215,8 +217,22 @@ class Destination(ABC):
         """Seconds after which a request with so many rows ends whatever happens: an answer that drips in counts too."""
         return 2 * self.timeout_s(rows)
 
-    def renumber(self, wire: Mapping[str, str], number: str) -> dict[str, str]:  # noqa: ARG002 - not all send it
-        """A row's fields under another number; the same where the number stays on our receipt."""
+    def numbered(
+        self,
+        wire: Mapping[str, str],
+        number: str,  # noqa: ARG002 - not all send it
+        *,
+        replaces: str,  # noqa: ARG002
+        supersedes: str,  # noqa: ARG002
+    ) -> dict[str, str]:
+        """A row's fields as they are sent under a number; the same where the number stays on our receipt.
+
+        Args:
+            wire: The fields, under no number or under another one.
+            number: The communication number.
+            replaces: The number of the attempt before this one; empty if there was none.
+            supersedes: The digits that were accepted (or seen) before, if they are others; else empty.
+        """
         return dict(wire)
 
     def send(self, batch: Batch) -> Reply:
@@ -238,10 +254,6 @@ class Destination(ABC):
             return self._check()
         except BalanceBridgeError as error:
             return False, self._reader.clean(str(error))
-
-    @abstractmethod
-    def wire(self, candidate: Candidate, number: str) -> dict[str, str]:
-        """The fields as they are sent under a number."""
 
     @abstractmethod
     def _translate(self, sendable: Sequence[tuple[Balance, str]], prepared: Prepared) -> None:

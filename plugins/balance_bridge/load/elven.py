@@ -10,7 +10,7 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 
@@ -55,7 +55,7 @@ class Elven(Destination):
     """
 
     kind = "elven"
-    envelope: ClassVar[tuple[bytes, bytes]] = (b"[", b"]")
+    envelope = (b"[", b"]")
     amount_field = "balance"
     # The code of the vendor's own example of a refused import.
     default_policy = Policy(bisect_codes=frozenset({"19734"}))
@@ -103,10 +103,6 @@ class Elven(Destination):
         self._identities = {
             asset: _identity(name, asset, target) for asset, target in mapping.items() if target != IGNORE
         }
-
-    def wire(self, candidate: Candidate, number: str) -> dict[str, str]:  # noqa: ARG002 - Elven knows no numbers
-        """The fields as they are sent; the number stays on our receipt."""
-        return candidate.wire
 
     def _translate(self, sendable: Sequence[tuple[Balance, str]], prepared: Prepared) -> None:
         # Imported here: it needs numpy, and the connection test does not.

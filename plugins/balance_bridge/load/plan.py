@@ -164,6 +164,8 @@ def _number(
     stem = numbering.stem(balance.asset, balance.at_ms)
     number = f"{stem}-{history.next_attempt(candidate.key, stem)}"
     settled = [attempt.row.amount for attempt in attempts if attempt.outcome.status in SETTLED]
+    replaces = attempts[-1].row.number if attempts else ""
+    supersedes = settled[-1] if settled and settled[-1] != candidate.amount else ""
     return Row(
         number=number,
         key=candidate.key,
@@ -172,9 +174,9 @@ def _number(
         amount=candidate.amount,
         day=day.isoformat(),
         points=",".join(balance.points),
-        wire=destination.wire(candidate, number),
-        replaces=attempts[-1].row.number if attempts else "",
-        supersedes=settled[-1] if settled and settled[-1] != candidate.amount else "",
+        wire=destination.numbered(candidate.wire, number, replaces=replaces, supersedes=supersedes),
+        replaces=replaces,
+        supersedes=supersedes,
     )
 
 

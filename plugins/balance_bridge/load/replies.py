@@ -10,11 +10,13 @@ answer              outcome of the rows    error                           then
 404                 rejected               RequestRefused                  stop: the base URL is wrong
 408, 5xx            unknown                ServerFault                     stop; Airflow tries again
 429                 none: nothing applied  WindowFull, raised              the same request after a while
+came before         seen                   none                            the next batch
 other 4xx           rejected, with reason  none                            the next batch
 =================== ====================== =============================== ==================================
 
-A refusal uses the numbers up (Amlyze documents that failed requests use them up as well): what is sent later goes
-out under new ones, since "already used" would otherwise be taken for a delivery.
+"Came before": the statuses by which a destination says so (409 at a webhook). A refusal uses the numbers up (Amlyze
+documents that failed requests use them up as well): what is sent later goes out under new ones, since "already used"
+would otherwise be taken for a delivery.
 """
 
 from __future__ import annotations
@@ -35,9 +37,11 @@ from balance_bridge.errors import (
     ServerFault,
     WindowFull,
 )
-from balance_bridge.load.outcomes import Outcome, Status, Weak
+from balance_bridge.load.outcomes import ACCEPTED, Outcome, Status, Weak
 from balance_bridge.transport import Answer
 
+# The code of an outcome where an answer says nothing of a number, or nothing that is documented.
+NO_RESULT = "NO RESULT"
 _MAX_TEXT_CHARS = 500
 _MAX_CODE_CHARS = 60
 _SKEW_WORTH_TELLING_S = 5.0
@@ -94,12 +98,14 @@ class Reader:
         verdict: Reads a documented answer; raises BadAnswer for any other document.
         reason: Code and text of an error document; the code is empty if the document has none.
         secrets: What must not appear in a text, even if the destination sends it back.
+        seen_statuses: HTTP statuses that say: this very request came before.
     """
 
     label: str
     verdict: Callable[[Any, Sequence[str]], Verdict]
     reason: Callable[[Any], tuple[str, str]]
     secrets: Sequence[str] = field(default=(), repr=False)
+    seen_statuses: frozenset[int] = frozenset()
 
     def clean(self, text: str, limit: int = _MAX_TEXT_CHARS) -> str:
         """Bound a text that came from outside and take our secrets out of it."""
@@ -128,7 +134,7 @@ def read(answer: Answer, numbers: Sequence[str], reader: Reader) -> Reply:
         verdict, stop = _documented(answer, document, trouble, numbers, reader)
     else:
         outcome, stop = _refusal(answer, document, reader)
-        verdict = Verdict(dict.fromkeys(numbers, outcome), whole=stop is None)
+        verdict = Verdict(dict.fromkeys(numbers, outcome), whole=stop is None and outcome.status == Status.REJECTED)
     return Reply(
         status=answer.status,
         request_id=reader.clean(answer.clean(_request_id(answer, document)), 200),
@@ -147,6 +153,43 @@ def _cleaned(outcome: Outcome, answer: Answer) -> Outcome:
     if not any(secret in outcome.text for secret in answer.secrets):
         return outcome
     return msgspec.structs.replace(outcome, text=answer.clean(outcome.text))
+
+
+def by_number(
+    results: Sequence[Any], numbers: Sequence[str], field: str, outcome: Callable[[Mapping[str, Any]], Outcome]
+) -> Verdict:
+    """What a list of results says, in whatever order they come: matched by number, never by place.
+
+    Args:
+        results: The answer's list.
+        numbers: The numbers that were sent.
+        field: Which of a result's fields is the number.
+        outcome: Reads one result.
+
+    Returns:
+        A verdict in which a number without a result is unknown, and so is one with contradicting results, unless one
+        of them is an acceptance.
+    """
+    sent = set(numbers)
+    found: dict[str, Outcome] = {}
+    foreign = 0
+    for result in results:
+        number = result.get(field) if isinstance(result, dict) else None
+        if not isinstance(number, str) or number not in sent:
+            foreign += 1
+            continue
+        told = outcome(result)
+        found[number] = _agreed(found.get(number, told), told)
+    missing = Outcome(Status.UNKNOWN, NO_RESULT, "the answer has no result for this number")
+    return Verdict({number: found.get(number, missing) for number in numbers}, foreign)
+
+
+def _agreed(first: Outcome, second: Outcome) -> Outcome:
+    if first.status == second.status:
+        return first
+    if ACCEPTED in (first, second):
+        return ACCEPTED
+    return Outcome(Status.UNKNOWN, NO_RESULT, f"contradicting results: {first.status} and {second.status}")
 
 
 def document_of(answer: Answer) -> Any:
@@ -191,6 +234,8 @@ def _refusal(answer: Answer, document: Any, reader: Reader) -> tuple[Outcome, Ba
         )
     if status < 200:
         return unknown, BadAnswer(f"{said}. That is no final answer; look for a proxy in between")
+    if status in reader.seen_statuses:
+        return Outcome(Status.SEEN, code, text), None
     return Outcome(Status.REJECTED, code, text), None
 
 

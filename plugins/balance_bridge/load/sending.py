@@ -183,7 +183,7 @@ class Sender:
         again = []
         for row in rows:
             number = self.history.next_number(row.number)
-            wire = self.destination.renumber(row.wire, number)
+            wire = self.destination.numbered(row.wire, number, replaces=row.number, supersedes=row.supersedes)
             following = msgspec.structs.replace(row, number=number, wire=wire, replaces=row.number)
             again.append((following, self.destination.encode_row(wire)))
         # A number can be a digit longer than the one before, but half a batch stays within the limits of the whole.

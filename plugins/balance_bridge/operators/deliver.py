@@ -56,7 +56,7 @@ class Deliver(AccountOperator):
                 "%s %s does not add up and is delivered all the same", account.name, self.reconciled["day"]
             )
         summary = deliver(
-            destination=open_destination(config),
+            destination=open_destination(config, account.name),
             store=store,
             account=account.name,
             day=day,

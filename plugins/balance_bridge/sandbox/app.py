@@ -1,4 +1,4 @@
-"""The three APIs and the sandbox's own pages behind one HTTP application."""
+"""The three APIs, a webhook's receiver and the sandbox's own pages behind one HTTP application."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from balance_bridge.sandbox.amlyze import Amlyze
 from balance_bridge.sandbox.books import KeyKind, expected
 from balance_bridge.sandbox.elven import Elven
 from balance_bridge.sandbox.exchange import CATEGORIES, Exchange
+from balance_bridge.sandbox.webhook import Webhook
 from balance_bridge.sandbox.wire import Call, Journal, Reply
 from balance_bridge.sandbox.world import utc_day
 
@@ -36,11 +37,12 @@ class Delivered:
 
 @dataclass
 class Apis:
-    """The three APIs, their journal, and what can be asked about them."""
+    """The APIs, their journal, and what can be asked about them."""
 
     exchange: Exchange
     elven: Elven
     amlyze: Amlyze
+    webhook: Webhook
     journal: Journal
     clock: Clock
     lock: Lock = field(default_factory=Lock)
@@ -48,13 +50,15 @@ class Apis:
     def delivered_counts(self) -> list[Delivered]:
         """Counts of new, repeated and overwritten balances by destination, account and day of their datetime.
 
-        The day is that of the text as sent: local for Elven, as written for Amlyze.
+        The day is that of the text as sent: local for Elven, as written for the others.
         """
         counts: dict[tuple[str, str, str], Counter[str]] = {}
         for row in self.elven.document():
             counts.setdefault(("elven", row["account"], row["datetime"][:10]), Counter())[row["state"]] += 1
         for row in self.amlyze.document():
             counts.setdefault(("amlyze", row["account"], row["balanceAt"][:10]), Counter())[row["state"]] += 1
+        for row in self.webhook.document():
+            counts.setdefault(("webhook", row["account"], row["at"][:10]), Counter())[row["state"]] += 1
         return [Delivered(*key, counts=dict(sorted(count.items()))) for key, count in sorted(counts.items())]
 
     def status(self) -> dict[str, Any]:
@@ -78,6 +82,11 @@ class Apis:
                 "numbers used": len(self.amlyze.used),
                 "oddities": dict(self.amlyze.oddities),
             },
+            "webhook": {
+                "held": len(self.webhook.held),
+                "states": dict(Counter(kept.state for kept in self.webhook.held)),
+                "oddities": dict(self.webhook.oddities),
+            },
         }
 
     def delivered(self) -> dict[str, Any]:
@@ -86,6 +95,7 @@ class Apis:
             "elven": self.elven.document(),
             "amlyze": self.amlyze.document(),
             "amlyze rejected": list(self.amlyze.rejected),
+            "webhook": self.webhook.document(),
         }
 
     def books(self, params: dict[str, str]) -> dict[str, Any]:
@@ -117,6 +127,7 @@ class Apis:
         """Forget what was delivered. The journal and the exchange's request window stay."""
         self.elven.reset()
         self.amlyze.reset()
+        self.webhook.reset()
 
 
 def build_app(apis: Apis) -> FastAPI:
@@ -146,6 +157,7 @@ def _route(apis: Apis, call: Call) -> Reply:
         ("/api/pro/", apis.exchange.answer),
         ("/open/", apis.elven.answer),
         ("/amlyze-ws-rest/", apis.amlyze.answer),
+        ("/webhook/", apis.webhook.answer),
     ):
         if call.path.startswith(prefix):
             return answer(call)

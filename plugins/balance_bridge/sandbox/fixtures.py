@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from balance_bridge.sandbox.elven import BALANCE_SOURCE, Source
+from balance_bridge.sandbox.webhook import PATH
 
 # What the Elven entity knows: codes without a hyphen only, and no spam.
 SYMBOLS = ("BTC", "ETH", "USDT", "XRP", "1INCH", "NO", "SOL", "BTMX", "BTT", "ANKR", "AKRO", "ADA", "FLASH")
@@ -20,6 +21,7 @@ class Credentials:
         exchange: Secret by API key.
         elven: Secret by API key.
         amlyze: The bearer token.
+        webhook: The secret that a webhook's receiver shares with who sends.
         entity_accounts: Elven's entity account id by account name.
         sources: Elven's source id by account name.
         account_ext_ids: Amlyze's account id pattern by account name.
@@ -33,6 +35,7 @@ class Credentials:
     )
     elven: Mapping[str, str] = field(default_factory=lambda: {"sandbox-elven-key": "sandbox-elven-secret-not-real"})
     amlyze: str = "sandbox-amlyze-token-not-real"
+    webhook: str = "sandbox-webhook-secret-not-real"
     entity_accounts: Mapping[str, str] = field(
         default_factory=lambda: {
             "main_cash": "sandboxEntityAccountCash00000001",
@@ -68,7 +71,7 @@ def connections(url: str) -> dict[str, dict[str, str]]:
     """The Airflow connections that lead into the sandbox, by connection id.
 
     Args:
-        url: The sandbox's base URL; all three APIs live under it.
+        url: The sandbox's base URL; everything lives under it.
     """
     made = {
         f"ascendex_{key.split('-')[1]}": {"conn_type": "ascendex", "host": url, "login": key, "password": secret}
@@ -77,6 +80,12 @@ def connections(url: str) -> dict[str, dict[str, str]]:
     for key, secret in CREDENTIALS.elven.items():
         made["elven_default"] = {"conn_type": "elven", "host": url, "login": key, "password": secret}
     made["amlyze_default"] = {"conn_type": "amlyze", "host": url, "login": "", "password": CREDENTIALS.amlyze}
+    made["webhook_default"] = {
+        "conn_type": "webhook",
+        "host": url + PATH,
+        "login": "",
+        "password": CREDENTIALS.webhook,
+    }
     return made
 
 
@@ -133,4 +142,8 @@ accounts:
         business_unit: sandbox
         points: [close, local_midnight]
         timezone: Europe/Vilnius
+      # A receiver of one's own: every balance as JSON, signed.
+      webhook:
+        conn_id: webhook_default
+        points: [open, close]
 """

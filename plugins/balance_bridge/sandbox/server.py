@@ -26,6 +26,7 @@ from balance_bridge.sandbox.app import Apis, build_app
 from balance_bridge.sandbox.elven import Elven
 from balance_bridge.sandbox.exchange import Exchange, ExchangeOptions
 from balance_bridge.sandbox.fixtures import CREDENTIALS, SYMBOLS, accounts_yaml, connections
+from balance_bridge.sandbox.webhook import Webhook
 from balance_bridge.sandbox.wire import Journal
 from balance_bridge.sandbox.world import Book, World, utc_day
 
@@ -50,10 +51,11 @@ class Sandbox:
         books: Books written by hand, by (API key, category), in place of generated ones.
 
     Attributes:
-        url: Base URL of all three APIs.
+        url: Base URL of everything.
         exchange: The exchange, for looking inside.
         elven: Elven, for looking inside.
         amlyze: Amlyze, for looking inside.
+        webhook: The receiver of a webhook, for looking inside.
         journal: Every request and refusal.
 
     Raises:
@@ -90,7 +92,8 @@ class Sandbox:
             groups=CREDENTIALS.amlyze_groups(),
             seed=seed,
         )
-        self.apis = Apis(self.exchange, self.elven, self.amlyze, self.journal, clock)
+        self.webhook = Webhook(secret=CREDENTIALS.webhook, clock=clock, journal=self.journal)
+        self.apis = Apis(self.exchange, self.elven, self.amlyze, self.webhook, self.journal, clock)
         self._socket = socket.create_server(("127.0.0.1", port))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self._server = uvicorn.Server(

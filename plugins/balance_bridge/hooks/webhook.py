@@ -1,0 +1,54 @@
+"""The webhook connection."""
+
+from __future__ import annotations
+
+from balance_bridge.accounts import WebhookDestination
+from balance_bridge.hooks.connection import ApiHook
+from balance_bridge.hooks.policy import policy_of
+from balance_bridge.hooks.transport import MaskingTransport
+from balance_bridge.load.webhook import Webhook
+
+
+class WebhookHook(ApiHook):
+    """A URL of one's own as a destination, from an Airflow connection of type ``webhook``.
+
+    Args:
+        conn_id: The connection's id.
+    """
+
+    conn_name_attr = "conn_id"
+    conn_type = "webhook"
+    default_conn_name = "webhook_default"
+    hook_name = "Balance webhook"
+
+    def __init__(self, conn_id: str = default_conn_name, **kwargs: object) -> None:
+        super().__init__(conn_id, **kwargs)
+
+    def get_conn(self, config: WebhookDestination | None = None, account: str = "connection-test") -> Webhook:
+        """The destination.
+
+        Args:
+            config: As the accounts file has it; None for a client that can only be tested.
+            account: The account's name in the accounts file.
+        """
+        if config is None:
+            config = WebhookDestination(name=self.conn_id, conn_id=self.conn_id)
+        secret = self.secret("password", "shared secret")
+        # The base URL of an API has no slash at its end; a URL to post to has one if it was given with one.
+        slash = "/" if (self.connection.host or "").strip().endswith("/") else ""
+        return Webhook(
+            config.name,
+            transport=MaskingTransport(),
+            url=self.base_url + slash,
+            secret=secret,
+            account=account,
+            assets=config.assets,
+            max_rows=config.max_rows,
+            max_bytes=config.max_bytes,
+            policy=policy_of(config, Webhook.default_policy),
+            places=self.places(config.requests_per_minute, secret),
+            timeout_s=config.timeout_s,
+        )
+
+    def _test(self) -> tuple[bool, str]:
+        return self.get_conn().check()

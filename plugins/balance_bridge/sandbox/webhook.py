@@ -1,0 +1,253 @@
+"""A receiver of balances on this machine, as strict as one should be: signature, age, schema, numbers and keys."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from balance_bridge.clock import Clock
+from balance_bridge.sandbox.wire import Call, Journal, Number, Refused, Reply, plain, read_json, run, same_signature
+
+PATH = "/webhook/balances"
+SCHEMA = "balance-bridge/balances/1"
+OLDEST_MS = 300_000
+MOST_ROWS = 500
+MOST_BYTES = 1_000_000
+BAD_RECORD = "BAD_RECORD"
+
+_HEAD = {"schema", "account", "destination", "balances"}
+_REQUIRED = {"number", "asset", "at", "balance", "points"}
+_OPTIONAL = {"replaces", "supersedes"}
+_AT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+@dataclass(frozen=True)
+class Held:
+    """One balance that was accepted.
+
+    Attributes:
+        account: As sent.
+        destination: As sent.
+        asset: As sent.
+        at_ms: UTC milliseconds since the epoch.
+        number: Under which it came.
+        balance: The exact amount.
+        text: The digits as sent.
+        points: As sent.
+        replaces: The number of the attempt before, or empty.
+        supersedes: The digits that it corrects, or empty.
+        state: ``new``, ``repeated`` (the same balance for account, destination, asset and instant) or ``overwritten``.
+    """
+
+    account: str
+    destination: str
+    asset: str
+    at_ms: int
+    number: str
+    balance: Decimal
+    text: str
+    points: tuple[str, ...]
+    replaces: str
+    supersedes: str
+    state: str
+
+
+class Webhook:
+    """The receiver.
+
+    Args:
+        secret: Shared with whoever sends.
+        clock: What the server's time is.
+        journal: Where requests are written down.
+        refused: Assets that it does not take.
+        whole: Refuse a request as a whole for one such asset, instead of answering for each balance.
+        conflicts: Answer 409 to a key that was used, instead of what was answered then.
+        brief: Answer in one word where all were accepted, instead of for each balance.
+    """
+
+    def __init__(
+        self,
+        *,
+        secret: str,
+        clock: Clock,
+        journal: Journal,
+        refused: Collection[str] = (),
+        whole: bool = False,
+        conflicts: bool = False,
+        brief: bool = False,
+    ) -> None:
+        self.refused = set(refused)
+        self.held: list[Held] = []
+        self.oddities: Counter[str] = Counter()
+        self._secret = secret
+        self._clock = clock
+        self._journal = journal
+        self._whole = whole
+        self._conflicts = conflicts
+        self._brief = brief
+        self._answers: dict[str, tuple[bytes, Reply]] = {}
+        self._results: dict[str, tuple[Any, dict[str, str]]] = {}
+        self._last: dict[tuple[str, str, str, int], Decimal] = {}
+
+    def reset(self) -> None:
+        """Forget every balance, every number and every key."""
+        for kept in (self.held, self.oddities, self._answers, self._results, self._last):
+            kept.clear()
+
+    def answer(self, call: Call) -> Reply:
+        """Answer one request."""
+        return run(call, api="webhook", key="signed", clock=self._clock, journal=self._journal, answer=self._answer)
+
+    def _answer(self, call: Call, at_s: float) -> Reply:
+        if (call.method, call.path) != ("POST", PATH):
+            raise _refused(404, "NOT_FOUND", f"only POST {PATH} is served here")
+        self._authenticate(call, int(at_s * 1000))
+        key = call.headers.get("idempotency-key", "")
+        if not _KEY.fullmatch(key):
+            raise _refused(400, "BAD_REQUEST", "the idempotency-key is missing")
+        if len(call.body) > MOST_BYTES:
+            raise _refused(413, "TOO_LARGE", f"at most {MOST_BYTES} bytes are taken")
+        if key in self._answers:
+            body, reply = self._answers[key]
+            if body != call.body:
+                raise _refused(422, "KEY_REUSED", "the idempotency-key came with another body before")
+            if self._conflicts:
+                raise _refused(409, "SEEN", "the idempotency-key was used before")
+            return reply
+        reply = self._take(call.body)
+        self._answers[key] = (call.body, reply)
+        return reply
+
+    def _authenticate(self, call: Call, now_ms: int) -> None:
+        stamp, given = (call.headers.get(f"x-balance-bridge-{name}", "") for name in ("timestamp", "signature"))
+        expected = hmac.new(self._secret.encode(), f"{stamp}.".encode() + call.body, hashlib.sha256).hexdigest()
+        if not same_signature(expected, given):
+            raise _refused(401, "UNAUTHORIZED", "the signature does not match")
+        if not re.fullmatch(r"[0-9]{1,15}", stamp) or abs(now_ms - int(stamp)) > OLDEST_MS:
+            raise _refused(401, "UNAUTHORIZED", "the timestamp is not within five minutes of the server's clock")
+
+    def _take(self, body: bytes) -> Reply:
+        account, destination, rows = _document(body)
+        checked = [_check(row) for row in rows]
+        bad = [row["asset"] for row in checked if row["asset"] in self.refused]
+        if bad and self._whole:
+            raise _refused(422, BAD_RECORD, f"{bad[0]} is not taken here")
+        results = [self._result(account, destination, row) for row in checked]
+        if self._brief and all(result["status"] == "accepted" for result in results):
+            return Reply(200, {"status": "accepted"})
+        return Reply(200, {"results": results})
+
+    def _result(self, account: str, destination: str, row: Mapping[str, Any]) -> dict[str, str]:
+        number = row["number"]
+        if number in self._results:
+            before, result = self._results[number]
+            if before != row:
+                raise _refused(422, "NUMBER_REUSED", f"{number} came with other content before")
+            return result
+        result = {"number": number, "status": "accepted"}
+        if row["asset"] in self.refused:
+            result = {"number": number, "status": "rejected", "code": "UNKNOWN_ASSET", "text": "it is not taken here"}
+        else:
+            self._keep(account, destination, row)
+        self._results[number] = (dict(row), result)
+        return result
+
+    def _keep(self, account: str, destination: str, row: Mapping[str, Any]) -> None:
+        number: Number = row["balance"]
+        self.oddities.update(number.oddities())
+        at_ms = (datetime.fromisoformat(row["at"]) - _EPOCH) // _MILLISECOND
+        key = (account, destination, row["asset"], at_ms)
+        before = self._last.get(key)
+        state = "new" if before is None else "repeated" if before == number.amount else "overwritten"
+        self._last[key] = number.amount
+        superseded = row.get("supersedes")
+        self.held.append(
+            Held(
+                account=account,
+                destination=destination,
+                asset=row["asset"],
+                at_ms=at_ms,
+                number=row["number"],
+                balance=number.amount,
+                text=number.text,
+                points=tuple(row["points"]),
+                replaces=row.get("replaces", ""),
+                supersedes=superseded.text if superseded else "",
+                state=state,
+            )
+        )
+
+    def document(self) -> list[dict[str, Any]]:
+        """Every accepted balance, in order, amounts as text."""
+        return [
+            {
+                "account": kept.account,
+                "destination": kept.destination,
+                "asset": kept.asset,
+                "at": (_EPOCH + kept.at_ms * _MILLISECOND).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                "balance": plain(kept.balance),
+                "sent": kept.text,
+                "number": kept.number,
+                "points": list(kept.points),
+                "replaces": kept.replaces,
+                "supersedes": kept.supersedes,
+                "state": kept.state,
+            }
+            for kept in self.held
+        ]
+
+
+def _document(body: bytes) -> tuple[str, str, list[Any]]:
+    try:
+        document = read_json(body)
+    except ValueError as error:
+        raise _refused(400, "BAD_REQUEST", f"the body is no JSON: {error}") from error
+    if not isinstance(document, dict) or set(document) != _HEAD or document["schema"] != SCHEMA:
+        raise _refused(400, "BAD_REQUEST", f"the body is no object of the schema {SCHEMA}")
+    account, destination, rows = document["account"], document["destination"], document["balances"]
+    if not _texts(account, destination) or not isinstance(rows, list) or len(rows) > MOST_ROWS:
+        raise _refused(400, "BAD_REQUEST", f"account and destination are text, balances a list of up to {MOST_ROWS}")
+    return account, destination, rows
+
+
+def _check(row: Any) -> dict[str, Any]:
+    if not isinstance(row, dict) or not _REQUIRED <= set(row) <= _REQUIRED | _OPTIONAL:
+        raise _refused(422, BAD_RECORD, "a balance is no object of the known fields")
+    right = (
+        _texts(row["number"], row["asset"], row.get("replaces", "none"))
+        and isinstance(row["points"], list)
+        and _texts(*row["points"])
+        and isinstance(row["balance"], Number)
+        and isinstance(row.get("supersedes", row["balance"]), Number)
+    )
+    if not right or not _is_instant(row["at"]):
+        raise _refused(422, BAD_RECORD, f"a field of the balance {row['number']!r} is not as documented")
+    return row
+
+
+def _texts(*values: Any) -> bool:
+    return all(isinstance(value, str) and value for value in values)
+
+
+def _is_instant(text: Any) -> bool:
+    if not isinstance(text, str) or not _AT.fullmatch(text):
+        return False
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _refused(status: int, code: str, text: str) -> Refused:
+    return Refused(Reply(status, {"status": "rejected", "code": code, "text": text}), text)
