@@ -29,6 +29,12 @@ GRAPH = {
     "load_elven": set(),
     "load_amlyze": set(),
 }
+# By DAG; one of the two accounts has a third destination.
+GRAPHS = {
+    "balances_main_cash": GRAPH,
+    "balances_main_margin": GRAPH
+    | {"reconcile": {"load_elven", "load_amlyze", "load_webhook"}, "load_webhook": set[str]()},
+}
 BROKEN: dict[str, set[str]] = {"day": set(), "accounts_file": set()}
 
 Parse = Callable[..., Any]
@@ -112,8 +118,9 @@ def test_the_scheduler_is_given_each_whole_utc_day_in_order(dags: Any) -> None:
 
 
 def test_the_tasks_hang_together_as_the_day_does(dags: Any) -> None:
-    for dag in dags.values():
-        assert {task.task_id: task.downstream_task_ids for task in dag.tasks} == GRAPH
+    assert {
+        name: {task.task_id: task.downstream_task_ids for task in dag.tasks} for name, dag in dags.items()
+    } == GRAPHS
 
 
 def test_only_what_asks_the_exchange_runs_in_the_pool_of_its_connection(dags: Any) -> None:
@@ -164,8 +171,8 @@ def test_only_the_loads_tell_of_an_asset_and_each_of_its_own(dags: Any) -> None:
     # By alias: an asset itself among the outlets would have an event with each run.
     assert outlets == {
         (f"balances_{account}", f"load_{name}"): [("AssetAlias", f"balance-bridge {account} {name}")]
-        for account in ("main_cash", "main_margin")
-        for name in ("elven", "amlyze")
+        for account, names in {"main_cash": ("elven", "amlyze"), "main_margin": ("elven", "amlyze", "webhook")}.items()
+        for name in names
     }
 
 
@@ -258,7 +265,7 @@ def test_a_broken_account_is_a_dag_with_nothing_but_red_tasks_and_the_whole_mess
     assert str(caught.value) == task.message
     assert task.retry_policy.evaluate(caught.value, 1, 6).action.value == "fail"
     # The others are whole.
-    assert {name.task_id for name in bag.dags["balances_main_margin"].tasks} == set(GRAPH)
+    assert {name.task_id for name in bag.dags["balances_main_margin"].tasks} == set(GRAPHS["balances_main_margin"])
 
 
 @pytest.mark.parametrize(
@@ -294,8 +301,7 @@ def test_a_wrong_name_does_not_take_the_id_of_a_right_account(parse: Parse) -> N
     assert bag.import_errors == {}
     tasks = {name: {task.task_id for task in dag.tasks} for name, dag in bag.dags.items()}
     assert tasks == {
-        "balances_main_cash": set(GRAPH),
-        "balances_main_margin": set(GRAPH),
+        **{name: set(graph) for name, graph in GRAPHS.items()},
         # Nor is it lost, nor does it take another wrong one's.
         "balances_main_margin_": set(BROKEN),
         "balances_main_margin__": set(BROKEN),
