@@ -1,4 +1,4 @@
-"""What the three APIs share: a call, a reply, refusals, the journal of requests, and strict JSON."""
+"""What the APIs share: a call, a reply, refusals, the journal of requests, and strict JSON."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Request:
 
     Attributes:
         at_s: When it arrived, in seconds since the epoch (UTC).
-        api: ``exchange``, ``elven`` or ``amlyze``.
+        api: ``exchange``, ``elven``, ``amlyze`` or ``webhook``.
         key: The public half of the credentials; empty if there was none.
         method: HTTP method.
         path: Without the query.

@@ -13,7 +13,14 @@ from typing import Any
 from balance_bridge.errors import BadAnswer
 
 MAX_TOLD_CHARS = 500
-SECRET_HEADERS = ("x-auth-key", "x-auth-signature", "elven-api-key", "elven-api-sign", "authorization")
+SECRET_HEADERS = (
+    "authorization",
+    "elven-api-key",
+    "elven-api-sign",
+    "x-auth-key",
+    "x-auth-signature",
+    "x-balance-bridge-signature",
+)
 # What the parser of HTTP dates raises for text that is none; which one depends on the text.
 _NO_DATE = (ValueError, OverflowError, TypeError, IndexError)
 

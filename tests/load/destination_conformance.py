@@ -1,0 +1,656 @@
+"""What every destination must promise, as tests: a new one subclasses :class:`DestinationConformance` with its harness.
+
+The far side is the destination's own sandbox, which is strict and remembers everything; the line to it breaks as told.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from balance_bridge.errors import AnswerLost, BalanceBridgeError, InvalidAmount, NotReached, OutcomeUnknown
+from balance_bridge.load.delivery import deliver
+from balance_bridge.load.destination import Balance, Destination
+from balance_bridge.load.receipts import outcomes
+from balance_bridge.load.sending import MAX_DIVISIONS
+from balance_bridge.money import to_text
+from balance_bridge.sandbox.wire import Call, Reply
+from balance_bridge.transport import Answer, credentials
+from doubles import FakeClock, MemoryStore
+
+DAY = date(2026, 11, 20)
+CLOSE_MS = 1_795_219_200_000
+ASSETS = tuple(f"A{index}" for index in range(12))
+# A balance is in exactly one of a summary's counts.
+COUNTS = (
+    "accepted_now",
+    "accepted_before",
+    "seen",
+    "rejected",
+    "rejected_locally",
+    "unknown",
+    "ignored",
+    "covered",
+    "pending",
+)
+#: An asset that the far side does not know.
+BAD = "ZBAD"
+
+# What (the account, the asset and the instant) the far side holds, and how much of it, in order of acceptance.
+Books = list[tuple[str, str, Decimal]]
+Act = Callable[[], Answer]
+Fault = Callable[["Harness", Act], Answer]
+
+
+def balance(asset: str, amount: str | Decimal = "1.5", at_ms: int = CLOSE_MS) -> Balance:
+    return Balance(asset, at_ms, Decimal(amount), ("close",))
+
+
+def balances(count: int = 6) -> list[Balance]:
+    return [balance(asset, f"{index}.000000000000000001") for index, asset in enumerate(ASSETS[:count], 1)]
+
+
+class Line:
+    """A transport to the far side without a socket, which fails as told.
+
+    Attributes:
+        faults: What befalls a request, by its number from 0.
+        bodies: Every body that was sent, in order.
+        headers: Their headers.
+        times_s: The timeout and the deadline of each.
+        before: Called before each request.
+    """
+
+    def __init__(self, harness: Harness) -> None:
+        self._harness = harness
+        self.faults: dict[int, Fault] = {}
+        self.bodies: list[bytes] = []
+        self.headers: list[Mapping[str, str]] = []
+        self.times_s: list[tuple[float, float]] = []
+        self.before: Callable[[bytes], None] = lambda _: None
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        params: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        timeout_s: float = 30.0,
+        deadline_s: float = 60.0,
+    ) -> Answer:
+        sent = body or b""
+        self.before(sent)
+        fault = self.faults.get(len(self.bodies), self.faults.get(-1))
+        if method == "POST":
+            self.bodies.append(sent)
+            self.headers.append(headers)
+            self.times_s.append((timeout_s, deadline_s))
+        query = "&".join(f"{name}={value}" for name, value in (params or {}).items())
+        call = Call(method, urlsplit(url).path, query, {name.lower(): value for name, value in headers.items()}, sent)
+
+        def act() -> Answer:
+            reply: Reply = self._harness.answer(call)
+            return answer(reply.document, reply.status)
+
+        # As the real transport does.
+        return replace(fault(self._harness, act) if fault else act(), secrets=credentials(headers))
+
+
+def answer(document: Any, status: int = 200, *, body: bytes | None = None, **headers: str) -> Answer:
+    content = json.dumps(document).encode() if body is None else body
+    named = {"content-type": "application/json", **headers}
+    return Answer("POST https://there.test/import", status, named, content, 1.0, 2.0)
+
+
+class Harness(ABC):
+    """A destination, and the far side that it leads to.
+
+    Attributes:
+        at_most_once: Whether a number keeps a balance from being taken twice, so that it is accepted once whatever is
+            lost on the way. If not, the very same rows may arrive again.
+        record_code: The code with which the far side refuses a whole request for one bad record.
+        secrets: What must never be seen anywhere.
+    """
+
+    at_most_once: bool
+    record_code: str
+    secrets: tuple[str, ...]
+
+    def __init__(self) -> None:
+        self.clock = FakeClock(CLOSE_MS / 1000 + 43_200)
+        self.line = Line(self)
+
+    @abstractmethod
+    def destination(self, **options: Any) -> Destination:
+        """The destination, with options of its constructor."""
+
+    @abstractmethod
+    def answer(self, call: Call) -> Reply:
+        """What the far side answers."""
+
+    @abstractmethod
+    def books(self) -> Books:
+        """What the far side has accepted."""
+
+    @abstractmethod
+    def place(self, balance: Balance) -> tuple[str, str]:
+        """Under which account (or asset) and instant the far side holds a balance."""
+
+    @abstractmethod
+    def refuse_bad(self) -> None:
+        """From now on, one record with the asset ZBAD is refused, and no other."""
+
+    @abstractmethod
+    def whole_refusal(self, code: str) -> Any:
+        """A document that refuses a whole request with a code."""
+
+    @abstractmethod
+    def unauthorized(self, text: str) -> Any:
+        """A document of a 401 that says something."""
+
+    def results(self, document: Any) -> list[Any]:
+        """The results in a document that answers for each record."""
+        found: list[Any] = document["results"]
+        return found
+
+
+def lost_before(harness: Harness, act: Act) -> Answer:
+    raise AnswerLost("no answer within 30 s")
+
+
+def lost_after(harness: Harness, act: Act) -> Answer:
+    act()
+    raise AnswerLost("the connection was reset")
+
+
+def not_reached(harness: Harness, act: Act) -> Answer:
+    raise NotReached("connection refused")
+
+
+def status_before(status: int, **headers: str) -> Fault:
+    return lambda harness, act: answer({}, status, **headers)
+
+
+def status_after(status: int) -> Fault:
+    def fault(harness: Harness, act: Act) -> Answer:
+        act()
+        return answer({"error": "it broke"}, status)
+
+    return fault
+
+
+def body_after(make: Callable[[bytes], bytes]) -> Fault:
+    def fault(harness: Harness, act: Act) -> Answer:
+        return answer(None, body=make(act().body))
+
+    return fault
+
+
+def html(harness: Harness, act: Act) -> Answer:
+    return answer(None, body=b"<html>Welcome</html>", **{"content-type": "text/html"})
+
+
+def changed_results(change: Callable[[list[Any]], list[Any]]) -> Fault:
+    """Answers for each record, but not as it should be."""
+
+    def fault(harness: Harness, act: Act) -> Answer:
+        document = json.loads(act().body)
+        found = harness.results(document)
+        found[:] = change(list(found))
+        return answer(document)
+
+    return fault
+
+
+FAULTS: dict[str, Fault] = {
+    "no connection, for once": not_reached,
+    "no answer, nothing was done": lost_before,
+    "no answer, all was done": lost_after,
+    "401": status_before(401),
+    "403": status_before(403),
+    "404": status_before(404),
+    "302": status_before(302, location="https://elsewhere.test/"),
+    "429": status_before(429, **{"retry-after": "2"}),
+    "500, nothing was done": status_before(500),
+    "500, all was done": status_after(500),
+    "503, all was done": status_after(503),
+    "a page": html,
+    "a cut document, all was done": body_after(lambda body: body[: len(body) // 2]),
+    "another charset, all was done": body_after(lambda body: body.decode().encode("utf-16")),
+    "an empty answer, all was done": body_after(lambda body: b""),
+    "another document": lambda harness, act: answer({"message": "hello"}),
+}
+RESULT_FAULTS: dict[str, Fault] = {
+    "no results": changed_results(lambda results: []),
+    "one result is missing": changed_results(lambda results: results[1:]),
+    "results are doubled": changed_results(lambda results: results * 2),
+    "results are reordered": changed_results(lambda results: results[::-1]),
+    "a foreign result": changed_results(lambda results: [{"number": "x", "communicationNumber": "x"}, *results]),
+    "results without sense": changed_results(lambda results: [None, 7, *results]),
+}
+
+
+class Run:
+    """Deliveries of one day into one store."""
+
+    def __init__(self, harness: Harness) -> None:
+        self.harness = harness
+        self.store = MemoryStore()
+        self.told: list[str] = []
+        self.summary: Any = None
+
+    def once(self, due: list[Balance], **options: Any) -> BalanceBridgeError | None:
+        """Deliver; the error that it ended with."""
+        dry_run = options.pop("dry_run", False)
+        destination = self.harness.destination(**options)
+        self.told.append(repr(destination))
+        try:
+            self.summary = deliver(
+                destination=destination,
+                store=self.store,
+                account="main_cash",
+                day=DAY,
+                namespace="bb",
+                balances=due,
+                run_id="run",
+                clock=self.harness.clock.clock,
+                log=self.told.append,
+                dry_run=dry_run,
+            )
+        except BalanceBridgeError as error:
+            self.told.append(str(error))
+            self.summary = vars(error)["summary"]
+            return error
+        return None
+
+    def until_green(self, due: list[Balance], most: int = 6, **options: Any) -> None:
+        for _ in range(most):
+            if self.once(due, **options) is None:
+                return
+        raise AssertionError(f"not green after {most} runs: {self.told[-1]}")
+
+    def outcomes(self) -> dict[str, str]:
+        """The outcome by asset, as the receipts tell it; each balance has exactly one."""
+        rows = outcomes(self.store, "main_cash", DAY, self.harness.destination().name)
+        last = {row.asset: row.outcome for row in rows}
+        assert all(count == 1 for count in Counter(row.number for row in rows if row.number).values())
+        return last
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every row that was ever planned."""
+        return [row for document in self.store.documents("/planned.json") for row in document["rows"]]
+
+
+def held(harness: Harness) -> dict[tuple[str, str], Decimal]:
+    """What stands in the far side's books: the last that was accepted."""
+    return {(name, when): amount for name, when, amount in harness.books()}
+
+
+def due_there(harness: Harness, due: list[Balance]) -> dict[tuple[str, str], Decimal]:
+    return {harness.place(each): each.amount for each in due}
+
+
+def repeat_until_green(harness: Harness, fault: Fault, index: int) -> None:
+    """Let a fault befall the request of a number, repeat the run until it is green, and look after every run."""
+    harness.line.faults[index] = fault
+    run, due = Run(harness), balances()
+    for _ in range(6):
+        error = run.once(due, max_rows=2)
+        told, summary = run.outcomes(), run.summary
+        assert set(told) <= {each.asset for each in due}
+        assert summary.rows == 6 == sum(getattr(summary, count) for count in COUNTS)
+        # Nothing counts as delivered that is not there.
+        there = held(harness)
+        assert all(
+            told[each.asset] != "accepted" or harness.place(each) in there for each in due if told.get(each.asset)
+        )
+        if error is None:
+            break
+    assert error is None
+    assert set(run.outcomes().values()) <= {"accepted", "seen"}
+    assert held(harness) == due_there(harness, due)
+    if harness.at_most_once:
+        assert max(Counter(harness.books()).values()) == 1
+
+
+SMALL = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+SCALED = st.builds(
+    lambda digits, scale: Decimal(digits).scaleb(-scale), st.integers(-(10**38) + 1, 10**38 - 1), st.integers(0, 18)
+)
+# Decimal's own operations round to the context; texts do not.
+WRITTEN = st.builds(
+    lambda sign, digits, exponent: Decimal(f"{sign}{digits}E{exponent}"),
+    st.sampled_from(["", "-"]),
+    st.integers(0, 10**20 - 1),
+    st.integers(-18, 18),
+)
+
+
+class DestinationConformance:
+    """The tests; a subclass says in ``make_harness`` what is tested."""
+
+    def make_harness(self) -> Harness:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def harness(self) -> Harness:
+        return self.make_harness()
+
+    def test_every_balance_arrives_once_exactly_and_is_on_a_receipt(self, harness: Harness) -> None:
+        run = Run(harness)
+        assert run.once(balances()) is None
+        assert Counter(harness.books()) == Counter({(*harness.place(each), each.amount): 1 for each in balances()})
+        assert run.outcomes() == {each.asset: "accepted" for each in balances()}
+        assert (run.summary.accepted_now, run.summary.rows) == (6, 6)
+
+    def test_what_is_accepted_is_not_sent_again(self, harness: Harness) -> None:
+        run = Run(harness)
+        run.until_green(balances())
+        sent = len(harness.line.bodies)
+        run.until_green(balances())
+        assert len(harness.line.bodies) == sent
+        assert run.summary.accepted_before == 6
+
+    def test_everything_that_is_sent_is_on_a_receipt_before(self, harness: Harness) -> None:
+        run = Run(harness)
+        seen = []
+
+        def look(body: bytes) -> None:
+            destination = harness.destination()
+            planned = [
+                destination.encode(row["wire"] for row in document["rows"])
+                for document in run.store.documents("/planned.json")
+            ]
+            seen.append(body in planned)
+
+        harness.line.before = look
+        run.until_green(balances(), max_rows=2)
+        assert seen == [True, True, True]
+
+    @pytest.mark.parametrize("index", [0, 1, 2])
+    @pytest.mark.parametrize("name", FAULTS)
+    def test_whatever_happens_to_a_request_repeating_the_run_ends_with_the_very_balances(
+        self, harness: Harness, name: str, index: int
+    ) -> None:
+        repeat_until_green(harness, FAULTS[name], index)
+
+    def test_a_lost_answer_leaves_the_outcome_unknown_and_the_same_rows_go_again(self, harness: Harness) -> None:
+        harness.line.faults[0] = lost_before
+        run = Run(harness)
+        assert run.once(balances()) is not None
+        assert set(run.outcomes().values()) == {"unknown"}
+        run.until_green(balances())
+        assert harness.line.bodies[0] == harness.line.bodies[1]
+        assert len(harness.line.bodies) == 2
+
+    def test_a_corrected_amount_takes_the_place_of_the_old_one_and_names_it(self, harness: Harness) -> None:
+        run = Run(harness)
+        run.until_green([balance("A0", "1.5"), balance("A1", "7")])
+        run.until_green([balance("A0", "1.25"), balance("A1", "7")])
+        assert held(harness) == due_there(harness, [balance("A0", "1.25"), balance("A1", "7")])
+        old, new = sorted((row for row in run.rows() if row["asset"] == "A0"), key=lambda row: row["number"])
+        assert (new["supersedes"], new["replaces"]) == ("1.5", old["number"])
+        assert len({row["number"] for row in run.rows()}) == 3
+
+    def test_no_number_ever_has_two_contents(self, harness: Harness) -> None:
+        run = Run(harness)
+        for amount, fault in (
+            ("1", lost_after),
+            ("2", lost_before),
+            ("1", None),
+            ("3", status_after(500)),
+            ("2", None),
+        ):
+            harness.line.faults = {} if fault is None else {len(harness.line.bodies): fault}
+            run.once([balance("A0", amount), balance("A1", "7")])
+        run.until_green([balance("A0", "2"), balance("A1", "7")])
+        contents: dict[str, Any] = {}
+        for row in run.rows():
+            assert contents.setdefault(row["number"], row["wire"]) == row["wire"]
+
+    def test_a_bad_record_is_rejected_alone_and_goes_under_a_new_number_when_the_run_is_repeated(
+        self, harness: Harness
+    ) -> None:
+        harness.refuse_bad()
+        run, due = Run(harness), [*balances(5), balance(BAD)]
+        assert run.once(due) is not None
+        assert run.outcomes() == {each.asset: "rejected" if each.asset == BAD else "accepted" for each in due}
+        assert held(harness) == due_there(harness, balances(5))
+        sent = len(harness.line.bodies)
+        assert run.once(due) is not None
+        assert len(harness.line.bodies) == sent + 1
+        numbers = [row["number"] for row in run.rows() if row["asset"] == BAD]
+        assert len(set(numbers)) == len(numbers) >= 2
+        # Corrected: it is left out.
+        run.until_green(due, assets={BAD: "ignore"})
+        assert len(harness.line.bodies) == sent + 1
+        assert run.summary.ignored == 1
+
+    @pytest.mark.parametrize("bad", [1, 2, 3])
+    def test_a_request_refused_for_bad_records_is_divided_in_a_bounded_number_of_requests(
+        self, harness: Harness, bad: int
+    ) -> None:
+        names = [f"{BAD}{index}" for index in range(bad)]
+
+        def refuse(harness: Harness, act: Act) -> Answer:
+            if any(name.encode() in harness.line.bodies[-1] for name in names):
+                return answer(harness.whole_refusal(harness.record_code), 400)
+            return act()
+
+        harness.line.faults[-1] = refuse
+        due = [*balances(12), *(balance(name) for name in names)]
+        run = Run(harness)
+        assert run.once(due) is not None
+        assert run.outcomes() == {each.asset: "rejected" if each.asset in names else "accepted" for each in due}
+        assert held(harness) == due_there(harness, balances(12))
+        assert len(harness.line.bodies) <= 1 + 2 * bad * math.ceil(math.log2(len(due)))
+        assert len(harness.line.bodies) <= 1 + 2 * MAX_DIVISIONS
+
+    @pytest.mark.parametrize("status", [302, 401, 403, 404, 429, 500, 503])
+    def test_no_refusal_of_who_asks_or_of_the_server_itself_is_divided(self, harness: Harness, status: int) -> None:
+        harness.line.faults[-1] = lambda harness, act: answer(harness.whole_refusal(harness.record_code), status)
+        run = Run(harness)
+        assert run.once(balances(8)) is not None
+        assert len(set(harness.line.bodies)) == 1
+        assert run.summary.divided == 0
+
+    def test_a_refusal_with_another_code_rejects_all_of_the_request_and_says_why(self, harness: Harness) -> None:
+        harness.line.faults[0] = lambda harness, act: answer(harness.whole_refusal("E77"), 400)
+        run = Run(harness)
+        error = run.once(balances(4), max_rows=2)
+        assert "E77" in str(error)
+        assert Counter(run.outcomes().values()) == {"rejected": 2, "accepted": 2}
+        assert len(harness.line.bodies) == 2
+
+    @SMALL
+    @given(st.lists(SCALED | WRITTEN, min_size=1, max_size=12))
+    @example([Decimal("-0"), Decimal("0E-18"), Decimal("-0.000000000000000000"), Decimal("1E+19"), Decimal("7E-9")])
+    @example([Decimal("99999999999999999999.999999999999999999"), Decimal("-99999999999999999999.999999999999999999")])
+    @example([Decimal("1E+20"), Decimal("1E-19"), Decimal("123456789012345678901234567890.12345678")])
+    def test_the_text_on_the_wire_parses_to_the_identical_decimal(self, amounts: list[Decimal]) -> None:
+        harness = self.make_harness()
+        run = Run(harness)
+        due = [Balance(asset, CLOSE_MS, amount, ("close",)) for asset, amount in zip(ASSETS, amounts, strict=False)]
+        fitting = [each for each in due if _fits(each.amount)]
+        error = run.once(due)
+        assert (error is None) == (fitting == due)
+        # What cannot be held exactly is refused by name, and never rounded.
+        assert {each.asset: "accepted" if each in fitting else "rejected" for each in due} == run.outcomes()
+        assert held(harness) == due_there(harness, fitting)
+        field = harness.destination().amount_field
+        for body in harness.line.bodies:
+            for row in _objects(json.loads(body, parse_float=_Digits, parse_int=_Digits, parse_constant=_Digits)):
+                digits = str(row[field])
+                assert isinstance(row[field], _Digits)
+                assert not set(digits) - set("-.0123456789")
+                assert not (digits.startswith("-") and Decimal(digits).is_zero())
+
+    @pytest.mark.parametrize("amount", ["NaN", "Infinity", "-Infinity", "sNaN"])
+    def test_what_is_no_number_is_never_sent(self, harness: Harness, amount: str) -> None:
+        run = Run(harness)
+        assert run.once([balance("A0", amount), balance("A1")]) is not None
+        assert run.outcomes() == {"A0": "rejected", "A1": "accepted"}
+        assert held(harness) == due_there(harness, [balance("A1")])
+
+    @SMALL
+    @given(st.lists(st.tuples(st.sampled_from(ASSETS), st.integers(0, 10**13)), min_size=2, max_size=12, unique=True))
+    def test_two_balances_have_one_key_only_if_the_far_side_cannot_tell_them_apart(
+        self, named: list[tuple[str, int]]
+    ) -> None:
+        harness = self.make_harness()
+        due = [balance(asset, at_ms=at_ms) for asset, at_ms in named]
+        keys = {harness.place(each): candidate.key for each, candidate in _candidates(harness, due)}
+        assert len(set(keys.values())) == len(keys)
+        assert all(keys[harness.place(each)] == candidate.key for each, candidate in _candidates(harness, due))
+
+    @SMALL
+    @given(st.permutations(list(range(10))), st.integers(1, 5))
+    def test_the_same_balances_make_the_same_requests_in_whatever_order_they_come(
+        self, order: list[int], max_rows: int
+    ) -> None:
+        bodies = []
+        for indexes in (range(10), order):
+            harness = self.make_harness()
+            due = balances(10)
+            Run(harness).until_green([due[index] for index in indexes], max_rows=max_rows)
+            bodies.append(harness.line.bodies)
+        assert bodies[0] == bodies[1]
+
+    @SMALL
+    @given(st.integers(1, 12), st.integers(1, 5), st.integers(300, 2000))
+    def test_no_request_holds_more_than_it_may(self, count: int, max_rows: int, max_bytes: int) -> None:
+        harness = self.make_harness()
+        run = Run(harness)
+        assert run.once(balances(count), max_rows=max_rows, max_bytes=max_bytes) is None or run.summary.rejected_locally
+        sizes = [len(_objects(json.loads(body))) for body in harness.line.bodies]
+        assert all(1 <= size <= max_rows for size in sizes)
+        assert all(len(body) <= max_bytes for body in harness.line.bodies)
+        assert sum(sizes) + run.summary.rejected_locally == count
+
+    def test_no_secret_is_on_a_receipt_in_a_message_or_a_log_even_if_the_far_side_sends_it_back(
+        self, harness: Harness
+    ) -> None:
+        def echo(status: int) -> Fault:
+            def fault(harness: Harness, act: Act) -> Answer:
+                spoken = json.dumps(dict(harness.line.headers[-1])) + " ".join(harness.secrets)
+                return answer(harness.unauthorized(spoken), status)
+
+            return fault
+
+        run = Run(harness)
+        for index, status in enumerate((401, 403, 404, 400, 500, 200)):
+            harness.line.faults = {index: echo(status)}
+            assert run.once(balances(3)) is not None
+        headers = [value for sent in harness.line.headers for name, value in sent.items() if _is_secret(name)]
+        left = "".join(run.told) + b"".join(run.store.objects.values()).decode() + repr(harness.destination())
+        assert headers
+        assert len(harness.line.bodies) == 6
+        for secret in (*harness.secrets, *headers):
+            assert secret not in left, left[max(0, left.index(secret) - 300) : left.index(secret) + 80]
+
+    def test_an_answer_is_waited_for_the_longer_the_more_rows_a_request_has(self, harness: Harness) -> None:
+        run = Run(harness)
+        run.until_green(balances(7), max_rows=6)
+        (longer, longer_in_all), (shorter, shorter_in_all) = harness.line.times_s
+        assert longer > shorter > 0
+        assert longer_in_all > shorter_in_all >= shorter
+        harness.line.times_s.clear()
+        run.until_green([balance("A0", "8")], timeout_s=111)
+        assert harness.line.times_s[0][0] > 111
+
+    def test_what_is_to_be_ignored_is_left_out_and_counted(self, harness: Harness) -> None:
+        run = Run(harness)
+        run.until_green([*balances(3), balance(BAD)], assets={BAD: "ignore"})
+        assert held(harness) == due_there(harness, balances(3))
+        assert run.summary.ignored == 1
+        assert all(BAD.encode() not in body for body in harness.line.bodies)
+
+    def test_what_is_too_long_to_be_sent_is_rejected_by_name_and_the_others_go(self, harness: Harness) -> None:
+        run = Run(harness)
+        error = run.once([*balances(3), balance("L" * 300)])
+        assert "L" * 20 in str(error)
+        assert held(harness) == due_there(harness, balances(3))
+        assert run.outcomes()["L" * 300] == "rejected"
+
+    def test_a_dry_run_sends_nothing_leaves_no_receipt_and_shows_the_very_rows(self, harness: Harness) -> None:
+        run = Run(harness)
+        run.once(balances(5), dry_run=True, max_rows=2)
+        assert not harness.line.bodies
+        assert not [key for key in run.store.objects if key.startswith("receipts/")]
+        (shown,) = (value for key, value in run.store.objects.items() if key.startswith("dry/"))
+        run.until_green(balances(5), max_rows=2)
+        destination = harness.destination()
+        previewed = [destination.encode(row["wire"] for row in batch) for batch in json.loads(shown)["batches"]]
+        assert previewed == harness.line.bodies
+
+    def test_the_connection_test_delivers_nothing_and_finds_a_server_that_is_none(self, harness: Harness) -> None:
+        right, told = harness.destination().check()
+        assert right, told
+        assert "Not checked" in told
+        harness.line.faults[-1] = html
+        harness.line.before = lambda _: None
+        original = harness.answer
+        harness.answer = lambda call: Reply(404, {"error": "nothing here"})  # type: ignore[method-assign]
+        assert not harness.destination().check()[0]
+        harness.answer = original  # type: ignore[method-assign]
+        assert harness.books() == []
+
+
+class PerRecordConformance(DestinationConformance):
+    """Of a destination that answers for each record."""
+
+    @pytest.mark.parametrize("index", [0, 1, 2])
+    @pytest.mark.parametrize("name", RESULT_FAULTS)
+    def test_results_are_matched_by_number_and_what_has_none_is_unknown(
+        self, harness: Harness, name: str, index: int
+    ) -> None:
+        repeat_until_green(harness, RESULT_FAULTS[name], index)
+
+    def test_one_missing_result_makes_one_balance_unknown(self, harness: Harness) -> None:
+        harness.line.faults[0] = RESULT_FAULTS["one result is missing"]
+        run = Run(harness)
+        assert isinstance(run.once(balances()), OutcomeUnknown)
+        assert Counter(run.outcomes().values()) == {"accepted": 5, "unknown": 1}
+
+
+class _Digits(str):
+    """A JSON number as it was sent."""
+
+
+def _fits(amount: Decimal) -> bool:
+    try:
+        return Decimal(to_text(amount)) == amount
+    except InvalidAmount:
+        return False
+
+
+def _objects(document: Any) -> list[dict[str, Any]]:
+    """The rows of a request, wherever they stand in it."""
+    if isinstance(document, list):
+        return document
+    (rows,) = (value for value in document.values() if isinstance(value, list))
+    return rows
+
+
+def _candidates(harness: Harness, due: list[Balance]) -> list[tuple[Balance, Any]]:
+    prepared = harness.destination().prepare(due)
+    assert not prepared.rejected
+    return list(zip(due, prepared.candidates, strict=True))
+
+
+def _is_secret(name: str) -> bool:
+    return any(part in name for part in ("auth", "sign", "api-key"))
