@@ -28,13 +28,13 @@ _SIGNS = {
 # Short heads: the table is to fit into 80 columns.
 TASKS = {
     "day": "day",
-    "opening_snapshot": "opening",
-    "closing_snapshot": "closing",
-    "history": "history",
+    "opening_snapshot": "open",
+    "closing_snapshot": "close",
+    "history": "pages",
     "reconcile": "proof",
     "load_elven": "elven",
     "load_amlyze": "amlyze",
-    "load_webhook": "webhook",
+    "load_webhook": "hook",
 }
 
 
