@@ -31,7 +31,7 @@ from balance_bridge.load.outcomes import Status
 from balance_bridge.load.policy import Policy
 from balance_bridge.load.receipts import Receipts
 from balance_bridge.load.summary import DeliverySummary
-from balance_bridge.sandbox import amlyze, elven, exchange
+from balance_bridge.sandbox import amlyze, elven, exchange, webhook
 from balance_bridge.sandbox.app import Apis
 from balance_bridge.sandbox.wire import Journal
 from balance_bridge.sandbox.world import DAY_MS, Book, Leg, Record, Snapshot, World, midnight_ms
@@ -216,7 +216,9 @@ class Simulation:
         )
         known = [f"CASH-{asset}" for asset in HELD if asset != UNKNOWN]
         self.amlyze = amlyze.Amlyze(token=TOKEN, clock=clock, journal=journal, accounts=known)
-        self.apis = Apis(self.exchange, self.elven, self.amlyze, journal, clock)
+        # Nothing is sent there.
+        receiver = webhook.Webhook(secret=TOKEN, clock=clock, journal=journal)
+        self.apis = Apis(self.exchange, self.elven, self.amlyze, receiver, journal, clock)
 
     def fault_of(self, api: str) -> str:
         """The fault that strikes the next request; an empty text if none does."""
