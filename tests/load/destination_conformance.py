@@ -20,7 +20,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from balance_bridge.errors import AnswerLost, BalanceBridgeError, InvalidAmount, NotReached, OutcomeUnknown
+from balance_bridge.errors import (
+    AnswerLost,
+    BalanceBridgeError,
+    InvalidAmount,
+    NotReached,
+    OutcomeUnknown,
+    StoreUnwritable,
+)
 from balance_bridge.load.delivery import deliver
 from balance_bridge.load.destination import Balance, Destination
 from balance_bridge.load.receipts import outcomes
@@ -380,6 +387,20 @@ class DestinationConformance:
         harness.line.before = look
         run.until_green(balances(), max_rows=2)
         assert seen == [True, True, True]
+
+    def test_nothing_is_sent_whose_receipt_cannot_be_written(self, harness: Harness) -> None:
+        run = Run(harness)
+
+        def full(key: str) -> None:
+            if key.endswith("planned.json"):
+                raise StoreUnwritable("the disk is full")
+
+        run.store.before_put = full
+        assert isinstance(run.once(balances()), StoreUnwritable)
+        assert harness.line.bodies == []
+        run.store.before_put = lambda _: None
+        run.until_green(balances())
+        assert Counter(harness.books()) == Counter({(*harness.place(each), each.amount): 1 for each in balances()})
 
     @pytest.mark.parametrize("index", [0, 1, 2])
     @pytest.mark.parametrize("name", FAULTS)

@@ -1,0 +1,222 @@
+"""What Amlyze is sent, and what its sandbox answers, against the vendor's description, by a validator that is not ours.
+
+The schema in ``schemas/amlyze.json`` restates that description.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from destination_conformance import BAD, FAULTS, RESULT_FAULTS, Run, balance, balances
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema.exceptions import ValidationError
+from jsonschema.validators import extend
+from test_destination_conformance import AmlyzeHarness
+
+from balance_bridge.load.destination import Balance
+from balance_bridge.sandbox.wire import Call
+
+SCHEMA = json.loads((Path(__file__).parent / "schemas" / "amlyze.json").read_text())
+DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+FORMATS = FormatChecker(formats=())
+ASSET = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S")), min_size=1, max_size=12)
+AMOUNT = st.decimals(Decimal("-1e19"), Decimal("1e19"), places=18, allow_nan=False, allow_infinity=False)
+TEXT = st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1, max_size=40)
+
+
+@FORMATS.checks("date-time", raises=ValueError)
+def _is_date_time(value: object) -> bool:
+    if not isinstance(value, str):
+        return True
+    if not DATE_TIME.fullmatch(value):
+        return False
+    datetime.fromisoformat(value.upper())
+    return True
+
+
+def _is_number(_: Any, instance: object) -> bool:
+    # Read by their digits, so that no float takes part in the check.
+    return isinstance(instance, int | Decimal) and not isinstance(instance, bool)
+
+
+Exact: Any = extend(Draft202012Validator, type_checker=Draft202012Validator.TYPE_CHECKER.redefine("number", _is_number))
+
+
+def faults(name: str, document: Any) -> list[ValidationError]:
+    """What is wrong with a document, by one definition of the schema."""
+    schema = {"$ref": f"#/$defs/{name}", "$defs": SCHEMA["$defs"]}
+    return list(Exact(schema, format_checker=FORMATS).iter_errors(document))
+
+
+def read(body: bytes) -> Any:
+    return json.loads(body, parse_float=Decimal)
+
+
+def test_the_schema_is_one_and_knows_every_format_that_it_names() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+    assert set(re.findall(r'"format": "([^"]+)"', json.dumps(SCHEMA))) == set(FORMATS.checkers)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(ASSET, AMOUNT, st.none() | AMOUNT), min_size=1, max_size=8, unique_by=lambda row: row[0]),
+    st.integers(0, 4_000_000_000_000),
+    TEXT,
+    st.none() | TEXT,
+    st.none() | TEXT,
+)
+def test_every_request_of_the_destination_is_valid_by_the_vendors_description(
+    rows: list[tuple[str, Decimal, Decimal | None]], at_ms: int, requester: str, kind: str | None, unit: str | None
+) -> None:
+    harness = AmlyzeHarness()
+    run = Run(harness)
+    due = [Balance(asset, at_ms, amount, ("close",), worth) for asset, amount, worth in rows]
+    run.until_green(due, requester=requester, balance_type=kind, business_unit=unit, max_rows=3)
+    sent = [row for body in harness.line.bodies for row in read(body)["accountBalances"]]
+    assert len(sent) == len(due)
+    for body in harness.line.bodies:
+        assert faults("request", read(body)) == []
+    assert harness.destination().check()[0]
+    assert faults("request", read(harness.line.bodies[-1])) == []
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, *RESULT_FAULTS])
+def test_what_is_sent_again_or_in_parts_or_corrected_is_valid_as_well(fault: str) -> None:
+    harness = AmlyzeHarness()
+    harness.line.faults[0] = {**FAULTS, **RESULT_FAULTS}[fault]
+    harness.refuse_bad()
+    run = Run(harness)
+    for _ in range(4):
+        run.once([*balances(5), balance(BAD)], max_rows=4)
+    run.once([balance("A0", "-7.25")])
+    assert len(harness.line.bodies) > 3
+    for body in harness.line.bodies:
+        assert faults("request", read(body)) == []
+
+
+def changed(**fields: Any) -> dict[str, Any]:
+    record = {
+        "accountExtId": "CASH-BTC",
+        "balanceAt": "2026-11-21T00:00:00.000Z",
+        "communicationNumber": "bb-1",
+        "requester": "treasury",
+        "value": Decimal("1.5"),
+        **fields,
+    }
+    return {"accountBalances": [{name: value for name, value in record.items() if value is not ...}]}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"value": "1.5"},
+        {"value": None},
+        {"value": True},
+        {"value": ...},
+        {"accountExtId": ...},
+        {"balanceAt": ...},
+        {"communicationNumber": ...},
+        {"requester": ...},
+        {"balanceAt": "2026-11-21 00:00:00"},
+        {"balanceAt": "2026-11-21T00:00:00.000"},
+        {"balanceAt": "2026-13-21T00:00:00.000Z"},
+        {"balanceAt": 1795219200000},
+        {"requester": "x" * 101},
+        {"accountExtId": "x" * 256},
+        {"accountExtId": ""},
+        {"communicationNumber": 7},
+        {"equivalentValue": "3.00"},
+        {"balancetype": "STATEMENT_BALANCE"},
+        {"currency": "BTC"},
+    ],
+    ids=str,
+)
+def test_a_request_that_the_vendor_does_not_describe_is_found(fields: dict[str, Any]) -> None:
+    assert faults("request", changed()) == []
+    assert faults("request", changed(**fields))
+
+
+def asked(
+    harness: AmlyzeHarness, body: Any, *, path: str = "/amlyze-ws-rest/batch-account-balances", **headers: str
+) -> Any:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    given = {"authorization": f"Bearer {harness.secrets[0]}", "content-type": "application/json", **headers}
+    reply = harness.answer(Call("POST", path, "", given, content))
+    return reply.status, json.loads(reply.body(), parse_float=Decimal)
+
+
+def records(*numbers: str, **fields: Any) -> dict[str, Any]:
+    rows = [changed(**{"communicationNumber": number, "value": 7, **fields}) for number in numbers]
+    return {"accountBalances": [row for document in rows for row in document["accountBalances"]]}
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "form"),
+    [
+        ("accepted", 200, "answer"),
+        ("rejected", 200, "answer"),
+        ("used", 200, "answer"),
+        ("empty", 200, "answer"),
+        ("lacking", 400, "error"),
+        ("no json", 400, "error"),
+        ("no token", 401, "unauthorized"),
+        ("no such path", 404, "error"),
+        ("no such type", 415, "error"),
+    ],
+)
+def test_the_sandbox_answers_as_the_vendor_describes(what: str, status: int, form: str) -> None:
+    harness = AmlyzeHarness()
+    harness.refuse_bad()
+    said = {
+        "accepted": lambda: asked(harness, records("n1", "n2", accountExtId="CASH-A0", businessUnit="sandbox")),
+        "rejected": lambda: asked(harness, records("n1", accountExtId="CASH-NOBODY")),
+        "used": lambda: [asked(harness, records("n1", accountExtId="CASH-A0")) for _ in range(2)][1],
+        "empty": lambda: asked(harness, {"accountBalances": []}),
+        "lacking": lambda: asked(harness, records("n1", accountExtId=...)),
+        "no json": lambda: asked(harness, b"{"),
+        "no token": lambda: asked(harness, records("n1"), authorization="Bearer wrong"),
+        "no such path": lambda: asked(harness, records("n1"), path="/amlyze-ws-rest/balances"),
+        "no such type": lambda: asked(harness, records("n1"), **{"content-type": "text/plain"}),
+    }[what]()
+    assert said[0] == status
+    assert faults(form, said[1]) == []
+    # The forms exclude one another, but for a document that says nothing.
+    assert not said[1] or all(faults(other, said[1]) for other in {"answer", "error", "unauthorized"} - {form})
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"results": [{"resultType": "ACCEPTED"}]},
+        {"results": [{"resultType": "REQUEST_ACCEPTED", "number": "n1"}]},
+        {"results": {}},
+        {"results": [{"communicationNumber": "x" * 256}]},
+        {"results": [], "timeElapsedMs": "7"},
+    ],
+    ids=str,
+)
+def test_an_answer_that_the_vendor_does_not_describe_is_found(document: Any) -> None:
+    assert faults("answer", document)
+
+
+def test_the_sandbox_refuses_what_the_description_refuses() -> None:
+    for fields in (
+        {"value": "1.5"},
+        {"requester": "x" * 101},
+        {"balanceAt": "2026-11-21 00:00:00"},
+        {"currency": "BTC"},
+    ):
+        harness = AmlyzeHarness()
+        document = records("n1", **{"accountExtId": "CASH-A0", **fields})
+        assert faults("request", document)
+        status, said = asked(harness, document)
+        assert status == 400 or said["results"][0]["resultType"] == "REQUEST_REJECTED"
+        assert harness.books() == []
