@@ -214,6 +214,7 @@ def _without_sleep(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     from balance_bridge.extract.ascendex import AscendexClient
     from balance_bridge.extract.budget import open_budget
     from balance_bridge.load.elven import Elven
+    from balance_bridge.load.webhook import Webhook
 
     monkeypatch.setattr("balance_bridge.hooks.ascendex.AscendexClient", functools.partial(AscendexClient, clock=clock))
     monkeypatch.setattr("balance_bridge.hooks.ascendex.open_budget", functools.partial(open_budget, clock=clock))
@@ -222,4 +223,9 @@ def _without_sleep(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options, clock=clock)
 
+    class TimedWebhook(Webhook):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options, clock=clock)
+
     monkeypatch.setattr("balance_bridge.hooks.elven.Elven", TimedElven)
+    monkeypatch.setattr("balance_bridge.hooks.webhook.Webhook", TimedWebhook)
