@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections import Counter
 from dataclasses import dataclass, field
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
 from balance_bridge.load.receipts import outcomes
 from balance_bridge.sandbox.books import expected
-from simulation.delivery_model import ACCOUNT, DAY, IGNORED, POINTS, ZONE, Ended, Simulation
+from simulation.delivery_model import ACCOUNT, IGNORED, POINTS, ZONE, Ended, Simulation
 from simulation.delivery_wire import elven_row
 
 Key = tuple[str, str]
@@ -21,6 +21,7 @@ Key = tuple[str, str]
 class Planned:
     """A row as it stands on a receipt, with every report about its number."""
 
+    day: date
     batch: str
     row: dict[str, Any]
     created_at: str
@@ -56,20 +57,19 @@ class Paper:
 
     def __init__(self, simulation: Simulation, destination: str) -> None:
         self.rows: dict[str, Planned] = {}
-        self.batches: dict[str, list[str]] = {}
-        prefix = f"receipts/{ACCOUNT}/{DAY}/{destination}/"
+        self.batches: dict[str, list[tuple[str, str]]] = {}
         told: list[tuple[str, str, str]] = []
-        reported: set[tuple[str, str]] = set()
+        reported: set[tuple[tuple[str, str], str]] = set()
         for key, data in sorted(simulation.store.objects.items()):
-            if not key.startswith(prefix):
+            if not key.startswith(f"receipts/{ACCOUNT}/") or key.split("/")[3] != destination:
                 continue
-            batch, what = key.removeprefix(prefix).split("/")[:2]
-            document = json.loads(data)
+            day, _, id_, what = key.split("/")[2:6] if key.count("/") > 4 else [*key.split("/")[2:5], ""]
+            batch, document = (day, id_), json.loads(data)
             if what == "planned.json":
                 for row in document["rows"]:
                     known = self.rows.get(row["number"])
                     assert known is None or known.row["wire"] == row["wire"], "one number was planned with two contents"
-                    planned = Planned(batch, row, document["created_at"])
+                    planned = Planned(date.fromisoformat(day), id_, row, document["created_at"])
                     self.rows.setdefault(row["number"], planned)
                     self.batches.setdefault(row["number"], []).append(batch)
             elif what in ("answered", "resolved"):
@@ -111,7 +111,8 @@ def due(simulation: Simulation, destination: str) -> dict[Key, Decimal]:
     """What the destination's books must hold in the end, worked out from the exchange's books."""
     kind = "local_second" if destination == "elven" else "instant"
     zone = ZONE if destination == "elven" else "UTC"
-    found, _ = expected(simulation.book, DAY, DAY, POINTS[destination], zone, kind)  # type: ignore[arg-type]
+    days = simulation.all_days
+    found, _ = expected(simulation.book, days[0], days[-1], POINTS[destination], zone, kind)  # type: ignore[arg-type]
     if destination == "elven":
         names = {"BTC": "assetID:BTC", "BTMX-S": "symbol:BTMX"}
         return {
@@ -158,8 +159,12 @@ class Watch:
         for name, paper in papers.items():
             self._agrees(name, paper)
             self._grew(name, paper)
-            told = [one.key for one in outcomes(self._sim.store, ACCOUNT, DAY, name)]
-            assert Counter(told) == Counter(paper.attempts().keys()), "a balance with no outcome, or with two"
+            told = set[str]()
+            for day in self._sim.all_days:
+                of_day = [one.key for one in outcomes(self._sim.store, ACCOUNT, day, name)]
+                assert len(of_day) == len(set(of_day)), "a balance with two outcomes"
+                told |= set(of_day)
+            assert told == paper.attempts().keys(), "a balance with no outcome"
         return papers
 
     def _agrees(self, name: str, paper: Paper) -> None:
@@ -214,9 +219,9 @@ class Watch:
             wanted = due(self._sim, name)
             held = {key: Decimal(digits) for key, digits, _ in entries(self._sim, name)}
             assert held == wanted, f"{name}: the books differ"
-            told = outcomes(self._sim.store, ACCOUNT, DAY, name)
-            assert {one.outcome for one in told} == {"accepted"}
-            assert sorted(one.amount for one in told) == sorted(wanted.values())
+            told = {one.key: one for day in self._sim.all_days for one in outcomes(self._sim.store, ACCOUNT, day, name)}
+            assert {one.outcome for one in told.values()} == {"accepted"}
+            assert sorted(one.amount for one in told.values()) == sorted(wanted.values())
         assert not self._sim.elven.oddities
         assert not self._sim.amlyze.oddities
         assert not self._sim.elven.stray_sources()

@@ -12,10 +12,12 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
+from datetime import date
 from decimal import Decimal
+from functools import partial
 
 from simulation.delivery_checks import Paper, Watch
-from simulation.delivery_model import HELD, Ended, Killed, Simulation, Turns
+from simulation.delivery_model import DAY, HELD, Ended, Killed, Simulation, Turns
 from simulation.delivery_wire import AT_AMLYZE, FAULTS
 
 # Asked about, mended, sent under a new number: what there can be to do once nothing errs any more.
@@ -23,28 +25,32 @@ QUIET_RUNS = 8
 TELL_EVERY_S = 10.0
 
 
-def one_run(simulation: Simulation, watch: Watch, copies: int = 1) -> tuple[bool, dict[str, Paper]]:
-    """A run, alone or beside a second copy of it; whether all of it ended well, and the receipts after it."""
+def one_run(simulation: Simulation, watch: Watch, days: Sequence[date] = (DAY,)) -> tuple[bool, dict[str, Paper]]:
+    """A run of a day; or of several days at once, or of one beside a second copy of it.
+
+    Returns:
+        Whether all of it ended well, and the receipts after it.
+    """
     watch.before()
     simulation.steps.clear()
     simulation.run += 1
     ended: list[Ended] = []
     died = []
 
-    def copy() -> None:
+    def copy(day: date) -> None:
         order = ["elven", "amlyze"]
         simulation.chance.shuffle(order)
         try:
-            ended.extend(simulation.a_run(order))
+            ended.extend(simulation.a_run(order, day))
         except Killed as death:
             died.append(death)
 
-    if copies == 1:
-        copy()
+    if len(days) == 1:
+        copy(days[0])
     else:
         simulation.shared = True
         simulation.turns = Turns(simulation.chance, simulation.chance.choice((0.02, 0.1, 0.5)))
-        simulation.turns.run([copy] * copies)
+        simulation.turns.run([partial(copy, day) for day in days])
         simulation.turns = None
     simulation.die_at = {}
     papers = watch.after(ended)
@@ -55,7 +61,7 @@ def ask(simulation: Simulation, papers: dict[str, Paper]) -> None:
     """A person asks Amlyze about what it has seen and not confirmed."""
     paper = papers["amlyze"]
     open_ones = {number for number, planned in paper.rows.items() if planned.outcome == "seen"}
-    simulation.resolve({number: paper.rows[number].batch for number in open_ones})
+    simulation.resolve({number: (paper.rows[number].day, paper.rows[number].batch) for number in open_ones})
 
 
 def quiet(simulation: Simulation, watch: Watch, papers: dict[str, Paper]) -> None:
@@ -64,7 +70,10 @@ def quiet(simulation: Simulation, watch: Watch, papers: dict[str, Paper]) -> Non
     simulation.mend()
     for _ in range(QUIET_RUNS):
         ask(simulation, papers)
-        well, papers = one_run(simulation, watch)
+        well = True
+        for day in simulation.all_days:
+            of_day, papers = one_run(simulation, watch, [day])
+            well = well and of_day
         if well:
             watch.ended_well(papers)
             return
@@ -94,12 +103,15 @@ def faults_of(chance: random.Random) -> Callable[[str], str]:
 
 def a_life(seed: int) -> Simulation:
     """One seed: runs among faults, deaths, second copies and corrections, then quiet ones to the end."""
-    simulation = Simulation(seed)
+    drawn = random.Random(f"{seed}/kind")
+    simulation = Simulation(seed, days=drawn.choice((1, 1, 2)), in_flight=drawn.choice((1, 1, 2, 4)))
     chance, watch, papers = simulation.chance, Watch(simulation), {}
     for _ in range(chance.randint(1, 4)):
         simulation.fault = faults_of(chance)
         simulation.die_at = {copy: chance.randint(1, 60) for copy in (0, 1) if chance.random() < 0.5}
-        papers = one_run(simulation, watch, copies=2 if chance.random() < 0.25 else 1)[1]
+        # A day by itself; or beside a second copy of it, or beside another day.
+        days = [chance.choice(simulation.all_days) for _ in range(2 if chance.random() < 0.25 else 1)]
+        papers = one_run(simulation, watch, days)[1]
         if chance.random() < 0.3:
             ask(simulation, papers)
         if chance.random() < 0.3:

@@ -11,8 +11,9 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from functools import partial
@@ -45,7 +46,7 @@ ACCOUNT, ZONE = "main_cash", "Asia/Shanghai"
 EXCHANGE_KEY, EXCHANGE_SECRET = "exchange-key-not-real", "exchange-secret-not-real"
 ELVEN_KEY, ELVEN_SECRET = "elven-key-not-real", "elven-secret-not-real"
 TOKEN = "amlyze-token-not-real"
-POINTS = {"elven": ("close", "changes"), "amlyze": ("close", "every 12h", "changes")}
+POINTS = {"elven": ("open", "close", "changes"), "amlyze": ("open", "close", "every 12h", "changes")}
 # What the destinations do not know before somebody has made it known there, and what they are not told of.
 UNKNOWN, IGNORED = "ODD", "SPAM"
 HELD = {
@@ -88,12 +89,32 @@ class Places:
         self._clock.now += min(wait_s, 900.0)
 
 
-def a_book(seed: object, shift: dict[str, Decimal], *, records: int) -> Book:
-    """One day's history; ``shift`` corrects all balances of an asset by an amount."""
+class OneByOne(Executor):
+    """Does what is to be done at the same time one by one, in an order that is drawn."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+
+    def map(self, work: Callable[..., Any], *items: Any, **_: Any) -> Iterator[Any]:  # type: ignore[override]
+        (of,) = (list(each) for each in items)
+        done = {place: work(of[place]) for place in self._chance.sample(range(len(of)), len(of))}
+        return iter([done[place] for place in range(len(of))])
+
+
+def a_book(seed: object, shift: dict[str, Decimal], *, records: int, days: int = 1) -> Book:
+    """The history of some days; ``shift`` corrects all balances of an asset by an amount."""
     chance = random.Random(f"{seed}/book")
     held = {asset: amount + shift.get(asset, Decimal(0)) for asset, amount in HELD.items()}
-    sn, start = 10_000, midnight_ms(DAY)
-    snapshots, made = [Snapshot(DAY, sn, dict(held))], []
+    snapshots, made = [Snapshot(DAY, 10_000, dict(held))], list[Record]()
+    for ahead in range(days):
+        made += _a_day(chance, held, snapshots[-1], records)
+        sn = made[-1].sn if records else snapshots[-1].sn
+        snapshots.append(Snapshot(DAY + timedelta(days=ahead + 1), sn, dict(held)))
+    return Book("simulated", snapshots, made)
+
+
+def _a_day(chance: random.Random, held: dict[str, Decimal], opening: Snapshot, records: int) -> Iterator[Record]:
+    sn, start = opening.sn, midnight_ms(opening.day)
     for at_ms in sorted(chance.randrange(1, DAY_MS - 60_000) for _ in range(records)):
         sn += chance.randint(1, 9)
         moves = [(asset, Decimal(chance.randint(1, 10**9)).scaleb(-12)) for asset in chance.sample(sorted(held), 2)]
@@ -101,9 +122,7 @@ def a_book(seed: object, shift: dict[str, Decimal], *, records: int) -> Book:
             held[asset] += delta
         legs = tuple(Leg(asset, delta, held[asset]) for asset, delta in moves)
         booked_ms = start + at_ms + chance.choice((0, 900, 30_000))
-        made.append(Record(sn, start + at_ms, "order", "Limit", legs, booked_ms, order_id=f"r{sn}", side="Buy"))
-    snapshots.append(Snapshot(DAY + timedelta(days=1), sn, dict(held)))
-    return Book("simulated", snapshots, made)
+        yield Record(sn, start + at_ms, "order", "Limit", legs, booked_ms, order_id=f"r{sn}", side="Buy")
 
 
 class Turns:
@@ -175,7 +194,9 @@ class Simulation:
 
     Attributes:
         chance: Draws whatever happens.
-        records: Changes of the day.
+        records: Changes of a day.
+        days: How many days there are.
+        in_flight: Requests at the same time.
         fault: Called with the API's name at each request; the fault that strikes, or an empty text.
         die_at: Per copy the step at which it dies.
         steps: Per copy how many steps it has taken in this run: two for each write and each request.
@@ -183,6 +204,8 @@ class Simulation:
 
     seed: object
     records: int = 3
+    days: int = 1
+    in_flight: int = 1
     fault: Callable[[str], str] = lambda _: ""
     die_at: dict[int, int] = field(default_factory=dict)
     steps: Counter[int] = field(default_factory=Counter)
@@ -192,16 +215,16 @@ class Simulation:
     struck: Counter[str] = field(default_factory=Counter)
     turns: Turns | None = None
     version: int = 0
-    extracted: dict[str, Any] | None = None
+    extracted: dict[date, dict[str, Any]] = field(default_factory=dict)
     run: int = 0
     shared: bool = False
 
     def __post_init__(self) -> None:
         self.chance = random.Random(f"{self.seed}")
-        self.clock = FakeClock(midnight_ms(DAY + timedelta(days=1)) / 1000 + 3600)
+        self.clock = FakeClock(midnight_ms(DAY + timedelta(days=self.days)) / 1000 + 3600)
         self.store = Rows()
         self.store.before_put = self.store.after_put = lambda _: self.step()
-        self.book = a_book(self.seed, {}, records=self.records)
+        self.book = a_book(self.seed, {}, records=self.records, days=self.days)
         clock, journal = self.clock.clock, Journal()
         self.world = World(0, DAY, {(EXCHANGE_KEY, "cash"): self.book})
         free = exchange.ExchangeOptions(requests=10**9)
@@ -219,6 +242,11 @@ class Simulation:
         # Nothing is sent there.
         receiver = webhook.Webhook(secret=TOKEN, clock=clock, journal=journal)
         self.apis = Apis(self.exchange, self.elven, self.amlyze, receiver, journal, clock)
+
+    @property
+    def all_days(self) -> list[date]:
+        """The days that there are, in order."""
+        return [DAY + timedelta(days=ahead) for ahead in range(self.days)]
 
     def fault_of(self, api: str) -> str:
         """The fault that strikes the next request; an empty text if none does."""
@@ -240,7 +268,6 @@ class Simulation:
         return Transport(session, self.clock.clock)
 
     def destination(self, name: str, *, forgiving: bool = False) -> Elven | Amlyze:
-        policy = "warn" if forgiving else "fail"
         transport, assets = self.transport(), {IGNORED: "ignore"}
         if name == "amlyze":
             return Amlyze(
@@ -251,7 +278,7 @@ class Simulation:
                 account_ext_id="CASH-{asset}",
                 assets=assets,
                 max_rows=4,
-                policy=Policy(on_unconfirmed=policy, bisect_codes=Amlyze.default_policy.bisect_codes),
+                policy=self._policy(Amlyze.default_policy, forgiving),
             )
         return Elven(
             transport=transport,
@@ -263,30 +290,35 @@ class Simulation:
             timezone=ZONE,
             assets={**assets, "BTMX-S": {"symbol": "BTMX"}, "BTC": {"asset_id": "BTC"}},
             max_rows=4,
-            policy=Policy(on_unconfirmed=policy, bisect_codes=Elven.default_policy.bisect_codes),
+            policy=self._policy(Elven.default_policy, forgiving),
             clock=self.clock.clock,
         )
+
+    def _policy(self, default: Policy, forgiving: bool) -> Policy:
+        return replace(default, on_unconfirmed="warn" if forgiving else "fail", max_in_flight=self.in_flight)
 
     def correct(self, shift: dict[str, Decimal]) -> None:
         """The exchange corrects its records; the next run is told to ask anew."""
         self.version += 1
-        corrected = a_book(self.seed, shift, records=self.records)
+        corrected = a_book(self.seed, shift, records=self.records, days=self.days)
         self.book.snapshots, self.book.records = corrected.snapshots, corrected.records
-        self.extracted = None
+        self.extracted = {}
 
-    def a_run(self, order: Sequence[str] = ("elven", "amlyze"), *, forgiving: bool = False) -> list[Ended]:
-        """One run of the day's tasks, of which those that had succeeded are not done again; how each ended.
+    def a_run(
+        self, order: Sequence[str] = ("elven", "amlyze"), day: date = DAY, *, forgiving: bool = False
+    ) -> list[Ended]:
+        """One run of a day's tasks, of which those that had succeeded are not done again; how each ended.
 
         Raises:
             Killed: The process died.
         """
         ended: list[Ended] = []
-        if self.extracted is None:
-            error = self._tried(self._extract, ended, "extract")
+        if day not in self.extracted:
+            error = self._tried(partial(self._extract, day), ended, "extract")
             if error is not None:
                 return ended
         for name in order:
-            self._tried(partial(self._load, name, forgiving=forgiving), ended, name)
+            self._tried(partial(self._load, name, day, forgiving=forgiving), ended, name)
         return ended
 
     def _tried(
@@ -300,7 +332,7 @@ class Simulation:
             return error
         return None
 
-    def _extract(self) -> None:
+    def _extract(self, day: date) -> None:
         client = AscendexClient(
             self.transport(),
             "http://exchange.example",
@@ -311,28 +343,27 @@ class Simulation:
             log=self.told.append,
         )
         source = AscendexSource(client, Category.CASH, retention_days=7, clock=self.clock.clock)
-        job = daily.Job(source, self.store, ACCOUNT, DAY, f"run-{self.version}", self.version > 0, self.told.append)
+        job = daily.Job(source, self.store, ACCOUNT, day, f"run-{self.version}", self.version > 0, self.told.append)
         opening, closing = daily.fetch_snapshot(job, "opening"), daily.fetch_snapshot(job, "closing")
         wanted = [
             daily.Wanted("elven", POINTS["elven"], ZONE, "local_second"),
             daily.Wanted("amlyze", POINTS["amlyze"], "UTC", "instant"),
         ]
         history = daily.fetch_history(job, opening, closing, {})
-        self.extracted = daily.reconcile(job, history, tolerance={}, on_break="hold", destinations=wanted)
+        self.extracted[day] = daily.reconcile(job, history, tolerance={}, on_break="hold", destinations=wanted)
 
-    def _load(self, name: str, *, forgiving: bool) -> DeliverySummary:
-        if self.extracted is None:
-            raise RuntimeError("nothing was extracted")
+    def _load(self, name: str, day: date, *, forgiving: bool) -> DeliverySummary:
         return deliver(
             destination=self.destination(name, forgiving=forgiving),
             store=self.store,
             account=ACCOUNT,
-            day=DAY,
+            day=day,
             namespace="bb",
-            balances=balances_from_table(from_parquet(self.store.read(self.extracted["balances"][name]))),
+            balances=balances_from_table(from_parquet(self.store.read(self.extracted[day]["balances"][name]))),
             run_id=f"run-{self.version}",
             clock=self.clock.clock,
             log=self.told.append,
+            executor=lambda _: OneByOne(self.chance),
         )
 
     def mend(self) -> None:
@@ -340,13 +371,13 @@ class Simulation:
         self.elven.symbols |= {UNKNOWN}
         self.amlyze.accounts = frozenset(f"CASH-{asset}" for asset in HELD)
 
-    def resolve(self, numbers: dict[str, str]) -> None:
-        """A person asks Amlyze about numbers (with their batches) and writes down what it said."""
+    def resolve(self, numbers: dict[str, tuple[date, str]]) -> None:
+        """A person asks Amlyze about numbers (with their days and batches) and writes down what it said."""
         taken = {kept.number for kept in self.amlyze.registered}
         receipts = Receipts(self.store, ACCOUNT, "amlyze")
-        for number, batch in sorted(numbers.items()):
+        for number, (day, batch) in sorted(numbers.items()):
             status = Status.ACCEPTED if number in taken else Status.REJECTED
-            receipts.resolve(DAY, batch, [number], status, by="kim", reason="asked", now_ms=self.clock.clock.now_ms())
+            receipts.resolve(day, batch, [number], status, by="kim", reason="asked", now_ms=self.clock.clock.now_ms())
 
 
 def texts_of(error: BaseException) -> list[str]:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import date
 
 from balance_bridge.clock import SYSTEM_CLOCK, Clock
@@ -35,10 +36,6 @@ from balance_bridge.load.sending import Sender
 from balance_bridge.load.summary import DeliverySummary
 from balance_bridge.store import Store
 
-_MAX_CONNECTS = 3
-_MAX_WAIT_S = 120.0
-_MAX_WAITS = 10
-
 
 def deliver(
     *,
@@ -52,6 +49,7 @@ def deliver(
     clock: Clock = SYSTEM_CLOCK,
     log: Callable[[str], None] = lambda _: None,
     dry_run: bool = False,
+    executor: Callable[[int], Executor] = ThreadPoolExecutor,
 ) -> DeliverySummary:
     """Deliver what has not been delivered yet.
 
@@ -66,6 +64,7 @@ def deliver(
         clock: Time and sleep.
         log: Told of each batch.
         dry_run: Do everything except sending and writing receipts; what would be sent is kept in the store.
+        executor: Makes what so many requests are sent with at the same time.
 
     Returns:
         What became of each balance.
@@ -123,7 +122,7 @@ def deliver(
         receipts.local(day, rejected, Counter(balance.asset for balance in prepared.ignored))
         receipts.point(day, (*(row for batch in plan.batches for row in batch.rows), *plan.claims))
         receipts.agree(day, plan.claims)
-        sender = Sender(destination, receipts, history, day, run_id, clock, log, summary)
+        sender = Sender(destination, receipts, history, day, run_id, clock, log, summary, executor)
         sender.send_all(plan.batches)
     failure = summary.failure(destination.policy)
     if failure is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import date
 from threading import Lock
@@ -60,6 +60,7 @@ class Sender:
         clock: Time and sleep.
         log: Told of each batch.
         summary: Counts what becomes of each row.
+        executor: Makes what so many requests are sent with at the same time.
     """
 
     destination: Destination
@@ -70,6 +71,7 @@ class Sender:
     clock: Clock
     log: Callable[[str], None]
     summary: DeliverySummary
+    executor: Callable[[int], Executor] = ThreadPoolExecutor
     _queue: deque[tuple[str, Batch]] = field(default_factory=deque)
     _divisions: int = 0
     _counting: Lock = field(default_factory=Lock)
@@ -97,7 +99,7 @@ class Sender:
 
     def _send_queue(self) -> None:
         at_once = self.destination.policy.max_in_flight
-        with ThreadPoolExecutor(at_once) as pool:
+        with self.executor(at_once) as pool:
             while self._queue:
                 wave = [_Sending(*self._queue.popleft()) for _ in range(min(at_once, len(self._queue)))]
                 due = [sending for sending in wave if self._begin(sending)]
