@@ -19,6 +19,7 @@ The base classes are recovery strategies: whoever catches one knows what to do w
     │   ├── ReconciliationBroken   opening + changes is not closing
     │   ├── RecordsRejected        a destination refused records, with its reasons
     │   ├── Unconfirmed            a destination has seen records and does not say that it took them
+    │   ├── Overtaken              a later run of the day delivers other balances
     │   ├── NumberReused           a communication number would go out with other content
     │   └── StoreDamaged           an object of the store is not what was written
     └── PassingError               passes by itself: try again later
@@ -97,6 +98,10 @@ class RecordsRejected(FinalError):
 
 class Unconfirmed(FinalError):
     """A destination has seen records without confirming them, where the accounts file makes that a failure."""
+
+
+class Overtaken(FinalError):
+    """A later run of the same day has begun to deliver other balances; this one stops, and leaves them to it."""
 
 
 class NumberReused(FinalError):

@@ -26,6 +26,8 @@ from balance_bridge.errors import (
     InvalidAmount,
     NotReached,
     OutcomeUnknown,
+    Overtaken,
+    RecordsRejected,
     StoreUnwritable,
 )
 from balance_bridge.load.delivery import deliver
@@ -334,6 +336,36 @@ def repeat_until_green(harness: Harness, fault: Fault, index: int) -> None:
         assert max(Counter(harness.books()).values()) == 1
 
 
+def hung_at(step: int, harness: Harness, old: list[Balance], new: list[Balance]) -> str:
+    """Let a delivery hang at a step, correct the day meanwhile, and let it go on; then run the corrected day again."""
+    run, corrected = Run(harness), Run(harness)
+    corrected.store = run.store
+    left, hung = [step], []
+
+    def count(_: object) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            hung.append(step)
+            corrected.until_green(new, max_rows=2)
+
+    def slow(harness: Harness, act: Act) -> Answer:
+        count(None)
+        told = act()
+        count(None)
+        return told
+
+    run.store.before_put, harness.line.faults[-1] = count, slow
+    error = run.once(old, max_rows=2)
+    run.store.before_put, harness.line.faults = lambda _: None, {}
+    # Once the corrected day has begun, nothing goes out that it does not know of but what was under way.
+    assert error is None or isinstance(error, Overtaken | RecordsRejected), error
+    assert hung or error is None
+    corrected.until_green(new, max_rows=2)
+    assert held(harness) == due_there(harness, new), f"hung at step {step}"
+    assert set(corrected.outcomes().values()) == {"accepted"}
+    return "hung" if hung else "ended before"
+
+
 SMALL = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
 SCALED = st.builds(
     lambda digits, scale: Decimal(digits).scaleb(-scale), st.integers(-(10**38) + 1, 10**38 - 1), st.integers(0, 18)
@@ -426,6 +458,14 @@ class DestinationConformance:
         old, new = sorted((row for row in run.rows() if row["asset"] == "A0"), key=lambda row: row["number"])
         assert (new["supersedes"], new["replaces"]) == ("1.5", old["number"])
         assert len({row["number"] for row in run.rows()}) == 3
+
+    def test_a_copy_that_hung_and_wakes_after_a_correction_does_not_have_the_last_word(self) -> None:
+        old, new = balances(5), [balance(each.asset, each.amount + 1) for each in balances(5)]
+        endings = [hung_at(step, self.make_harness(), old, new) for step in range(1, 40)]
+        # It hung at every write and at every request, before and after it was answered.
+        assert endings[0] == "hung"
+        assert endings[-1] == "ended before"
+        assert endings.count("hung") > 9
 
     def test_no_number_ever_has_two_contents(self, harness: Harness) -> None:
         run = Run(harness)

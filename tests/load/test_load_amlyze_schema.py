@@ -22,7 +22,7 @@ from jsonschema.validators import extend
 from test_destination_conformance import AmlyzeHarness
 
 from balance_bridge.load.destination import Balance
-from balance_bridge.sandbox.wire import Call
+from balance_bridge.sandbox.wire import Call, Reply
 
 SCHEMA = json.loads((Path(__file__).parent / "schemas" / "amlyze.json").read_text())
 DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
@@ -88,9 +88,36 @@ def test_every_request_of_the_destination_is_valid_by_the_vendors_description(
     assert faults("request", read(harness.line.bodies[-1])) == []
 
 
+class Listening(AmlyzeHarness):
+    """Keeps what the sandbox answers, before anything befalls it on its way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.replies: list[Reply] = []
+
+    def answer(self, call: Call) -> Reply:
+        self.replies.append(super().answer(call))
+        return self.replies[-1]
+
+
+def test_a_request_at_every_limit_is_valid_and_keeps_its_digits() -> None:
+    harness = AmlyzeHarness()
+    amounts = [Decimal(sign + "9" * 20 + "." + "9" * 18) for sign in ("", "-")] + [Decimal("1e-18"), Decimal("-0")]
+    due = [Balance(f"A{index}", 0, amount, ("close",), amount.copy_negate()) for index, amount in enumerate(amounts)]
+    ids = {row.asset: row.asset + "\N{GRINNING FACE}" * 253 for row in due}
+    Run(harness).until_green(
+        due, requester="x" * 100, account_ext_id=ids, balance_type="x" * 255, business_unit="x" * 255
+    )
+    (document,) = map(read, harness.line.bodies)
+    assert faults("request", document) == []
+    assert {(row["accountExtId"], Decimal(row["value"])) for row in document["accountBalances"]} == {
+        (ids[row.asset], row.amount) for row in due
+    }
+
+
 @pytest.mark.parametrize("fault", [*FAULTS, *RESULT_FAULTS])
 def test_what_is_sent_again_or_in_parts_or_corrected_is_valid_as_well(fault: str) -> None:
-    harness = AmlyzeHarness()
+    harness = Listening()
     harness.line.faults[0] = {**FAULTS, **RESULT_FAULTS}[fault]
     harness.refuse_bad()
     run = Run(harness)
@@ -100,6 +127,36 @@ def test_what_is_sent_again_or_in_parts_or_corrected_is_valid_as_well(fault: str
     assert len(harness.line.bodies) > 3
     for body in harness.line.bodies:
         assert faults("request", read(body)) == []
+    assert harness.replies
+    for reply in harness.replies:
+        assert faults("answer" if reply.status == 200 else "error", read(reply.body())) == []
+
+
+@given(st.data())
+def test_a_request_of_the_destination_with_one_flaw_is_found(data: st.DataObject) -> None:
+    harness = AmlyzeHarness()
+    Run(harness).until_green(
+        [Balance("A0", 0, Decimal("-7.5"), ("close",), Decimal(3))], balance_type="CLOSE", business_unit="sandbox"
+    )
+    document = read(harness.line.bodies[0])
+    (record,) = document["accountBalances"]
+    assert set(record) == set(SCHEMA["$defs"]["balance"]["properties"])
+    name = data.draw(st.sampled_from(sorted(record)))
+    value = record.pop(name)
+    kind = data.draw(st.sampled_from(["renamed", "of another type", "null", "too long", "missing"]))
+    if kind == "renamed":
+        record[name + "s"] = value
+    elif kind == "of another type":
+        record[name] = 7 if isinstance(value, str) else str(value)
+    elif kind == "null":
+        record[name] = None
+    elif kind == "too long":
+        # No number is too long, but a list of them is no number.
+        record[name] = value * 256 if isinstance(value, str) else [value]
+    elif name not in SCHEMA["$defs"]["balance"]["required"]:
+        # What is optional may be missing; its list may not.
+        document = {}
+    assert faults("request", document)
 
 
 def changed(**fields: Any) -> dict[str, Any]:
@@ -205,6 +262,59 @@ def test_the_sandbox_answers_as_the_vendor_describes(what: str, status: int, for
 )
 def test_an_answer_that_the_vendor_does_not_describe_is_found(document: Any) -> None:
     assert faults("answer", document)
+
+
+@pytest.mark.parametrize(
+    ("form", "document"),
+    [
+        ("error", {"error": {"code": "unauthorized"}}),
+        ("error", {"errorCode": 1}),
+        ("error", {"errors": "O001"}),
+        ("error", {"status": "400"}),
+        ("error", {"code": "O001"}),
+        ("unauthorized", {}),
+        ("unauthorized", {"error": "unauthorized"}),
+        ("unauthorized", {"error": {"code": 401}}),
+    ],
+    ids=str,
+)
+def test_a_refusal_that_the_vendor_does_not_describe_is_found(form: str, document: Any) -> None:
+    assert faults(form, document)
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code"),
+    [
+        ({"accountExtId": 7}, 200, "500"),
+        ({"accountExtId": ["x"]}, 200, "500"),
+        ({"accountExtId": "x" * 256}, 200, "500"),
+        ({"communicationNumber": "x" * 256}, 200, "500"),
+        ({"requester": "x" * 101}, 200, "500"),
+        ({"businessUnit": 7}, 200, "500"),
+        ({"balanceType": "x" * 256}, 200, "500"),
+        ({"value": "7"}, 200, "500"),
+        ({"equivalentValue": True}, 200, "500"),
+        ({"balanceAt": "yesterday"}, 200, "500"),
+        ({"accountExtId": "CASH-NOBODY"}, 200, "404"),
+        ({"accountExtId": ...}, 400, "O001"),
+        ({"balanceAt": ...}, 400, "001"),
+        ({"communicationNumber": ...}, 400, "001"),
+        ({"communicationNumber": 7}, 400, "001"),
+        ({"requester": ...}, 400, "001"),
+        ({"value": ...}, 400, "001"),
+        ({"currency": "BTC"}, 400, "400"),
+    ],
+    ids=str,
+)
+def test_whatever_the_sandbox_refuses_it_says_as_the_vendor_describes(
+    fields: dict[str, Any], status: int, code: str
+) -> None:
+    harness = AmlyzeHarness()
+    harness.refuse_bad()
+    told, said = asked(harness, records("n1", **{"accountExtId": "CASH-A0", **fields}))
+    refusal = said["results"][0] if status == 200 else said
+    assert (told, refusal["resultType"], refusal["errorCode"]) == (status, "REQUEST_REJECTED", code)
+    assert faults("answer" if status == 200 else "error", said) == []
 
 
 def test_the_sandbox_refuses_what_the_description_refuses() -> None:

@@ -71,7 +71,8 @@ def deliver(
 
     Raises:
         ConfigurationError: The namespace cannot be used, or two balances have one key. Nothing was sent or written.
-        NumberReused: A number would go out with other content. Nothing was sent or written.
+        NumberReused: A number would go out with other content. Nothing was sent.
+        Overtaken: Another delivery of the day began later, with other balances.
         RecordsRejected: Records were rejected, by the destination or before sending; all others were sent, unless a
             passing error stopped the delivery as well.
         OutcomeUnknown: An answer was lost, or lacked results.
@@ -89,6 +90,8 @@ def deliver(
     prepared = destination.prepare(balances)
     refuse_shared_keys(destination, prepared.candidates)
     receipts = Receipts(store, account, destination.name)
+    # Before the receipts are read: whoever began earlier with other balances stops, and what it had sent by then shows.
+    mark = "" if dry_run else receipts.begin(day, prepared.candidates)
     history = receipts.history(day, (candidate.balance.at_ms for candidate in prepared.candidates))
     plan = make_plan(destination, prepared.candidates, history, numbering, day)
 
@@ -122,7 +125,7 @@ def deliver(
         receipts.local(day, rejected, Counter(balance.asset for balance in prepared.ignored))
         receipts.point(day, (*(row for batch in plan.batches for row in batch.rows), *plan.claims))
         receipts.agree(day, plan.claims)
-        sender = Sender(destination, receipts, history, day, run_id, clock, log, summary, executor)
+        sender = Sender(destination, receipts, history, day, run_id, clock, log, summary, mark, executor)
         sender.send_all(plan.batches)
     failure = summary.failure(destination.policy)
     if failure is not None:

@@ -3,7 +3,8 @@
 **Attempts.** An attempt is a number with its content. The same rows may lie in several batches (sent again, or
 divided otherwise); their reports are folded. If a number is found with more than one content (two live copies of
 a run had different balances), only what was accepted under it counts: the rest is taken as rejected, and its balance
-goes out under the next number.
+goes out under the next number. What a run has sent after another one had overtaken it stands behind all that there was
+by then, whatever its number.
 
 **What a key stands at.** Of its attempts that were not rejected, in the order of their numbers, the last tells what
 the destination holds. A balance is delivered if it was accepted under any number of its key, unless a later attempt
@@ -42,11 +43,20 @@ class Attempt:
         row: As planned.
         batch: The batch in which it was found first.
         outcome: Folded over all reports.
+        after: If it was sent by a run that another one had overtaken: the last attempt under its key that it may have
+            followed; else 0.
     """
 
     row: Row
     batch: str
     outcome: Outcome = PLANNED
+    after: int = 0
+
+    @property
+    def place(self) -> tuple[int, bool, str]:
+        """Its place among the attempts under its key, in the order in which they may have arrived."""
+        count = split(self.row.number)[1]
+        return max(count, self.after), self.after > 0, self.row.number
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -86,14 +96,15 @@ class History:
     answers: dict[str, int] = field(default_factory=dict)
     claims: dict[str, list[Claim]] = field(default_factory=dict)
 
-    def add(self, row: Row, batch: str, outcome: Outcome) -> None:
-        """Take in a planned row with the outcome that its batch's reports give it."""
+    def add(self, row: Row, batch: str, outcome: Outcome, after: int = 0) -> None:
+        """Take in a planned row with the outcome that its batch's reports give it, and what it may have followed."""
         known = self.numbers.setdefault(row.number, [])
         for attempt in known:
             if attempt.row.wire == row.wire and attempt.row.key == row.key:
                 attempt.outcome = fold_batches(attempt.outcome, outcome)
+                attempt.after = max(attempt.after, after)
                 return
-        known.append(Attempt(row, batch, outcome))
+        known.append(Attempt(row, batch, outcome, after))
 
     def close(self) -> None:
         """Settle what was planned with different content, and put each key's attempts in order."""
@@ -101,12 +112,12 @@ class History:
             stem, count = split(number)
             self.stems[stem] = max(count, self.stems.get(stem, 0))
             for attempt in attempts:
-                if len(attempts) > 1 and attempt.outcome.status != Status.ACCEPTED:
+                if len(attempts) > 1 and attempt.outcome.status != Status.ACCEPTED and not attempt.after:
                     attempt.outcome = _REUSED
                 self.keys.setdefault(attempt.row.key, []).append(attempt)
         for attempts in self.keys.values():
             if len(attempts) > 1:
-                attempts.sort(key=lambda attempt: (split(attempt.row.number)[1], attempt.row.number))
+                attempts.sort(key=lambda attempt: attempt.place)
 
     def next_attempt(self, key: str, stem: str) -> int:
         """The first attempt that is free, for a key as for a stem.
@@ -114,7 +125,7 @@ class History:
         They can differ: under another account id, an instant's key is new, but its numbers are used up all the same.
         """
         attempts = self.keys.get(key)
-        return 1 + max(self.stems.get(stem, 0), split(attempts[-1].row.number)[1] if attempts else 0)
+        return 1 + max(self.stems.get(stem, 0), attempts[-1].place[0] if attempts else 0)
 
     def next_number(self, number: str) -> str:
         """The number that follows one in this very delivery, and is taken by that."""

@@ -22,6 +22,14 @@ VERSION = 1
 Document = TypeVar("Document", bound=msgspec.Struct)
 
 
+class Begun(msgspec.Struct):
+    """Which balances a delivery stands for: how many, and a digest of their keys and amounts."""
+
+    version: int
+    balances: int
+    stands_for: str
+
+
 class Planned(msgspec.Struct):
     """The rows of a batch, written before the first request."""
 
@@ -36,7 +44,11 @@ class Planned(msgspec.Struct):
 
 
 class Answered(msgspec.Struct):
-    """What became of one request: its answer, or that there was none."""
+    """What became of one request: its answer, or that there was none.
+
+    ``after`` is there if another run had overtaken this one by then: per number the last attempt that was made under
+    its key, which this one may have followed.
+    """
 
     version: int
     run_id: str
@@ -48,6 +60,8 @@ class Answered(msgspec.Struct):
     foreign_results: int
     outcomes: dict[str, Outcome]
     refused_whole: bool = False
+    # Not written where there is none: receipts of before have the same digest.
+    after: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Resolved(msgspec.Struct):

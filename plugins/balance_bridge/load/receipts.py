@@ -3,6 +3,7 @@
 ::
 
     receipts/<account>/<day>/<destination>/
+        begun/0001.json                 for which balances a delivery stands, written before anything else
         <batch id>/planned.json         the rows of a batch and their numbers, written before the first request
         <batch id>/answered/0001.json   one report for each request that got an answer, or lost it
         <batch id>/resolved/0001.json   what a person found out about rows by asking
@@ -23,14 +24,17 @@ every attempt for an instant, in whatever order the days were run.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
 
+import msgspec
+
 from balance_bridge.errors import StoreDamaged
 from balance_bridge.load.batches import Batch, Row
-from balance_bridge.load.destination import LOCAL, LocalRejection
+from balance_bridge.load.destination import LOCAL, Candidate, LocalRejection
 from balance_bridge.load.history import Claim, History, shown
 from balance_bridge.load.numbers import DAY_MS, day_start_ms, utc_day
 from balance_bridge.load.outcomes import PLANNED, RESOLVED, Outcome, Status, fold
@@ -38,6 +42,7 @@ from balance_bridge.load.receipt_documents import (
     VERSION,
     Agreed,
     Answered,
+    Begun,
     Document,
     Local,
     LocalRow,
@@ -68,6 +73,20 @@ class Receipts:
         self._account = account
         self._destination = destination
 
+    def begin(self, day: date, candidates: Iterable[Candidate]) -> str:
+        """Write down for which balances a delivery stands, before the receipts are read.
+
+        Returns:
+            The mark: the same for all deliveries that stand for the same balances, as long as none stands for others.
+        """
+        lines = sorted(f"{candidate.key} {candidate.amount}\n" for candidate in candidates)
+        document = Begun(VERSION, len(lines), hashlib.sha256("".join(lines).encode()).hexdigest())
+        return self._store.append(f"{self._folder(day)}/begun", ".json", encode(document))
+
+    def is_overtaken(self, day: date, mark: str) -> bool:
+        """Whether a delivery of a day began after the one with this mark, and stands for other balances."""
+        return self._store.newest(f"{self._folder(day)}/begun", ".json") != mark
+
     def plan(self, day: date, batch: Batch, *, kind: str, run_id: str, now_ms: int) -> bool:
         """Write down what is about to be sent.
 
@@ -86,8 +105,18 @@ class Receipts:
         )
         return self._store.put(f"{self._folder(day)}/{batch.id}/planned.json", encode(document))
 
-    def answer(self, day: date, batch: Batch, reply: Reply, *, run_id: str) -> None:
-        """Write down what became of a request."""
+    def answer(
+        self, day: date, batch: Batch, reply: Reply, *, run_id: str, after: Mapping[str, int] | None = None
+    ) -> None:
+        """Write down what became of a request.
+
+        Args:
+            day: The UTC day.
+            batch: What was sent.
+            reply: What was answered.
+            run_id: Who sent it.
+            after: If another run has overtaken this one: per number the last attempt that it may have followed.
+        """
         document = Answered(
             version=VERSION,
             run_id=run_id,
@@ -99,13 +128,14 @@ class Receipts:
             foreign_results=reply.foreign,
             outcomes=dict(reply.outcomes),
             refused_whole=reply.whole,
+            after=dict(after) if after else msgspec.UNSET,
         )
         self._store.append(f"{self._folder(day)}/{batch.id}/answered", ".json", encode(document))
 
     def reports(self, day: date, batch_id: str) -> tuple[int, dict[str, Outcome]]:
         """How many reports a batch has, and what they amount to by number."""
         keys = self._store.series(f"{self._folder(day)}/{batch_id}/answered", ".json")
-        return len(keys), self._folded(keys)
+        return len(keys), _folded(self._read(key, Answered).outcomes for key in keys)
 
     def resolve(
         self, day: date, batch_id: str, numbers: Iterable[str], status: Status, *, by: str, reason: str, now_ms: int
@@ -247,19 +277,13 @@ class Receipts:
                 f"{self._store.describe(f'{folder}/{batch}')} has answers, but its planned.json is missing"
             )
         for batch, key in planned.items():
-            reports = self._folded(answered.get(batch, ()), resolved.get(batch, ()))
+            answers = [self._read(each, Answered) for each in answered.get(batch, ())]
+            found = [self._read(each, Resolved) for each in resolved.get(batch, ())]
+            reports = _folded([*(each.outcomes for each in answers), *(each.outcomes for each in found)])
+            after = dict(pair for each in answers if each.after for pair in each.after.items())
             for row in self._read(key, Planned).rows:
-                history.add(row, batch, reports.get(row.number, PLANNED))
+                history.add(row, batch, reports.get(row.number, PLANNED), after.get(row.number, 0))
         return {batch: len(keys) for batch, keys in answered.items()}
-
-    def _folded(self, answered: Iterable[str], resolved: Iterable[str] = ()) -> dict[str, Outcome]:
-        folded: dict[str, Outcome] = {}
-        answers = [self._read(key, Answered).outcomes for key in answered]
-        found = [self._read(key, Resolved).outcomes for key in resolved]
-        for report in answers + found:
-            for number, outcome in report.items():
-                folded[number] = fold((folded[number], outcome)) if number in folded else outcome
-        return folded
 
     def _folder(self, day: date) -> str:
         return f"receipts/{self._account}/{day.isoformat()}/{self._destination}"
@@ -356,6 +380,14 @@ def outcomes(store: Store, account: str, day: date, destination: str) -> list[Ke
             )
         )
     return sorted(rows, key=lambda row: (row.at_ms, row.asset, row.number))
+
+
+def _folded(reports: Iterable[Mapping[str, Outcome]]) -> dict[str, Outcome]:
+    folded: dict[str, Outcome] = {}
+    for report in reports:
+        for number, outcome in report.items():
+            folded[number] = fold((folded[number], outcome)) if number in folded else outcome
+    return folded
 
 
 def _pointed(key: str) -> date:

@@ -27,6 +27,7 @@ from balance_bridge.errors import (
     CredentialsRefused,
     NotReached,
     OutcomeUnknown,
+    Overtaken,
     PassingError,
     RequestRefused,
     WindowFull,
@@ -60,6 +61,7 @@ class Sender:
         clock: Time and sleep.
         log: Told of each batch.
         summary: Counts what becomes of each row.
+        mark: Of the receipt for which balances this delivery stands.
         executor: Makes what so many requests are sent with at the same time.
     """
 
@@ -71,6 +73,7 @@ class Sender:
     clock: Clock
     log: Callable[[str], None]
     summary: DeliverySummary
+    mark: str
     executor: Callable[[int], Executor] = ThreadPoolExecutor
     _queue: deque[tuple[str, Batch]] = field(default_factory=deque)
     _divisions: int = 0
@@ -103,16 +106,33 @@ class Sender:
             while self._queue:
                 wave = [_Sending(*self._queue.popleft()) for _ in range(min(at_once, len(self._queue)))]
                 due = [sending for sending in wave if self._begin(sending)]
+                if self._is_overtaken():
+                    raise self._overtaken(0)
                 if len(due) == 1:
                     # In this thread: a crash is then a crash, wherever it happens.
                     due[0].reply = self._request(due[0].batch)
                 else:
                     for sending, reply in zip(due, pool.map(lambda each: self._request(each.batch), due), strict=True):
                         sending.reply = reply
-                stops = [stop for stop in map(self._end, due) if stop is not None]
+                late = self._is_overtaken()
+                stops = [stop for stop in (self._end(sending, late=late) for sending in due) if stop is not None]
+                if late:
+                    raise self._overtaken(sum(len(sending.batch.rows) for sending in due))
                 if stops:
                     # All of a wave is on receipts before the first of them is raised; what is final counts more.
                     raise next((stop for stop in stops if not isinstance(stop, PassingError)), stops[0])
+
+    def _is_overtaken(self) -> bool:
+        return self.receipts.is_overtaken(self.day, self.mark)
+
+    def _overtaken(self, late: int) -> Overtaken:
+        told = (
+            f"{self.summary.account} {self.day} to {self.destination.name}: another run of this day has begun since, "
+        )
+        told += "with other balances, and delivers them; this one stops"
+        if late:
+            told += f". {late} of its balances may have arrived after that run's: run the day once more"
+        return Overtaken(told)
 
     def _begin(self, sending: _Sending) -> bool:
         """Write down what is about to be sent; whether it still has to be."""
@@ -138,8 +158,12 @@ class Sender:
         reply = Reply(0, "", "", now, now, {row.number: outcome for row in batch.rows})
         self.receipts.answer(self.day, batch, reply, run_id=self.run_id)
 
-    def _end(self, sending: _Sending) -> BalanceBridgeError | None:
+    def _end(self, sending: _Sending, *, late: bool) -> BalanceBridgeError | None:
         """Write down what became of a request, and count it.
+
+        Args:
+            sending: The batch with its answer.
+            late: Whether another run has overtaken this one meanwhile.
 
         Returns:
             What stops the delivery, or None.
@@ -156,15 +180,21 @@ class Sender:
                 reply = _keep_unknown(reply)
             if used and alone:
                 reply = _not_by_us(reply)
-        self.receipts.answer(self.day, batch, reply, run_id=self.run_id)
+        after = self._last_attempts(batch) if late else None
+        self.receipts.answer(self.day, batch, reply, run_id=self.run_id, after=after)
         self.summary.foreign += reply.foreign
         reported = dict(reply.outcomes)
         if used:
             # "Already used" is an acceptance if another copy's receipt says so.
             _, reported = self.receipts.reports(self.day, batch.id)
-        if not self._divide(batch, sending.label, reported[batch.rows[0].number] if reply.whole else None):
+        if late or not self._divide(batch, sending.label, reported[batch.rows[0].number] if reply.whole else None):
             self._settle(batch, reported, sending.label, by_another=False)
         return reply.stop
+
+    def _last_attempts(self, batch: Batch) -> dict[str, int]:
+        """Per number the last attempt under its key that there is by now."""
+        history = self.receipts.history(self.day, {row.at_ms for row in batch.rows})
+        return {row.number: history.keys[row.key][-1].place[0] for row in batch.rows}
 
     def _divide(self, batch: Batch, label: str, refusal: Outcome | None) -> bool:
         if refusal is None or len(batch.rows) == 1 or refusal.code not in self.destination.policy.bisect_codes:

@@ -150,12 +150,12 @@ class Amlyze:
             code, description = self._fault(row)
         result: dict[str, Any] = {
             "resultType": "REQUEST_REJECTED" if code else "REQUEST_ACCEPTED",
-            "communicationNumber": number,
-            "accountExtId": row["accountExtId"] if isinstance(row["accountExtId"], str) else None,
+            # A result has no room for a longer one; such a record is rejected.
+            "communicationNumber": number[: _LENGTHS["communicationNumber"]],
             "timeElapsedMs": self._random.randint(1, 250),
         }
-        if isinstance(row.get("businessUnit"), str):
-            result["businessUnit"] = row["businessUnit"]
+        # A result holds texts only: what came as something else is left out.
+        result |= {name: row[name] for name in ("accountExtId", "businessUnit") if isinstance(row.get(name), str)}
         if code:
             self.rejected.append({"communicationNumber": number, "errorCode": code, "errorDescription": description})
             return result | {"errorCode": code, "errorDescription": description}
