@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,14 @@ from balance_bridge.transport import Transport
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.xdist_group("airflow")]
 
 DAG, TASK = "balances_main_cash", "load_amlyze"
+SEED = 20_261_121
 KILLS = 20
 BATCH = 25
+IN_FLIGHT = 3
 # What of the load each kill waits for at most, so that the twentieth finds some left.
 MOST_BEFORE_A_KILL = 180
+# Half of it before the balances are taken and half after, so that a kill can meet a request at either side.
+ANSWER_S = 0.03
 # The options that LocalAirflow sets itself.
 OWN = ("AIRFLOW_HOME", "AIRFLOW__CORE__DAGS_FOLDER", "AIRFLOW__CORE__LOAD_EXAMPLES")
 
@@ -48,28 +53,31 @@ accounts:
         account_ext_id: "{CREDENTIALS.account_ext_ids["main_cash"]}"
         points: [close, {{every: 3min}}]
         max_rows: {BATCH}
+        max_in_flight: {IN_FLIGHT}
 """
 
 
-def processes() -> dict[int, int]:
-    """Every process' parent."""
-    found = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                # The name stands in brackets and may hold anything.
-                found[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            except (OSError, IndexError):
-                continue
-    return found
+def slowly(answer: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """An API of the sandbox that takes its time, as one far away does."""
+
+    def slow(call: Any) -> Any:
+        time.sleep(ANSWER_S / 2)
+        reply = answer(call)
+        time.sleep(ANSWER_S / 2)
+        return reply
+
+    return slow
 
 
-def task_process(scheduler: int) -> int | None:
-    """The process in which a task runs: a child of one of the scheduler's workers."""
-    parents = processes()
-    workers = {pid for pid, parent in parents.items() if parent == scheduler}
-    tasks = [pid for pid, parent in parents.items() if parent in workers]
-    return tasks[0] if len(tasks) == 1 else None
+def descends(pid: int, ancestor: int) -> bool:
+    """Whether a process was started by another one, directly or not; False if it is gone."""
+    try:
+        while pid not in (0, ancestor):
+            # The name stands in brackets and may hold anything.
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return False
+    return pid == ancestor
 
 
 class Load:
@@ -78,66 +86,84 @@ class Load:
     def __init__(self, airflow: LocalAirflow) -> None:
         self._airflow = airflow
 
-    def state(self) -> tuple[str, int]:
-        """Its state and the number of its try."""
+    def told(self) -> dict[str, Any]:
+        """All that Airflow tells of it; nothing before there is a run."""
         self._airflow.check_alive()
-        for task in self._airflow.get(f"dags/{DAG}/dagRuns/~/taskInstances", limit=100)["task_instances"]:
-            if task["task_id"] == TASK:
-                return task["state"] or "", task["try_number"]
-        return "", 0
+        tasks = self._airflow.get(f"dags/{DAG}/dagRuns/~/taskInstances", limit=100)["task_instances"]
+        found: list[dict[str, Any]] = [task for task in tasks if task["task_id"] == TASK]
+        return found[0] if found else {"state": None}
 
-    def until(self, *states: str, limit_s: float = 120) -> str:
+    def run(self) -> dict[str, Any]:
+        """The only run of the DAG."""
+        run: dict[str, Any]
+        (run,) = self._airflow.get(f"dags/{DAG}/dagRuns", limit=10)["dag_runs"]
+        return run
+
+    def until(self, *states: str, limit_s: float = 120) -> dict[str, Any]:
+        """Wait until it is in one of these states; all that Airflow tells of it then."""
         end = time.monotonic() + limit_s
-        while (state := self.state()[0]) not in states:
-            assert time.monotonic() < end, f"the task is {state!r}, not {states}, after {limit_s:g} s"
+        while (told := self.told())["state"] not in states:
+            assert time.monotonic() < end, f"the task is {told['state']!r}, not {states}, after {limit_s:g} s"
             time.sleep(0.1)
-        return state
+        return told
+
+    def process(self, attempt: int) -> int:
+        """The process in which it runs: a child of a worker of the scheduler's, so that nothing else can be hit."""
+        told = self.until("running")
+        assert told["try_number"] == attempt
+        pid: int = told["pid"]
+        assert descends(pid, self._airflow._processes["scheduler"].pid), f"process {pid} is not this Airflow's"
+        return pid
 
     def clear(self) -> None:
         """Ask for it at once, instead of waiting for the delay that doubles with each try."""
         session: requests.Session = self._airflow._session
-        (run,) = self._airflow.get(f"dags/{DAG}/dagRuns", limit=10)["dag_runs"]
-        asked = {"dry_run": False, "task_ids": [TASK], "dag_run_id": run["dag_run_id"], "only_failed": False}
+        asked = {"dry_run": False, "task_ids": [TASK], "dag_run_id": self.run()["dag_run_id"], "only_failed": False}
         answer = session.post(f"{self._airflow.url}/api/v2/dags/{DAG}/clearTaskInstances", json=asked, timeout=10)
         answer.raise_for_status()
 
 
-# Two minutes: Airflow starts the task twenty-one times.
+# Two minutes: Airflow starts the task twenty-one times, and notices twenty deaths.
 def test_airflows_task_killed_twenty_times_leaves_the_books_of_an_undisturbed_run(
-    machine: Any, capsys: pytest.CaptureFixture[str]
+    machine: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seed = random.SystemRandom().randrange(10**6)
-    chance = random.Random(seed)
+    chance = random.Random(SEED)
+    with capsys.disabled():
+        print(f"\nseed {SEED}")
     day = machine.start + timedelta(days=2)
     machine.accounts_file.write_text(accounts(machine, day.isoformat()))
     options = {name: value for name, value in machine.environment.items() if name.startswith("AIRFLOW")}
     options = {name: value for name, value in options.items() if name not in OWN}
     there, killed_at = machine.sandbox.amlyze, []
+    monkeypatch.setattr(there, "answer", slowly(there.answer))
     with LocalAirflow(machine.home, options, ui=False) as airflow:
         airflow.prepare()
         airflow.start()
-        load, scheduler = Load(airflow), airflow._processes["scheduler"].pid
-        load.until("running")
+        load = Load(airflow)
         for kill in range(KILLS):
-            load.until("running")
+            pid = load.process(kill + 1)
             wanted = len(there.registered) + chance.randint(0, MOST_BEFORE_A_KILL)
             end = time.monotonic() + 60
-            while (pid := task_process(scheduler)) is None or len(there.registered) < wanted:
-                assert time.monotonic() < end, f"seed {seed}: it neither delivers nor ends"
+            while len(there.registered) < wanted:
+                assert time.monotonic() < end, f"it neither delivers nor ends before kill {kill + 1}"
                 time.sleep(0.002)
-            time.sleep(chance.uniform(0, 0.04))
+            time.sleep(chance.uniform(0, 2 * ANSWER_S))
             os.kill(pid, signal.SIGKILL)
             killed_at.append(len(there.registered))
-            state = load.until("up_for_retry", "failed", "success")
-            assert state != "success", f"seed {seed}: it had ended before kill {kill + 1}"
+            state = load.until("up_for_retry", "failed", "success")["state"]
+            assert state == "up_for_retry", f"it was {state} at kill {kill + 1}"
+            # Again went what was under way at the kills before this one, and no more.
+            assert len(there.rejected) <= BATCH * IN_FLIGHT * kill
             # The first two times Airflow comes back to it by itself.
             if kill > 1:
                 load.clear()
-        load.until("success", limit_s=180)
-        tries = load.state()[1]
+        tries = load.until("success", "failed", limit_s=180)["try_number"]
+        end = time.monotonic() + 30
+        while (run := load.run()["state"]) == "running" and time.monotonic() < end:
+            time.sleep(0.1)
     with capsys.disabled():
-        print(f"\nseed {seed}: killed with so many taken: {killed_at}; ended after {tries} tries")
-    assert tries == KILLS + 1
+        print(f"killed with so many taken: {killed_at}; {len(there.rejected)} sent again in {tries} tries")
+    assert (run, tries) == ("success", KILLS + 1)
     store = Store(machine.home / "balances")
     due = balances_from_table(from_parquet(store.read(f"balances/main_cash/{day}/amlyze/0001.parquet")))
     assert len(due) >= 5000
@@ -162,8 +188,8 @@ def test_airflows_task_killed_twenty_times_leaves_the_books_of_an_undisturbed_ru
         undisturbed = sorted((kept.key, kept.text, kept.number) for kept in untouched.amlyze.registered)
     # Every record once, under the same number.
     assert sorted((kept.key, kept.text, kept.number) for kept in there.registered) == undisturbed
-    # What was sent again is no more than what was under way.
-    assert len(there.rejected) <= BATCH * KILLS
+    # What was sent again is no more than what was under way, and kills there were in the middle of requests.
+    assert 0 < len(there.rejected) <= BATCH * IN_FLIGHT * KILLS
     assert {rejected["errorCode"] for rejected in there.rejected} <= {"O005"}
     found = outcomes(store, "main_cash", day, "amlyze")
     assert len(found) == len({(one.asset, one.at_ms) for one in found}) == len(due)
