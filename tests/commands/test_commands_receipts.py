@@ -56,6 +56,25 @@ def test_a_rejected_balance_is_shown_with_its_reason(place: Any, capsys: pytest.
     assert {row["outcome"] for asset, row in last.items() if asset != "BTMX-S"} == {"accepted"}
 
 
+def test_what_was_refused_is_summed_up_by_code(place: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    known = {f"ASCENDEX-CASH-{asset}" for asset in ("BTC", "USDT")}
+    place.sandbox.amlyze.accounts = frozenset(known)
+    with pytest.raises(RecordsRejected) as caught:
+        place.deliver("main_cash", place.yesterday)
+    capsys.readouterr()
+    rows = shown(capsys, "receipts", "main_cash", str(place.yesterday), "--destination", "amlyze")
+    refused = [row for row in rows if row["outcome"] == "rejected"]
+    assets = {row["asset"] for row in refused}
+    assert len(assets) > 5
+    assert cli.main(["receipts", "main_cash", str(place.yesterday)]) == 0
+    said = capsys.readouterr().out
+    (line,) = [line for line in said.splitlines() if line.startswith("amlyze: ")]
+    assert line.startswith(f"amlyze: {len(refused)} rejected, 404 (")
+    assert line.endswith(f" and {len(assets) - 5} more): business entity does not exist")
+    # The task's own message sums up in the same way.
+    assert f"404 x{len(refused)} (" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -6,7 +6,7 @@ import csv
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -27,6 +27,8 @@ from balance_bridge.store import Store
 OUTCOMES = (*Status, SUPERSEDED)
 # Columns from which on a table shows everything.
 WIDE = 200
+# Assets that are named for a reason.
+_EXAMPLES = 5
 _COLOURS = {"accepted": "green", "rejected": "red", "seen": "yellow", "unknown": "yellow", "planned": "yellow"}
 
 
@@ -180,3 +182,18 @@ def _print(account: str, day: date, found: Sequence[Entry]) -> None:
     console.print(table)
     counts = Counter(entry.outcome for entry in found)
     console.print(", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())))
+    for line in _reasons(found):
+        console.print(escape(line), soft_wrap=True)
+
+
+def _reasons(found: Sequence[Entry]) -> Iterator[str]:
+    """What was not accepted, by destination, outcome and code, the most frequent first."""
+    groups: dict[tuple[str, str, str], list[Entry]] = {}
+    for entry in found:
+        if entry.code or entry.text:
+            groups.setdefault((entry.destination, entry.outcome, entry.code), []).append(entry)
+    for (destination, outcome, code), of_code in sorted(groups.items(), key=lambda item: -len(item[1])):
+        assets = list(dict.fromkeys(entry.asset for entry in of_code))
+        more = f" and {len(assets) - _EXAMPLES} more" if len(assets) > _EXAMPLES else ""
+        named = f"{', '.join(assets[:_EXAMPLES])}{more}"
+        yield f"{destination}: {len(of_code)} {outcome}, {code or 'no code'} ({named}): {of_code[0].text}"
