@@ -51,10 +51,11 @@ format: install ## Put the code into its form
 types: install ## Static types, strict
 	$(BIN)/mypy
 
-bench: install ## The figures: DAG parsing, extraction, transformation
+bench: install ## The figures: DAG parsing, extraction, transformation, delivery
 	$(BIN)/python benchmarks/dag_parsing.py
 	$(BIN)/python benchmarks/extraction.py
 	$(BIN)/python benchmarks/transform.py
+	$(BIN)/python benchmarks/load.py
 
 lock: install ## Resolve the dependencies anew; the locks hold hashes and no address
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(UV) pip compile pyproject.toml --all-extras --group dev --universal --generate-hashes \

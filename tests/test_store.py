@@ -257,6 +257,52 @@ def test_listings_that_fsspec_remembers_do_not_hide_what_others_wrote(monkeypatc
     assert Store(root).append("raw/a", ".gz", b"ours") == "raw/a/0002.gz"
 
 
+def test_what_fsspec_remembers_to_be_missing_is_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = UPath("memory:///missed")
+    Store(root).put("raw/a", b"theirs")
+    isfile, missing = type(root.fs).isfile, {"/missed/raw/a"}
+
+    def cached_isfile(fs: Any, path: str) -> Any:
+        return path not in missing and isfile(fs, path)
+
+    monkeypatch.setattr(type(root.fs), "isfile", cached_isfile)
+    monkeypatch.setattr(type(root.fs), "invalidate_cache", lambda _, __=None: missing.clear())
+    assert not Store(root).put("raw/a", b"ours")
+    assert Store(root).read("raw/a") == b"theirs"
+
+
+@pytest.mark.parametrize("place", ["folder", "bucket"])
+def test_an_object_of_a_series_is_the_newest_until_one_follows(tmp_path: Path, place: str) -> None:
+    store = Store(tmp_path if place == "folder" else UPath("memory:///followed"))
+    key = store.append("raw/a", ".json", b"1")
+    assert not store.has_follower(key)
+    store.append("raw/a", ".json", b"1")
+    assert not store.has_follower(key)
+    store.append("raw/a", ".json", b"2")
+    assert store.has_follower(key)
+    assert not store.has_follower("raw/a/0002.json")
+
+
+def test_the_folders_that_were_made_for_an_object_are_as_lasting_as_the_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, opened, fsync, open_ = [], {}, os.fsync, os.open
+
+    def noted_open(path: Any, *options: Any) -> int:
+        handle = open_(path, *options)
+        opened[handle] = Path(path)
+        return handle
+
+    monkeypatch.setattr("os.open", noted_open)
+    monkeypatch.setattr("os.fsync", lambda handle: (synced.append(opened.pop(handle, None)), fsync(handle)))
+    store = Store(tmp_path / "new")
+    store.put("raw/a/1", b"x")
+    assert set(synced) >= {tmp_path, tmp_path / "new", tmp_path / "new" / "raw", tmp_path / "new" / "raw" / "a"}
+    synced.clear()
+    store.put("raw/a/2", b"x")
+    assert [each for each in synced if each] == [tmp_path / "new" / "raw" / "a"]
+
+
 def test_threads_that_put_one_key_agree_on_one_content(tmp_path: Path) -> None:
     store, wrote = Store(tmp_path), []
     start = threading.Barrier(8)

@@ -125,6 +125,11 @@ class Store:
         keys = self.series(prefix, suffix)
         return keys[-1] if keys else None
 
+    def has_follower(self, key: str) -> bool:
+        """Whether an object of a numbered series is not the newest any more; without listing the series."""
+        folder, _, name = key.rpartition("/")
+        return self.exists(f"{folder}/{int(name[:_DIGITS]) + 1:0{_DIGITS}d}{name[_DIGITS:]}")
+
     def discard(self, key: str) -> None:
         """Remove an object that belongs to nobody: a probe."""
         if not key.startswith("check/"):
@@ -163,7 +168,11 @@ class Store:
 
     def exists(self, key: str) -> bool:
         """Whether there is an object of that key."""
-        return bool(os.path.isfile(self._place(key)) if self._fs is None else self._fs.isfile(self._place(key)))
+        if self._fs is None:
+            return os.path.isfile(self._place(key))
+        # fsspec may remember what was not there, and another process may have written since.
+        self._fs.invalidate_cache()
+        return bool(self._fs.isfile(self._place(key)))
 
     def read(self, key: str) -> bytes:
         """The object's content.
@@ -251,6 +260,7 @@ def _name(key: str) -> str:
 def _put_local(path: Path, data: bytes) -> bool:
     if path.exists():
         return False
+    new = [folder for folder in (path.parent, *path.parents) if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     # A hidden name beside the target; a hard link makes the target appear whole, and only if nobody else's did.
     draft = path.parent / f".{path.name}.{uuid.uuid4().hex}"
@@ -263,11 +273,17 @@ def _put_local(path: Path, data: bytes) -> bool:
             os.link(draft, path)
         except FileExistsError:
             return False
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        # The name, and those of the folders that were made for it.
+        for folder in dict.fromkeys((path.parent, *(each.parent for each in new))):
+            _sync(folder)
         return True
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

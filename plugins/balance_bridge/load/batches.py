@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 
-class Row(msgspec.Struct, frozen=True, omit_defaults=True):
+class Row(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One balance under one communication number, as it is written on a receipt and sent.
 
     Attributes:

@@ -10,7 +10,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -23,19 +25,16 @@ from balance_bridge.load.replies import Reader, Reply, Verdict, read
 from balance_bridge.money import to_text
 from balance_bridge.transport import Answer, Transport
 
-if TYPE_CHECKING:
-    from decimal import Decimal
-
 IGNORE = "ignore"
 LOCAL = "LOCAL"
 
+_ENCODE = msgspec.json.Encoder().encode
 _DIGITS = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?(?<!\n)")
 _SECRET = re.compile(r"[\x21-\x7e]+(?<!\n)")
 _COLUMNS = ("asset", "at", "balance", "points")
 
 
-@dataclass(frozen=True, slots=True)
-class Balance:
+class Balance(msgspec.Struct, frozen=True, gc=False):
     """What an account held of an asset at an instant.
 
     Attributes:
@@ -53,8 +52,7 @@ class Balance:
     equivalent: Decimal | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True, gc=False):
     """A balance in a destination's own words, not yet numbered.
 
     Attributes:
@@ -192,13 +190,16 @@ class Destination(ABC):
             InvalidAmount: If the amount's text is not plain digits; nothing else may stand in the JSON unquoted.
         """
         fields: dict[str, Any] = dict(wire)
-        for name in (self.amount_field, *self.number_fields):
-            digits = wire.get(name)
-            if digits is not None or name == self.amount_field:
-                if digits is None or not _DIGITS.fullmatch(digits):
-                    raise InvalidAmount(f"{self.name}: {digits!r} is not the plain digits of an amount")
-                fields[name] = msgspec.Raw(digits.encode())
-        return msgspec.json.encode(fields)
+        fields[self.amount_field] = self._bare(wire.get(self.amount_field))
+        for name in self.number_fields:
+            if name in wire:
+                fields[name] = self._bare(wire[name])
+        return _ENCODE(fields)
+
+    def _bare(self, digits: str | None) -> msgspec.Raw:
+        if digits is None or not _DIGITS.fullmatch(digits):
+            raise InvalidAmount(f"{self.name}: {digits!r} is not the plain digits of an amount")
+        return msgspec.Raw(digits.encode())
 
     def encode(self, wires: Iterable[Mapping[str, str]]) -> bytes:
         """The body of a request that holds these rows."""
@@ -219,13 +220,13 @@ class Destination(ABC):
 
     def numbered(
         self,
-        wire: Mapping[str, str],
+        wire: dict[str, str],
         number: str,  # noqa: ARG002 - not all send it
         *,
         replaces: str,  # noqa: ARG002
         supersedes: str,  # noqa: ARG002
     ) -> dict[str, str]:
-        """A row's fields as they are sent under a number; the same where the number stays on our receipt.
+        """A row's fields as they are sent under a number; the very same where the number stays on our receipt.
 
         Args:
             wire: The fields, under no number or under another one.
@@ -233,7 +234,7 @@ class Destination(ABC):
             replaces: The number of the attempt before this one; empty if there was none.
             supersedes: The digits that were accepted (or seen) before, if they are others; else empty.
         """
-        return dict(wire)
+        return wire
 
     def send(self, batch: Batch) -> Reply:
         """Send a batch once, signed anew, and read the answer.
@@ -321,9 +322,13 @@ def length_problem(what: str, value: str, limit: int) -> str:
     return f"{what} {value[:40]!r}... has {len(value)} characters, {limit} are allowed" if len(value) > limit else ""
 
 
+@lru_cache(maxsize=256)
+def _points_of(value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(","))
+
+
 def _points(value: Any) -> tuple[str, ...]:
-    parts = value.split(",") if isinstance(value, str) else value
-    return tuple(part.strip() for part in parts)
+    return _points_of(value if isinstance(value, str) else ",".join(value))
 
 
 def _base_url(name: str, url: str) -> str:

@@ -35,8 +35,7 @@ _SNAPSHOT_POINTS = frozenset({"open", "close"})
 Rank = tuple[bool, int, bool, str]
 
 
-@dataclass(slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, gc=False):
     """One number with one content, and what is known of it.
 
     Attributes:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from urllib.parse import quote
 
 from balance_bridge.errors import ConfigurationError, StoreDamaged
@@ -22,6 +23,8 @@ DAY_MS = 86_400_000
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9.]{1,32}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Without a zone: it is UTC all the same, and its text takes two thirds of the time.
+_NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001
 _EPOCH_DAY = date(1970, 1, 1)
 _WITHOUT_SEPARATORS = str.maketrans("", "", "-:.")
 # A day inside what datetime can hold, so that no time zone pushes an instant out of it.
@@ -79,14 +82,16 @@ def is_instant(at_ms: int) -> bool:
     return _MIN_MS <= at_ms < _MAX_MS
 
 
+@lru_cache(maxsize=8192)
 def compact_instant(at_ms: int) -> str:
     """UTC milliseconds since the epoch as ``20261120T000000000Z``."""
     return rfc3339(at_ms).translate(_WITHOUT_SEPARATORS)
 
 
+@lru_cache(maxsize=8192)
 def rfc3339(at_ms: int) -> str:
     """UTC milliseconds since the epoch as ``2026-11-20T00:00:00.000Z``."""
-    return (_EPOCH + timedelta(milliseconds=at_ms)).isoformat(timespec="milliseconds")[:-6] + "Z"
+    return (_NAIVE_EPOCH + timedelta(milliseconds=at_ms)).isoformat(timespec="milliseconds") + "Z"
 
 
 def utc_day(at_ms: int) -> date:

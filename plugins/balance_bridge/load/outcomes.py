@@ -54,7 +54,7 @@ class Weak(StrEnum):
     USED = "used"
 
 
-class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
+class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One report about one number.
 
     Attributes:

@@ -88,6 +88,7 @@ def make_plan(
     plan = Plan()
     again: dict[str, list[tuple[Row, bytes]]] = {}
     fresh: list[tuple[Row, bytes]] = []
+    today = day.isoformat()
     for candidate in candidates:
         attempts = history.keys.get(candidate.key, [])
         held = standing(attempts, candidate.amount) if attempts else None
@@ -104,7 +105,7 @@ def make_plan(
         elif held is not None and _is_outranked(candidate, day, held.row, history.claims.get(candidate.key, ())):
             plan.covered += 1
         else:
-            row = _number(destination, candidate, attempts, history, numbering, day)
+            row = _number(destination, candidate, attempts, history, numbering, today)
             _add(plan, destination, candidate, row, fresh)
     for rows in again.values():
         plan.batches += pack(_in_order(rows), destination.limits, destination.envelope, resend=True)
@@ -122,8 +123,8 @@ def guard_numbers(batches: Iterable[Batch], history: History) -> None:
     going: dict[str, Row] = {}
     for row in _rows(batches):
         other = going.setdefault(row.number, row)
-        contents = [attempt.row.wire for attempt in history.numbers.get(row.number, ())]
-        if other is not row or any(content != row.wire for content in contents):
+        known = history.numbers.get(row.number)
+        if other is not row or (known and any(attempt.row.wire != row.wire for attempt in known)):
             raise NumberReused(
                 f"communication number {row.number} ({row.asset}, {rfc3339(row.at_ms)}) would go out with content "
                 f"other than on its receipt; nothing was sent. If two deployments write to one tenant, give each a "
@@ -158,7 +159,7 @@ def _number(
     attempts: Sequence[Attempt],
     history: History,
     numbering: Numbering,
-    day: date,
+    day: str,
 ) -> Row:
     balance = candidate.balance
     stem = numbering.stem(balance.asset, balance.at_ms)
@@ -172,7 +173,7 @@ def _number(
         asset=balance.asset,
         at_ms=balance.at_ms,
         amount=candidate.amount,
-        day=day.isoformat(),
+        day=day,
         points=",".join(balance.points),
         wire=destination.numbered(candidate.wire, number, replaces=replaces, supersedes=supersedes),
         replaces=replaces,

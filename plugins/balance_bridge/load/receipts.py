@@ -83,9 +83,9 @@ class Receipts:
         document = Begun(VERSION, len(lines), hashlib.sha256("".join(lines).encode()).hexdigest())
         return self._store.append(f"{self._folder(day)}/begun", ".json", encode(document))
 
-    def is_overtaken(self, day: date, mark: str) -> bool:
-        """Whether a delivery of a day began after the one with this mark, and stands for other balances."""
-        return self._store.newest(f"{self._folder(day)}/begun", ".json") != mark
+    def is_overtaken(self, mark: str) -> bool:
+        """Whether a delivery of the day began after the one with this mark, and stands for other balances."""
+        return self._store.has_follower(mark)
 
     def plan(self, day: date, batch: Batch, *, kind: str, run_id: str, now_ms: int) -> bool:
         """Write down what is about to be sent.

@@ -150,7 +150,7 @@ def read(answer: Answer, numbers: Sequence[str], reader: Reader) -> Reply:
 
 def _cleaned(outcome: Outcome, answer: Answer) -> Outcome:
     # Of an outcome that was read with a destination's own words: the signature of this request is known only here.
-    if not any(secret in outcome.text for secret in answer.secrets):
+    if not outcome.text or not any(secret in outcome.text for secret in answer.secrets):
         return outcome
     return msgspec.structs.replace(outcome, text=answer.clean(outcome.text))
 

@@ -123,7 +123,7 @@ class Sender:
                     raise next((stop for stop in stops if not isinstance(stop, PassingError)), stops[0])
 
     def _is_overtaken(self) -> bool:
-        return self.receipts.is_overtaken(self.day, self.mark)
+        return self.receipts.is_overtaken(self.mark)
 
     def _overtaken(self, late: int) -> Overtaken:
         told = (

@@ -95,6 +95,8 @@ class Sandbox:
         self.webhook = Webhook(secret=CREDENTIALS.webhook, clock=clock, journal=self.journal)
         self.apis = Apis(self.exchange, self.elven, self.amlyze, self.webhook, self.journal, clock)
         self._socket = socket.create_server(("127.0.0.1", port))
+        # Each answer goes out in two pieces; the second would wait 40 ms for the acknowledgement of the first.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self._server = uvicorn.Server(
             uvicorn.Config(
