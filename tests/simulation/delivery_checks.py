@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -11,6 +12,7 @@ from typing import Any
 
 from balance_bridge.load.receipts import outcomes
 from balance_bridge.sandbox.books import expected
+from balance_bridge.sandbox.world import Book
 from simulation.delivery_model import ACCOUNT, IGNORED, POINTS, ZONE, Ended, Simulation
 from simulation.delivery_wire import elven_row
 
@@ -27,6 +29,13 @@ class Planned:
     created_at: str
     reports: list[tuple[str, str]] = field(default_factory=list)
     silent: bool = False
+    shared: bool = False
+    after: int = 0
+
+    @property
+    def place(self) -> tuple[int, bool]:
+        """Its place among its key's attempts, in the order in which they may have arrived."""
+        return max(attempt(self.row["number"]), self.after), self.after > 0
 
     @property
     def content(self) -> frozenset[tuple[str, str]]:
@@ -44,7 +53,9 @@ class Planned:
         ranks = {"accepted": "accepted", "rejected": "rejected", "seen": "seen", "unknown": "unknown"}
         # That we were refused, or that the number was used, says nothing of what another copy has sent.
         ranks |= {"used": "rejected", "refused": "rejected"}
-        return next((outcome for status, outcome in ranks.items() if status in told), "planned")
+        found = next((outcome for status, outcome in ranks.items() if status in told), "planned")
+        # Of a number that two copies planned with different contents only what was accepted counts.
+        return "rejected" if self.shared and found != "accepted" and not self.after else found
 
 
 def content(wire: dict[str, str]) -> frozenset[tuple[str, str]]:
@@ -56,41 +67,54 @@ class Paper:
     """The receipts of one destination, read without the package."""
 
     def __init__(self, simulation: Simulation, destination: str) -> None:
-        self.rows: dict[str, Planned] = {}
-        self.batches: dict[str, list[tuple[str, str]]] = {}
-        told: list[tuple[str, str, str]] = []
-        reported: set[tuple[tuple[str, str], str]] = set()
+        self.rows: list[Planned] = []
+        batches: dict[tuple[str, str], list[Planned]] = {}
+        told: list[tuple[tuple[str, str], dict[str, Any]]] = []
         for key, data in sorted(simulation.store.objects.items()):
-            if not key.startswith(f"receipts/{ACCOUNT}/") or key.split("/")[3] != destination:
+            parts = key.split("/")
+            if parts[:2] != ["receipts", ACCOUNT] or parts[3] != destination or len(parts) < 6:
                 continue
-            day, _, id_, what = key.split("/")[2:6] if key.count("/") > 4 else [*key.split("/")[2:5], ""]
-            batch, document = (day, id_), json.loads(data)
-            if what == "planned.json":
-                for row in document["rows"]:
-                    known = self.rows.get(row["number"])
-                    assert known is None or known.row["wire"] == row["wire"], "one number was planned with two contents"
-                    planned = Planned(date.fromisoformat(day), id_, row, document["created_at"])
-                    self.rows.setdefault(row["number"], planned)
-                    self.batches.setdefault(row["number"], []).append(batch)
-            elif what in ("answered", "resolved"):
-                at = document.get("ended_at") or document["resolved_at"]
-                reported |= {(batch, number) for number in document["outcomes"]}
-                told += [
-                    (number, each.get("weak") or each["status"], at) for number, each in document["outcomes"].items()
-                ]
-        for number, status, at in told:
-            self.rows[number].reports.append((status, at))
-        for number, planned in self.rows.items():
-            silent = [batch for batch in self.batches[number] if (batch, number) not in reported]
-            planned.silent = bool(silent) and bool({status for status, _ in planned.reports} & {"used", "refused"})
+            batch, document = (parts[2], parts[4]), json.loads(data)
+            if parts[5] == "planned.json":
+                batches[batch] = [self._planned(batch, row, document["created_at"]) for row in document["rows"]]
+            elif parts[5] in ("answered", "resolved"):
+                told.append((batch, document))
+        self._report(batches, told)
+        numbers = Counter(planned.row["number"] for planned in self.rows)
+        for planned in self.rows:
+            planned.shared = numbers[planned.row["number"]] > 1
+
+    def _planned(self, batch: tuple[str, str], row: dict[str, Any], created_at: str) -> Planned:
+        for known in self.rows:
+            if known.row["number"] == row["number"] and known.row["wire"] == row["wire"]:
+                return known
+        self.rows.append(Planned(date.fromisoformat(batch[0]), batch[1], row, created_at))
+        return self.rows[-1]
+
+    def _report(
+        self, batches: dict[tuple[str, str], list[Planned]], told: list[tuple[tuple[str, str], dict[str, Any]]]
+    ) -> None:
+        reported: set[tuple[tuple[str, str], str]] = set()
+        for batch, document in told:
+            at = document.get("ended_at") or document["resolved_at"]
+            reported |= {(batch, number) for number in document["outcomes"]}
+            for planned in batches[batch]:
+                each = document["outcomes"].get(planned.row["number"])
+                if each is not None:
+                    planned.reports.append((each.get("weak") or each["status"], at))
+                planned.after = max(planned.after, document.get("after", {}).get(planned.row["number"], 0))
+        for batch, rows in batches.items():
+            for planned in rows:
+                if (batch, planned.row["number"]) not in reported:
+                    planned.silent |= bool({status for status, _ in planned.reports} & {"used", "refused"})
 
     def attempts(self) -> dict[str, list[Planned]]:
         """By key, in the order of the attempts' numbers."""
         found: dict[str, list[Planned]] = {}
-        for planned in self.rows.values():
+        for planned in self.rows:
             found.setdefault(planned.row["key"], []).append(planned)
         for each in found.values():
-            each.sort(key=lambda planned: attempt(planned.row["number"]))
+            each.sort(key=lambda planned: planned.place)
         return found
 
     def settled(self) -> set[frozenset[tuple[str, str]]]:
@@ -107,12 +131,12 @@ def attempt(number: str) -> int:
     return int(number.rpartition("-")[2])
 
 
-def due(simulation: Simulation, destination: str) -> dict[Key, Decimal]:
-    """What the destination's books must hold in the end, worked out from the exchange's books."""
+def due(simulation: Simulation, destination: str, book: Book | None = None) -> dict[Key, Decimal]:
+    """What the destination's books must hold in the end, worked out from the exchange's books (or from others)."""
     kind = "local_second" if destination == "elven" else "instant"
     zone = ZONE if destination == "elven" else "UTC"
     days = simulation.all_days
-    found, _ = expected(simulation.book, days[0], days[-1], POINTS[destination], zone, kind)  # type: ignore[arg-type]
+    found, _ = expected(book or simulation.book, days[0], days[-1], POINTS[destination], zone, kind)  # type: ignore[arg-type]
     if destination == "elven":
         names = {"BTC": "assetID:BTC", "BTMX-S": "symbol:BTMX"}
         return {
@@ -145,20 +169,21 @@ class Watch:
         self._settled = {name: Paper(self._sim, name).settled() for name in self._looked_at}
         self._sent = len(self._sim.sent)
 
-    def after(self, ended: list[Ended]) -> dict[str, Paper]:
-        """A run has ended, or died."""
+    def after(self, ended: list[Ended], *, woken: bool = False) -> dict[str, Paper]:
+        """A run has ended, or died; if ``woken``, beside one that hung before the last correction."""
         for each in ended:
             if each.summary is not None:
                 counted(each)
         papers = {name: Paper(self._sim, name) for name in self._looked_at}
         for sent in self._sim.sent[self._sent :]:
             for row in sent.rows:
-                assert content(row) not in self._settled[sent.api], f"sent again, though accepted before: {row}"
-                if sent.api == "amlyze":
-                    assert papers["amlyze"].rows[row["communicationNumber"]].row["wire"] == row, "not what was planned"
+                known = content(row) in self._settled[sent.api]
+                assert woken or not known, f"sent again, though accepted before: {row}"
+                wires = [planned.row["wire"] for planned in papers[sent.api].rows]
+                assert sent.api != "amlyze" or row in wires, "not what was planned"
         for name, paper in papers.items():
             self._agrees(name, paper)
-            self._grew(name, paper)
+            self._grew(name, paper, woken=woken)
             told = set[str]()
             for day in self._sim.all_days:
                 of_day = [one.key for one in outcomes(self._sim.store, ACCOUNT, day, name)]
@@ -170,27 +195,29 @@ class Watch:
     def _agrees(self, name: str, paper: Paper) -> None:
         if name == "elven":
             held = {(*kept.key[2:], kept.text) for kept in self._sim.elven.imports}
-            for planned in paper.rows.values():
+            for planned in paper.rows:
                 if planned.outcome == "accepted":
                     assert elven_row(planned.row["wire"]) in held, f"accepted, and not in the books: {planned}"
             return
         taken = {kept.number: kept.text for kept in self._sim.amlyze.registered}
-        for number, planned in paper.rows.items():
-            if planned.outcome == "accepted":
-                assert taken.get(number) == planned.row["amount"], f"accepted, and not in the books: {planned}"
-            assert planned.outcome != "rejected" or number not in taken, f"rejected, and in the books: {planned}"
+        for planned in paper.rows:
+            there = taken.get(planned.row["number"]) == planned.row["amount"]
+            assert planned.outcome != "accepted" or there, f"accepted, and not in the books: {planned}"
+            assert planned.outcome != "rejected" or not there, f"rejected, and in the books: {planned}"
 
-    def _grew(self, name: str, paper: Paper) -> None:
+    def _grew(self, name: str, paper: Paper, *, woken: bool) -> None:
         """What a server's books grew by in this run is right, and nothing is there twice without a reason."""
-        grown, wanted = entries(self._sim, name), due(self._sim, name)
+        grown, wanted = entries(self._sim, name), [due(self._sim, name)]
+        if woken:
+            wanted.append(due(self._sim, name, self._sim.book_before))
         last: dict[Key, tuple[str, str]] = {}
         for index, (key, digits, number) in enumerate(grown):
             before = last.get(key)
             last[key] = digits, number
             if index < self._looked_at[name]:
                 continue
-            assert wanted.get(key) == Decimal(digits), f"{name}: {key} {digits} is not due"
-            if before is None:
+            assert Decimal(digits) in [each.get(key) for each in wanted], f"{name}: {key} {digits} is not due"
+            if before is None or woken:
                 continue
             if name == "elven":
                 assert before[0] == digits or Decimal(before[0]) != Decimal(digits), "the same amount in other digits"
@@ -199,7 +226,8 @@ class Watch:
         self._looked_at[name] = len(grown)
 
     def _supersedes(self, paper: Paper, before: tuple[str, str], digits: str, number: str) -> None:
-        new, old = paper.rows[number], paper.rows[before[1]]
+        by_number = {(each.row["number"], each.row["amount"]): each for each in paper.rows}
+        new, old = by_number[number, digits], by_number[before[1], before[0]]
         assert new.row.get("replaces"), f"accepted twice, and the second does not name the first: {new}"
         if digits == before[0]:
             between = [

@@ -25,8 +25,12 @@ QUIET_RUNS = 8
 TELL_EVERY_S = 10.0
 
 
-def one_run(simulation: Simulation, watch: Watch, days: Sequence[date] = (DAY,)) -> tuple[bool, dict[str, Paper]]:
+def one_run(
+    simulation: Simulation, watch: Watch, days: Sequence[date] = (DAY,), *, woken: bool = False
+) -> tuple[bool, dict[str, Paper]]:
     """A run of a day; or of several days at once, or of one beside a second copy of it.
+
+    If ``woken``, the first of them hung before the last correction, and goes on now.
 
     Returns:
         Whether all of it ended well, and the receipts after it.
@@ -37,11 +41,11 @@ def one_run(simulation: Simulation, watch: Watch, days: Sequence[date] = (DAY,))
     ended: list[Ended] = []
     died = []
 
-    def copy(day: date) -> None:
+    def copy(day: date, *, hung: bool = False) -> None:
         order = ["elven", "amlyze"]
         simulation.chance.shuffle(order)
         try:
-            ended.extend(simulation.a_run(order, day))
+            ended.extend(simulation.wake(order, day) if hung else simulation.a_run(order, day))
         except Killed as death:
             died.append(death)
 
@@ -50,18 +54,18 @@ def one_run(simulation: Simulation, watch: Watch, days: Sequence[date] = (DAY,))
     else:
         simulation.shared = True
         simulation.turns = Turns(simulation.chance, simulation.chance.choice((0.02, 0.1, 0.5)))
-        simulation.turns.run([partial(copy, day) for day in days])
+        simulation.turns.run([partial(copy, day, hung=woken and not me) for me, day in enumerate(days)])
         simulation.turns = None
     simulation.die_at = {}
-    papers = watch.after(ended)
+    papers = watch.after(ended, woken=woken)
     return not died and all(each.error is None for each in ended), papers
 
 
 def ask(simulation: Simulation, papers: dict[str, Paper]) -> None:
     """A person asks Amlyze about what it has seen and not confirmed."""
     paper = papers["amlyze"]
-    open_ones = {number for number, planned in paper.rows.items() if planned.outcome == "seen"}
-    simulation.resolve({number: (paper.rows[number].day, paper.rows[number].batch) for number in open_ones})
+    open_ones = [planned for planned in paper.rows if planned.outcome == "seen"]
+    simulation.resolve({planned.row["number"]: (planned.day, planned.batch) for planned in open_ones})
 
 
 def quiet(simulation: Simulation, watch: Watch, papers: dict[str, Paper]) -> None:
@@ -109,9 +113,14 @@ def a_life(seed: int) -> Simulation:
     for _ in range(chance.randint(1, 4)):
         simulation.fault = faults_of(chance)
         simulation.die_at = {copy: chance.randint(1, 60) for copy in (0, 1) if chance.random() < 0.5}
-        # A day by itself; or beside a second copy of it, or beside another day.
-        days = [chance.choice(simulation.all_days) for _ in range(2 if chance.random() < 0.25 else 1)]
-        papers = one_run(simulation, watch, days)[1]
+        # A day by itself; or beside a second copy of it, one that hung before a correction, or another day.
+        often = 0.5 if simulation.hung else 0.25
+        days = [chance.choice(simulation.all_days) for _ in range(2 if chance.random() < often else 1)]
+        woken = len(days) == 2 and simulation.days == 1 and DAY in simulation.hung
+        if woken:
+            # Killed in the moment in which it sends, it could tell nobody that it was late.
+            simulation.die_at.pop(0, None)
+        papers = one_run(simulation, watch, days, woken=woken)[1]
         if chance.random() < 0.3:
             ask(simulation, papers)
         if chance.random() < 0.3:

@@ -197,6 +197,9 @@ class Simulation:
         records: Changes of a day.
         days: How many days there are.
         in_flight: Requests at the same time.
+        extracted: What each day has to deliver.
+        hung: The same from before the last correction, for a copy that hung meanwhile.
+        book_before: The history from before it.
         fault: Called with the API's name at each request; the fault that strikes, or an empty text.
         die_at: Per copy the step at which it dies.
         steps: Per copy how many steps it has taken in this run: two for each write and each request.
@@ -216,6 +219,8 @@ class Simulation:
     turns: Turns | None = None
     version: int = 0
     extracted: dict[date, dict[str, Any]] = field(default_factory=dict)
+    hung: dict[date, dict[str, Any]] = field(default_factory=dict)
+    book_before: Book | None = None
     run: int = 0
     shared: bool = False
 
@@ -301,8 +306,9 @@ class Simulation:
         """The exchange corrects its records; the next run is told to ask anew."""
         self.version += 1
         corrected = a_book(self.seed, shift, records=self.records, days=self.days)
+        self.book_before = Book("before", list(self.book.snapshots.values()), list(self.book.records))
         self.book.snapshots, self.book.records = corrected.snapshots, corrected.records
-        self.extracted = {}
+        self.hung, self.extracted = self.extracted, {}
 
     def a_run(
         self, order: Sequence[str] = ("elven", "amlyze"), day: date = DAY, *, forgiving: bool = False
@@ -318,7 +324,14 @@ class Simulation:
             if error is not None:
                 return ended
         for name in order:
-            self._tried(partial(self._load, name, day, forgiving=forgiving), ended, name)
+            self._tried(partial(self._load, name, day, self.extracted[day], forgiving=forgiving), ended, name)
+        return ended
+
+    def wake(self, order: Sequence[str], day: date) -> list[Ended]:
+        """What a run does that hung before the last correction and goes on now; how each of its tasks ended."""
+        ended: list[Ended] = []
+        for name in order:
+            self._tried(partial(self._load, name, day, self.hung[day], forgiving=False), ended, name)
         return ended
 
     def _tried(
@@ -352,14 +365,14 @@ class Simulation:
         history = daily.fetch_history(job, opening, closing, {})
         self.extracted[day] = daily.reconcile(job, history, tolerance={}, on_break="hold", destinations=wanted)
 
-    def _load(self, name: str, day: date, *, forgiving: bool) -> DeliverySummary:
+    def _load(self, name: str, day: date, extracted: dict[str, Any], *, forgiving: bool) -> DeliverySummary:
         return deliver(
             destination=self.destination(name, forgiving=forgiving),
             store=self.store,
             account=ACCOUNT,
             day=day,
             namespace="bb",
-            balances=balances_from_table(from_parquet(self.store.read(self.extracted[day]["balances"][name]))),
+            balances=balances_from_table(from_parquet(self.store.read(extracted["balances"][name]))),
             run_id=f"run-{self.version}",
             clock=self.clock.clock,
             log=self.told.append,

@@ -82,5 +82,5 @@ def test_what_another_live_copy_lost_the_answer_to_is_not_taken_for_refused(ours
     simulation.store.after_put = other_copy
     _, papers = one_run(simulation, watch)
     assert begun
-    assert "rejected" not in {planned.outcome for planned in papers["amlyze"].rows.values()}
+    assert "rejected" not in {planned.outcome for planned in papers["amlyze"].rows}
     quiet(simulation, watch, papers)
