@@ -147,7 +147,7 @@ def test_what_a_destination_says_back_reaches_neither_message_nor_receipt(
             )
         transport.close()
     receipts = [path.read_text() for path in tmp_path.rglob("*.json")]
-    assert len(receipts) == 2, "planned and answered"
+    assert len(receipts) == 3, "begun, planned and answered"
     assert_silent(heard, str(caught.value), *told, *receipts)
 
 

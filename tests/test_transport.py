@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gc
 import gzip
 import ipaddress
 import json
@@ -10,7 +9,6 @@ import socket
 import ssl
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -26,9 +24,6 @@ from hypothesis import strategies as st
 from balance_bridge.clock import Clock
 from balance_bridge.errors import AnswerLost, BadAnswer, FinalError, NotReached
 from balance_bridge.transport import Answer, Transport, sending
-
-# Where a client is gone before a server's handshake, Python itself leaves the server's TLS socket open.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
 
 SECRET = "not-a-real-token-0123456789"
 HEADERS = {"authorization": f"Bearer {SECRET}", "x-auth-signature": SECRET}
@@ -117,16 +112,6 @@ def says(data: bytes, *, status: str = "200 OK", length: int | None = None, **he
         connection.sendall(head.encode() + b"\r\n\r\n" + data)
 
     return talk
-
-
-@pytest.fixture(autouse=True)
-def _collect_half_open_tls(request: pytest.FixtureRequest) -> Iterator[None]:
-    """So that no other module's test meets what is left open here."""
-    yield
-    if "context" in request.fixturenames:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            gc.collect()
 
 
 @pytest.fixture

@@ -27,7 +27,8 @@ NUMBERS = {
     "timeout_s": ("a whole number from 1 to 600", ["0", "601"], ["1", "600"]),
     "max_in_flight": ("a whole number from 1 to 16", ["0", "17"], ["1", "16"]),
 }
-NO_NUMBERS = ["1.5", "1e2", "'ten'", "true", "[1]", "{a: 1}", "''", "0x10", "1_0"]
+NO_NUMBERS = ["1.5", "1.0", "1e2", "'ten'", "true", "no", "[1]", "{a: 1}", "''", "null", "0x10", "1_0", "007", "+5"]
+NO_NUMBERS += [".inf", "24h", "30 s", "9" * 18, "9" * 5000]
 
 
 def at_elven(text: str) -> dict[int, str]:
@@ -81,6 +82,7 @@ def test_what_is_no_number_within_the_limits_is_told_with_what_is_allowed(
         ("[001, O001]", ("001", "O001")),
         ("['19734', 10001]", ("19734", "10001")),
         ("[NO, 1e5]", ("NO", "1e5")),
+        ("[400, 422, 4010, '50']", ("400", "422", "4010", "50")),
     ],
 )
 def test_codes_are_text_as_they_stand(load: Load, base: Base, text: str, codes: tuple[str, ...]) -> None:
@@ -103,6 +105,15 @@ def test_what_is_no_list_of_codes_is_told(load: Load, base: Base, file: Path, te
     message = told(load, base(at_elven(f"bisect_codes: {text}")))
     assert message.startswith(f"{file}:14: accounts.main_cash.destinations.elven.{key}: {value}: ")
     assert "a list of error codes as text" in message
+
+
+@pytest.mark.parametrize("code", ["401", "403", "404", "429", "500", "503", "'599'"])
+def test_a_code_that_is_about_no_record_is_refused(load: Load, base: Base, file: Path, code: str) -> None:
+    for place, line, name in ((at_elven, 14, "elven"), (at_amlyze, 17, "amlyze")):
+        message = told(load, base(place(f"bisect_codes: [E9, {code}]")))
+        where = f"{file}:{line}: accounts.main_cash.destinations.{name}.bisect_codes[1]: '{code.strip(chr(39))}': "
+        assert message.startswith(f"{where}says nothing of a record")
+        assert "without 401, 403, 404, 429 and 500 to 599" in message
 
 
 @pytest.mark.parametrize("text", ["warn", "fail", "'fail'"])
@@ -163,6 +174,11 @@ def test_without_the_key_no_equivalent_is_told_and_a_price_may_be_a_day_old(load
         ("{prices: ''}", ".prices", "the path or URL of a CSV or Parquet file"),
         ("{prices: [a]}", ".prices", "the path or URL of a CSV or Parquet file"),
         ("{prices: p.csv, max_age: 24}", ".max_age", "such as 24h"),
+        ("{prices: p.csv, max_age: '86400'}", ".max_age", "such as 24h"),
+        ("{prices: p.csv, max_age: 24 h}", ".max_age", "such as 24h"),
+        ("{prices: p.csv, max_age: 100000h}", ".max_age", "such as 24h"),
+        ("{prices: p.csv, max_age: [24h]}", ".max_age", "such as 24h"),
+        ("{prices: p.csv, max_age: true}", ".max_age", "such as 24h"),
         ("{prices: p.csv, max_age: 0h}", ".max_age", "such as 24h"),
         ("{prices: p.csv, max_age: -1h}", ".max_age", "such as 24h"),
         ("{prices: p.csv, max_age: 1.5h}", ".max_age", "such as 24h"),

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
+import time
 from collections import Counter
+from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
+from balance_bridge.clock import Clock
 from balance_bridge.errors import CredentialsRefused, ServerFault
+from balance_bridge.extract.budget import Budget, budget_key, open_budget
 from balance_bridge.sandbox.server import CREDENTIALS
 from balance_bridge.sandbox.wire import Reply
 
@@ -18,6 +25,8 @@ pytestmark = pytest.mark.slow
 
 # The day that takes more than one page.
 BUSY_DAYS_BACK = 2
+# Two snapshots, a page and the request that is refused fill a window.
+LIMIT = 4
 OLD, NEW = "sandbox-cash-key", "rotated-cash-key"
 NEW_SECRET, NEW_TOKEN = "rotated-cash-secret-not-real", "rotated-amlyze-token-not-real"
 NEW_ELVEN_KEY, NEW_ELVEN_SECRET = "rotated-elven-key", "rotated-elven-secret-not-real"
@@ -42,7 +51,7 @@ def rotate_exchange(world: Any) -> None:
     exchange.users = {NEW: NEW_SECRET}
     # The same account behind another key.
     exchange.world._books[NEW, "cash"] = exchange.world.book(OLD, "cash", world.now.date())
-    world.connect("ascendex_cash", login=NEW, password=NEW_SECRET)
+    world.connect("ascendex_cash", login=NEW, password=NEW_SECRET, extra={"requests_per_minute": LIMIT})
 
 
 def rotate_destinations(world: Any) -> None:
@@ -58,15 +67,43 @@ def asked(world: Any) -> Counter[str]:
     return Counter(line.path.rsplit("/", 1)[-1] for line in journal)
 
 
-def test_with_new_keys_the_day_goes_on_where_it_was(world: Any) -> None:
+def stand_still(world: Any) -> Callable[[str], Budget]:
+    """Let no window of the exchange's budget pass by itself, however long this machine takes.
+
+    Returns:
+        The budget of a key, as the tasks open it.
+    """
+    stands = Clock(time.time, lambda: 1_000_000.0 + sum(world.naps), world.naps.append)
+    opening = functools.partial(open_budget, clock=stands)
+    world.monkeypatch.setattr("balance_bridge.hooks.ascendex.open_budget", opening)
+    return lambda key: opening(f"sqlite:///{world.folder}/budget.db", budget_key(key), limit=LIMIT)
+
+
+def in_clear(path: Path) -> bytes:
+    """What a file holds once it is unpacked."""
+    if path.suffix == ".gz":
+        return gzip.decompress(path.read_bytes())
+    if path.suffix == ".parquet":
+        return path.read_bytes() + str(pq.read_table(path).to_pylist()).encode()
+    return path.read_bytes()
+
+
+def test_with_new_keys_the_day_goes_on_where_it_was(
+    world: Any, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level("DEBUG")
     sandbox, day = world.sandbox, str(world.now.date() - timedelta(days=BUSY_DAYS_BACK))
     world.accounts_file.write_text(world.accounts_file.read_text().replace("{every: 6h}", "{every: 1h}"))
+    world.connect("ascendex_cash", extra={"requests_per_minute": LIMIT})
+    budget = stand_still(world)
 
     # The exchange's key is withdrawn after both snapshots and a page.
     after(3, sandbox.exchange, lambda: setattr(sandbox.exchange, "users", {}))
     ended = world.run(date=day)
     assert isinstance(ended.errors["history"], CredentialsRefused)
     assert asked(world).total() == 3
+    assert budget(OLD).usage().taken == world.requests("exchange") == LIMIT
+    assert budget(NEW).usage().requests == 0
     rotate_exchange(world)
 
     # Amlyze's token is withdrawn after its first batch, and Elven breaks down over what it has just taken.
@@ -87,6 +124,12 @@ def test_with_new_keys_the_day_goes_on_where_it_was(world: Any) -> None:
     ended = world.run(date=day)
     assert ended.state == "success"
     assert asked(world).total() == pages, "nothing was fetched again"
+    hidden = [NEW, NEW_SECRET, NEW_TOKEN, NEW_ELVEN_KEY, NEW_ELVEN_SECRET, OLD, CREDENTIALS.amlyze]
+    hidden += [*CREDENTIALS.exchange.values(), *CREDENTIALS.elven, *CREDENTIALS.elven.values()]
+    # Looked at now: asking the sandbox for its books names the old key.
+    told = capfd.readouterr()
+    for said in (caplog.text, told.out, told.err):
+        assert [secret for secret in hidden if secret in said] == [], "in a log"
     sandbox.exchange.users[OLD] = "for the sandbox's own books"
     taken = [kept.number for kept in sandbox.amlyze.registered]
     assert taken[:100] == first_batch
@@ -98,12 +141,14 @@ def test_with_new_keys_the_day_goes_on_where_it_was(world: Any) -> None:
     assert imports[:half] == imports[half:]
     sandbox.elven.imports = sandbox.elven.imports[half:]
     assert world.differences("main_cash", world.now.date() - timedelta(days=BUSY_DAYS_BACK)) == []
-    # Nobody waited for a window that was the old key's.
+    # Nobody waited for the old key's window, and it is as full as it was.
     assert world.naps == []
-    hidden = [NEW, NEW_SECRET, NEW_TOKEN, NEW_ELVEN_KEY, NEW_ELVEN_SECRET, OLD, CREDENTIALS.amlyze]
-    hidden += [*CREDENTIALS.exchange.values(), *CREDENTIALS.elven, *CREDENTIALS.elven.values()]
+    place, wait_s = budget(OLD).try_take()
+    assert place is None
+    assert wait_s > 0
+    assert budget(OLD).usage().requests == LIMIT
+    assert budget(NEW).usage().requests == world.requests("exchange") - LIMIT
     for path in world.folder.rglob("*"):
         if path.is_file():
-            data = path.read_bytes()
-            data = gzip.decompress(data) if path.suffix == ".gz" else data
+            data = in_clear(path)
             assert [secret for secret in hidden if secret.encode() in data] == [], path

@@ -29,6 +29,8 @@ from balance_bridge.accounts.problems import describe
 
 ASSET_PLACEHOLDER = "{asset}"
 TYPES = "elven, amlyze, webhook"
+# Some APIs repeat the HTTP status as the code of an error. These are the same for every part of a request.
+_NO_RECORD = re.compile(r"401|403|404|429|5[0-9]{2}")
 
 
 def _pattern(text: str) -> str:
@@ -66,6 +68,13 @@ def _refuse_shared(values: Mapping[str, str | None], name: str) -> None:
             f"{', '.join(assets)} are all mapped to the {name} {describe(value)}" for value, assets in shared
         )
         raise below(shared[0][1][1], told)
+
+
+def _record_code(code: str) -> str:
+    printable(60, blanks=False)(code)
+    if _NO_RECORD.fullmatch(code):
+        raise ValueError("says nothing of a record, but of who asks, the address, the moment or the server")
+    return code
 
 
 def _kind(value: object) -> str:
@@ -156,8 +165,11 @@ class _Target(Model):
         int, BeforeValidator(whole_number), Field(ge=0, le=1_000_000, description="a whole number from 0 to 1000000")
     ] = 0
     bisect_codes: Annotated[
-        tuple[Annotated[str, AfterValidator(printable(60, blanks=False))], ...] | None,
-        Field(description="a list of error codes as text; an empty one never divides"),
+        tuple[Annotated[str, AfterValidator(_record_code)], ...] | None,
+        Field(
+            description="a list of error codes as text, without 401, 403, 404, 429 and 500 to 599; "
+            "an empty one never divides"
+        ),
     ] = None
     requests_per_minute: Annotated[
         Annotated[int, BeforeValidator(whole_number)] | None,

@@ -23,6 +23,8 @@ import requests
 
 START_LIMIT_S = 90.0
 STOP_LIMIT_S = 20.0
+# Its API answers within milliseconds, unless the machine is busy with something else.
+ANSWER_LIMIT_S = 60.0
 
 
 class LocalAirflowError(Exception):
@@ -167,10 +169,10 @@ class LocalAirflow:
         if not hasattr(self, "_session"):
             session = requests.Session()
             session.trust_env = False
-            token = session.get(f"{self.url}/auth/token", timeout=10).json()["access_token"]
+            token = session.get(f"{self.url}/auth/token", timeout=ANSWER_LIMIT_S).json()["access_token"]
             session.headers["Authorization"] = f"Bearer {token}"
             self._session = session
-        answer = self._session.get(f"{self.url}/api/v2/{path}", params=params, timeout=10)
+        answer = self._session.get(f"{self.url}/api/v2/{path}", params=params, timeout=ANSWER_LIMIT_S)
         answer.raise_for_status()
         return answer.json()
 
