@@ -460,3 +460,36 @@ def test_a_damaged_receipt_stops_before_anything_is_sent(kit, name, content):
     with pytest.raises(StoreDamaged, match="receipts/main_cash/2026-11-20/amlyze/"):
         kit.run(kit.amlyze(transport), store, [kit.balance("ETH")])
     assert len(transport.requests) == 1
+
+
+# --- what is told of it ---
+
+
+def test_what_was_refused_and_is_ignored_since_is_shown_as_ignored(kit):
+    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
+    server.refuse["CASH-SPAM"] = "404"
+    balances = [kit.balance("BTC"), kit.balance("SPAM")]
+    with pytest.raises(RecordsRejected):
+        kit.run(kit.amlyze(kit.FakeTransport(server)), store, balances)
+    assert kit.told(store) == {"BTC": "accepted", "SPAM": "rejected"}
+    kit.run(kit.amlyze(kit.FakeTransport(server), assets={"SPAM": "ignore", "BTC": "ignore"}), store, balances)
+    assert kit.told(store) == {"BTC": "accepted", "SPAM": "ignored"}
+
+
+def test_a_delivery_says_how_many_balances_go_again(kit):
+    store, lines = kit.MemoryStore(), []
+    with pytest.raises(OutcomeUnknown):
+        kit.run(kit.amlyze(kit.FakeTransport(AnswerLost("gone"))), store, [kit.balance("A"), kit.balance("B")])
+    balances = [kit.balance("A"), kit.balance("B"), kit.balance("C")]
+    kit.run(kit.amlyze(kit.FakeTransport(kit.FakeAmlyzeServer())), store, balances, log=lines.append)
+    assert lines[0].endswith("3 to send in 2 batches, 2 of them again under the same numbers")
+
+
+def test_where_nobody_is_reached_the_destination_is_named_and_the_last_answer_s_reason_stays(kit):
+    store = kit.MemoryStore()
+    with pytest.raises(ServerFault):
+        kit.run(kit.amlyze(kit.FakeTransport(kit.answer({"error": "broken"}, 500))), store, [kit.balance()])
+    with pytest.raises(NotReached, match=r"^amlyze: refused\. Nothing was sent; it is tried again by itself"):
+        kit.run(kit.amlyze(kit.FakeTransport(NotReached("refused"))), store, [kit.balance()])
+    (row,) = outcomes(store, "main_cash", kit.DAY, "amlyze")
+    assert (row.outcome, row.code) == ("unknown", "HTTP 500")

@@ -14,7 +14,7 @@ from balance_bridge.load.receipts import outcomes
 from balance_bridge.sandbox.books import expected
 from balance_bridge.sandbox.world import Book
 from simulation.delivery_model import ACCOUNT, IGNORED, POINTS, ZONE, Ended, Simulation
-from simulation.delivery_wire import elven_row
+from simulation.delivery_wire import Sent, elven_row
 
 Key = tuple[str, str]
 
@@ -124,7 +124,16 @@ class Paper:
             for attempts in self.attempts().values()
             if (live := [each for each in attempts if each.outcome != "rejected"])
         ]
-        return {planned.content for planned in lasting if planned.outcome == "accepted"}
+        return {planned.content for planned in lasting if planned.outcome == "accepted" and not self._in_doubt(planned)}
+
+    def _in_doubt(self, late: Planned) -> bool:
+        """Whether it was sent by an overtaken run, and may have arrived before another amount that is there."""
+        return late.after > 0 and any(
+            each.row["amount"] != late.row["amount"]
+            and each.outcome != "rejected"
+            and attempt(each.row["number"]) >= attempt(late.row["number"])
+            for each in self.attempts()[late.row["key"]]
+        )
 
 
 def attempt(number: str) -> int:
@@ -156,13 +165,40 @@ def entries(simulation: Simulation, destination: str) -> list[tuple[Key, str, st
 
 
 class Watch:
-    """Looks on from run to run."""
+    """Looks on at each request and receipt, and from run to run."""
 
     def __init__(self, simulation: Simulation) -> None:
         self._sim = simulation
         self._looked_at = {"elven": 0, "amlyze": 0}
         self._sent = 0
         self._settled: dict[str, set[frozenset[tuple[str, str]]]] = {"elven": set(), "amlyze": set()}
+        self._planned: dict[str, list[dict[str, Any]]] = {}
+        simulation.written, simulation.sending = self._written, self._sending
+
+    def _written(self, key: str) -> None:
+        """A receipt of an acceptance is true in the moment in which it is written."""
+        folder, _, what = key.partition("/planned.json") if "/planned.json" in key else key.partition("/answered/")
+        if not key.startswith("receipts/") or folder == key:
+            return
+        document, name = json.loads(self._sim.store.objects[key]), key.split("/")[3]
+        if not what:
+            self._planned[folder] = document["rows"]
+            return
+        held = {(key, digits) for key, digits, _ in entries(self._sim, name)}
+        numbers = {number: digits for _, digits, number in entries(self._sim, name)}
+        for row in self._planned[folder]:
+            if document["outcomes"].get(row["number"], {}).get("status") == "accepted":
+                identity, at, digits = elven_row(row["wire"]) if name == "elven" else ("", "", row["amount"])
+                there = ((identity, at), digits) in held if name == "elven" else numbers.get(row["number"]) == digits
+                assert there, f"told as accepted, and not in the books: {row}"
+
+    def _sending(self, sent: Sent) -> None:
+        """What goes out is on a receipt already."""
+        planned = [
+            row["wire"] for folder, rows in self._planned.items() if folder.split("/")[3] == sent.api for row in rows
+        ]
+        for row in sent.rows:
+            assert row in planned, f"{sent.api}: sent before it was planned: {row}"
 
     def before(self) -> None:
         """A run is about to begin."""
@@ -231,11 +267,10 @@ class Watch:
         assert new.row.get("replaces"), f"accepted twice, and the second does not name the first: {new}"
         if digits == before[0]:
             between = [
-                each.row["amount"]
-                for each in paper.attempts()[new.row["key"]]
-                if attempt(old.row["number"]) < attempt(each.row["number"]) < attempt(number)
+                each.row["amount"] for each in paper.attempts()[new.row["key"]] if old.place < each.place < new.place
             ]
-            assert any(amount != digits for amount in between), f"accepted twice under one key: {old} and {new}"
+            doubt = old.after or any(amount != digits for amount in between)
+            assert doubt, f"accepted twice under one key: {old} and {new}"
             return
         known = [at for status, at in old.reports if status in ("accepted", "seen") and at <= new.created_at]
         shown = new.row.get("supersedes")

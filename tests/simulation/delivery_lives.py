@@ -26,11 +26,17 @@ TELL_EVERY_S = 10.0
 
 
 def one_run(
-    simulation: Simulation, watch: Watch, days: Sequence[date] = (DAY,), *, woken: bool = False
+    simulation: Simulation,
+    watch: Watch,
+    days: Sequence[date] = (DAY,),
+    *,
+    woken: bool = False,
+    turns: Turns | None = None,
 ) -> tuple[bool, dict[str, Paper]]:
     """A run of a day; or of several days at once, or of one beside a second copy of it.
 
-    If ``woken``, the first of them hung before the last correction, and goes on now.
+    If ``woken``, the first of them hung before the last correction, and goes on now. Who of them goes on when is told
+    by ``turns``, or drawn.
 
     Returns:
         Whether all of it ended well, and the receipts after it.
@@ -53,7 +59,7 @@ def one_run(
         copy(days[0])
     else:
         simulation.shared = True
-        simulation.turns = Turns(simulation.chance, simulation.chance.choice((0.02, 0.1, 0.5)))
+        simulation.turns = turns or Turns(simulation.chance, simulation.chance.choice((0.02, 0.1, 0.5)))
         simulation.turns.run([partial(copy, day, hung=woken and not me) for me, day in enumerate(days)])
         simulation.turns = None
     simulation.die_at = {}

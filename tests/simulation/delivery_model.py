@@ -200,6 +200,8 @@ class Simulation:
         extracted: What each day has to deliver.
         hung: The same from before the last correction, for a copy that hung meanwhile.
         book_before: The history from before it.
+        written: Called with the key of each object that was written.
+        sending: Called with the rows of each request, before it is made.
         fault: Called with the API's name at each request; the fault that strikes, or an empty text.
         die_at: Per copy the step at which it dies.
         steps: Per copy how many steps it has taken in this run: two for each write and each request.
@@ -209,6 +211,8 @@ class Simulation:
     records: int = 3
     days: int = 1
     in_flight: int = 1
+    written: Callable[[str], None] = lambda _: None
+    sending: Callable[[Sent], None] = lambda _: None
     fault: Callable[[str], str] = lambda _: ""
     die_at: dict[int, int] = field(default_factory=dict)
     steps: Counter[int] = field(default_factory=Counter)
@@ -228,7 +232,7 @@ class Simulation:
         self.chance = random.Random(f"{self.seed}")
         self.clock = FakeClock(midnight_ms(DAY + timedelta(days=self.days)) / 1000 + 3600)
         self.store = Rows()
-        self.store.before_put = self.store.after_put = lambda _: self.step()
+        self.store.before_put, self.store.after_put = lambda _: self.step(), self._was_written
         self.book = a_book(self.seed, {}, records=self.records, days=self.days)
         clock, journal = self.clock.clock, Journal()
         self.world = World(0, DAY, {(EXCHANGE_KEY, "cash"): self.book})
@@ -265,6 +269,10 @@ class Simulation:
         self.steps[me] += 1
         if self.steps[me] == self.die_at.get(me):
             raise Killed
+
+    def _was_written(self, key: str) -> None:
+        self.written(key)
+        self.step()
 
     def transport(self) -> Transport:
         session = requests.Session()

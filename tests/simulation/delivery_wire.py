@@ -64,6 +64,9 @@ class Events(Protocol):
     def step(self) -> None:
         """An effect is about to happen, or has just happened."""
 
+    def sending(self, note: Sent) -> None:
+        """Rows are about to go out."""
+
     def fault_of(self, api: str) -> str:
         """The fault that strikes the next request; an empty text if none does."""
 
@@ -97,6 +100,7 @@ class Wire(BaseAdapter):
         note = Sent(api, sim.run, rows_of(api, body), acted=False)
         if note.rows:
             sim.sent.append(note)
+            sim.sending(note)
         try:
             return self._answer(request, call, api, fault, note)
         finally:

@@ -20,6 +20,7 @@ from balance_bridge import settings
 from balance_bridge.accounts import load_accounts
 from balance_bridge.errors import ConfigurationError
 from balance_bridge.load.audit import SUPERSEDED, Entry, entries, unresolved
+from balance_bridge.load.destination import LOCAL
 from balance_bridge.load.outcomes import Status
 from balance_bridge.load.receipts import Receipts
 from balance_bridge.store import Store
@@ -47,7 +48,7 @@ def show(
         account: The account's name.
         day: The UTC day.
         destination: Only this one.
-        outcome: Only attempts that ended so.
+        outcome: Only attempts that ended so; of those that were rejected, the ones that no later attempt has replaced.
         csv_file: Write all columns there instead of showing some.
         as_json: All columns as JSON instead of a table.
 
@@ -64,7 +65,7 @@ def show(
         entry
         for name in _destinations(store, account, day, destination)
         for entry in entries(store, account, day, name)
-        if outcome is None or entry.outcome == outcome
+        if outcome is None or (entry.outcome == outcome and not _is_over(entry))
     ]
     if csv_file is not None:
         _write_csv(csv_file, found)
@@ -180,19 +181,29 @@ def _print(account: str, day: date, found: Sequence[Entry]) -> None:
         rest = [*((entry.number, _short(entry.sent_at)) if wide else ()), reason]
         table.add_row(*map(escape, told), outcome, *map(escape, rest))
     console.print(table)
-    counts = Counter(entry.outcome for entry in found)
+    counts = Counter(entry.outcome for entry in found if not _is_over(entry))
     console.print(", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())))
+    over = sum(map(_is_over, found))
+    if over:
+        console.print(f"{over} more were rejected, and replaced by later attempts")
     for line in _reasons(found):
         console.print(escape(line), soft_wrap=True)
 
 
+def _is_over(entry: Entry) -> bool:
+    """Whether a rejection is no longer what became of its balance."""
+    return entry.outcome == Status.REJECTED and bool(entry.replaced_by)
+
+
 def _reasons(found: Sequence[Entry]) -> Iterator[str]:
     """What was not accepted, by destination, outcome and code, the most frequent first."""
-    groups: dict[tuple[str, str, str], list[Entry]] = {}
+    groups: dict[tuple[str, str, str, str], list[Entry]] = {}
     for entry in found:
-        if entry.code or entry.text:
-            groups.setdefault((entry.destination, entry.outcome, entry.code), []).append(entry)
-    for (destination, outcome, code), of_code in sorted(groups.items(), key=lambda item: -len(item[1])):
+        if (entry.code or entry.text) and not _is_over(entry):
+            # A destination's texts may differ from record to record; our own say what is wrong.
+            text = entry.text if entry.code == LOCAL else ""
+            groups.setdefault((entry.destination, entry.outcome, entry.code, text), []).append(entry)
+    for (destination, outcome, code, _), of_code in sorted(groups.items(), key=lambda item: -len(item[1])):
         assets = list(dict.fromkeys(entry.asset for entry in of_code))
         more = f" and {len(assets) - _EXAMPLES} more" if len(assets) > _EXAMPLES else ""
         named = f"{', '.join(assets[:_EXAMPLES])}{more}"

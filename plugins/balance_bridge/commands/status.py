@@ -17,7 +17,7 @@ from rich.table import Table
 from balance_bridge import settings
 from balance_bridge.accounts import Account, AccountsFile, load_accounts
 from balance_bridge.errors import ConfigurationError
-from balance_bridge.load.receipts import outcomes
+from balance_bridge.load.receipts import IGNORED, Receipts, outcomes
 from balance_bridge.store import Store
 
 NOT_RUN = "not run"
@@ -72,7 +72,9 @@ def read_status(
                 raw, left = _raw(store, account, day, today)
                 for name in account.destinations:
                     rows = outcomes(store, account.name, day, name)
-                    counts = Counter(str(row.outcome) for row in rows)
+                    counts = Counter(str(row.outcome) for row in rows if row.outcome != IGNORED)
+                    ignored = sum(Receipts(store, account.name, name).ignored(day).values())
+                    counts.update({IGNORED: ignored} if ignored else {})
                     found.append(
                         DayStatus(account.name, day.isoformat(), name, proof, raw, left, dict(sorted(counts.items())))
                     )

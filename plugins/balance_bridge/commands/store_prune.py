@@ -15,7 +15,7 @@ from balance_bridge import settings
 from balance_bridge.errors import BalanceBridgeError
 from balance_bridge.load.destination import balances_from_table
 from balance_bridge.load.outcomes import SETTLED
-from balance_bridge.load.receipts import Receipts, outcomes
+from balance_bridge.load.receipts import IGNORED, Receipts, outcomes
 from balance_bridge.store import PRUNABLE, Store
 
 LEAST_DAYS = 30
@@ -128,13 +128,13 @@ def _undelivered(store: Store, account: str, day: date, keys: list[str]) -> str:
             return f"it was not delivered: its proof is {store.read_json(report)['status']}"
         for name in names:
             told = outcomes(store, account, day, name)
-            left = [row for row in told if row.outcome not in SETTLED]
+            left = [row for row in told if row.outcome not in (*SETTLED, IGNORED)]
             if left:
                 return f"{len(left)} of its balances are {', '.join(sorted({row.outcome for row in left}))} at {name}"
             newest = store.newest(f"balances/{account}/{day}/{name}", ".parquet")
             due = balances_from_table(balances.from_parquet(store.read(newest))) if newest else []
             settled = {(row.asset, row.at_ms, row.amount) for row in told}
-            ignored = Receipts(store, account, name).ignored_assets(day)
+            ignored = Receipts(store, account, name).ignored(day)
             never = [
                 row for row in due if (row.asset, row.at_ms, row.amount) not in settled and row.asset not in ignored
             ]

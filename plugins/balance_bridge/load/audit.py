@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 
@@ -10,9 +10,8 @@ from balance_bridge.load.batches import Row
 from balance_bridge.load.destination import LOCAL
 from balance_bridge.load.history import History, standing
 from balance_bridge.load.numbers import rfc3339
-from balance_bridge.load.outcomes import SETTLED, Status
+from balance_bridge.load.outcomes import SENT_AGAIN, SETTLED, Status
 from balance_bridge.load.receipts import Receipts, StoredBatch
-from balance_bridge.load.sending import SENT_AGAIN
 from balance_bridge.store import Store
 
 #: An acceptance that a later one under the same key, with another amount, has taken the place of.
@@ -35,6 +34,7 @@ class Entry:
         key: The destination's key; empty likewise.
         points: The points that asked for the instant.
         replaces: The number of the attempt before, or empty.
+        replaced_by: The number of the attempt after it, or empty.
         supersedes: The amount that was accepted under the key before, if it is another.
         batch: The batch's id; empty for what was never sent.
         run_id: The run that planned it.
@@ -59,6 +59,7 @@ class Entry:
     key: str = ""
     points: str = ""
     replaces: str = ""
+    replaced_by: str = ""
     supersedes: str = ""
     batch: str = ""
     run_id: str = ""
@@ -92,7 +93,8 @@ def entries(store: Store, account: str, day: date, destination: str) -> list[Ent
     ]
     for batch in receipts.batches(day):
         found += [_entry(destination, batch, row, history) for row in batch.planned.rows]
-    return found
+    later = {entry.replaces: entry.number for entry in found if entry.replaces}
+    return [replace(entry, replaced_by=later.get(entry.number, "")) if entry.number else entry for entry in found]
 
 
 def unresolved(store: Store, account: str, day: date, destination: str) -> list[tuple[str, str]]:

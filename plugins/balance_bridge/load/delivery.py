@@ -105,7 +105,8 @@ def deliver(
     summary.batches = len(plan.batches)
     summary.pending = sum(len(batch.rows) for batch in plan.batches)
     summary.count_local(rejected)
-    _tell(log, summary, _left_behind(history, prepared.candidates, day))
+    again = sum(len(batch.rows) for batch in plan.batches if batch.resend)
+    _tell(log, summary, again, _left_behind(history, prepared.candidates, day))
 
     if dry_run:
         for batch in plan.batches:
@@ -142,12 +143,13 @@ def _left_behind(history: History, candidates: Iterable[Candidate], day: date) -
     return sum(1 for each in held if each and each.row.day == day.isoformat() and each.outcome.status in UNRESOLVED)
 
 
-def _tell(log: Callable[[str], None], summary: DeliverySummary, left_behind: int) -> None:
+def _tell(log: Callable[[str], None], summary: DeliverySummary, again: int, left_behind: int) -> None:
     verb = "would be sent" if summary.dry_run else "to send"
     log(
         f"{summary.destination}: {summary.rows} balances: {summary.accepted_before} accepted before, "
         f"{summary.seen} seen, {summary.covered} covered by other days, {summary.ignored} ignored, "
         f"{summary.rejected_locally} not sendable, {summary.pending} {verb} in {summary.batches} batches"
+        f"{f', {again} of them again under the same numbers' if again else ''}"
     )
     if left_behind:
         log(

@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
+from itertools import takewhile
 
 import msgspec
 
@@ -143,7 +145,8 @@ def standing(attempts: Sequence[Attempt], amount: str | None = None) -> Attempt 
 
     Returns:
         The last attempt that was not rejected; but where it has that amount, and so have others after which nothing
-        else was sent, the one that is settled. None if all were rejected.
+        else was sent, the one that is surest: first those without a rival, of them the settled. None if all were
+        rejected.
     """
     live = [attempt for attempt in attempts if attempt.outcome.status != Status.REJECTED]
     if not live:
@@ -151,13 +154,33 @@ def standing(attempts: Sequence[Attempt], amount: str | None = None) -> Attempt 
     last = live[-1]
     if amount is not None and last.row.amount != amount:
         return last
-    best = last
-    for attempt in reversed(live):
-        if attempt.row.amount != last.row.amount:
-            break
-        if attempt.outcome.status in SETTLED and best.outcome.status != Status.ACCEPTED:
-            best = attempt
-    return best
+    alike = list(takewhile(lambda attempt: attempt.row.amount == last.row.amount, reversed(live)))
+    return max(alike, key=partial(_certainty, attempts)) if len(alike) > 1 else last
+
+
+def rival(attempts: Sequence[Attempt], held: Attempt) -> Attempt | None:
+    """The attempt with another amount that a destination may hold instead, because nobody knows which came last.
+
+    What a run sent after it had been overtaken stands last, because it may have arrived last. It may as well have
+    arrived before any attempt that was planned between it and its receipt.
+
+    Args:
+        attempts: A key's, in the order of their places.
+        held: What stands.
+    """
+    if not held.after:
+        return None
+    since = split(held.row.number)[1]
+    for other in reversed(attempts):
+        live = other.outcome.status != Status.REJECTED
+        if live and other.row.amount != held.row.amount and other.place[0] >= since:
+            return other
+    return None
+
+
+def _certainty(attempts: Sequence[Attempt], attempt: Attempt) -> tuple[bool, bool, bool]:
+    status = attempt.outcome.status
+    return rival(attempts, attempt) is None, status == Status.ACCEPTED, status in SETTLED
 
 
 def rank(at_ms: int, points: Iterable[str], day: date) -> Rank:

@@ -76,6 +76,8 @@ _WEAK_RANK = {Weak.USED: _RANK[Status.UNKNOWN] + 1, Weak.REFUSED: _RANK[Status.U
 
 # The code of an outcome that a person found out.
 RESOLVED = "RESOLVED"
+# What is on a receipt before a batch is sent that somebody else has planned. An answer's own reason says more.
+SENT_AGAIN = "SENT AGAIN"
 
 ACCEPTED = Outcome(Status.ACCEPTED)
 PLANNED = Outcome(Status.PLANNED)
@@ -104,7 +106,7 @@ def _join(first: Outcome, second: Outcome) -> Outcome:
     return stronger
 
 
-def _strength(report: Outcome) -> tuple[int, str, str]:
+def _strength(report: Outcome) -> tuple[int, bool, str, str]:
     # Code and text break ties, so that two readers of the same reports see the same reason.
     rank = _WEAK_RANK[report.weak] if report.weak else _RANK[report.status]
-    return rank, report.code, report.text
+    return rank, report.code == SENT_AGAIN, report.code, report.text

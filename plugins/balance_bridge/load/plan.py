@@ -10,12 +10,14 @@ every attempt was rejected                             sent under the next numbe
 the same amount stands, accepted                       nothing
 the same amount stands, seen                           nothing; the balance stays marked as seen
 the same amount stands, unknown or only planned        the very same row again, under the same number
+the same amount stands, but it has a rival             sent under the next number, which names the last
 another amount stands, from this day                   sent under the next number, which names the old
 another amount stands, from another day's run          the same, if ours ranks higher; otherwise nothing
 ====================================================== =====================================================
 
-"From another day's run" is also what another day claims: it found its own amount delivered by this one. Claims and
-ranks are explained in ``history``.
+A rival is another amount of which nobody knows whether it came earlier or later, since a run that had been overtaken
+sent one of the two. "From another day's run" is also what another day claims: it found its own amount delivered by this
+one. Claims, ranks and rivals are explained in ``history``.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from datetime import date
 from balance_bridge.errors import ConfigurationError, NumberReused
 from balance_bridge.load.batches import Batch, Row, fits, pack
 from balance_bridge.load.destination import Balance, Candidate, Destination, LocalRejection
-from balance_bridge.load.history import Attempt, Claim, History, Rank, rank, rank_of, standing
+from balance_bridge.load.history import Attempt, Claim, History, Rank, rank, rank_of, rival, standing
 from balance_bridge.load.numbers import MAX_NUMBER_CHARS, Numbering, rfc3339
 from balance_bridge.load.outcomes import SETTLED, Status
 
@@ -92,7 +94,7 @@ def make_plan(
     for candidate in candidates:
         attempts = history.keys.get(candidate.key, [])
         held = standing(attempts, candidate.amount) if attempts else None
-        if held is not None and held.row.amount == candidate.amount:
+        if held is not None and held.row.amount == candidate.amount and rival(attempts, held) is None:
             by_lower_rank = held.row.day != day.isoformat() and rank_of(held.row) < _rank(candidate, day)
             if by_lower_rank or attempts[-1].row.amount != candidate.amount:
                 balance = candidate.balance
@@ -164,9 +166,12 @@ def _number(
     balance = candidate.balance
     stem = numbering.stem(balance.asset, balance.at_ms)
     number = f"{stem}-{history.next_attempt(candidate.key, stem)}"
-    settled = [attempt.row.amount for attempt in attempts if attempt.outcome.status in SETTLED]
+    settled = [attempt for attempt in attempts if attempt.outcome.status in SETTLED]
     replaces = attempts[-1].row.number if attempts else ""
-    supersedes = settled[-1] if settled and settled[-1] != candidate.amount else ""
+    replaced = settled[-1] if settled else None
+    if replaced is not None and replaced.row.amount == candidate.amount:
+        replaced = rival(settled, replaced)
+    supersedes = replaced.row.amount if replaced is not None else ""
     return Row(
         number=number,
         key=candidate.key,

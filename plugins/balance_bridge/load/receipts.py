@@ -57,6 +57,7 @@ from balance_bridge.load.replies import Reply
 from balance_bridge.store import Store
 
 _DAY = timedelta(days=1)
+IGNORED = "ignored"
 
 
 class Receipts:
@@ -250,10 +251,10 @@ class Receipts:
         newest = self._store.newest(f"{self._folder(day)}/local", ".json")
         return [] if newest is None else self._read(newest, Local).rejected
 
-    def ignored_assets(self, day: date) -> set[str]:
-        """The assets that the last run of a day left out, as the accounts file said."""
+    def ignored(self, day: date) -> dict[str, int]:
+        """By asset, the balances that the last run of a day left out, as the accounts file said."""
         newest = self._store.newest(f"{self._folder(day)}/local", ".json")
-        return set() if newest is None else set(self._read(newest, Local).ignored)
+        return {} if newest is None else self._read(newest, Local).ignored
 
     def _read_day(self, day: date, listing: Sequence[str], history: History) -> dict[str, int]:
         folder = self._folder(day)
@@ -319,7 +320,8 @@ class KeyOutcome:
         asset: The exchange's asset code.
         at_ms: The instant, UTC milliseconds since the epoch.
         amount: The balance.
-        outcome: ``accepted``, ``rejected``, ``seen``, ``unknown`` or ``planned``.
+        outcome: ``accepted``, ``rejected``, ``seen``, ``unknown``, ``planned``, or ``ignored``: it was rejected,
+            and the last run left it out.
         code: The error code, ``LOCAL`` for a check of ours, or empty.
         text: The reason, or empty.
         replaces: The number of the attempt before, or empty.
@@ -355,7 +357,7 @@ def outcomes(store: Store, account: str, day: date, destination: str) -> list[Ke
     """
     receipts = Receipts(store, account, destination)
     history = receipts.history(day, ())
-    start = day_start_ms(day)
+    start, ignored = day_start_ms(day), receipts.ignored(day)
     rows = [
         KeyOutcome("", "", row.asset, row.at_ms, Decimal(row.amount), Status.REJECTED, row.code, row.text)
         for row in receipts.local_rejections(day)
@@ -372,7 +374,10 @@ def outcomes(store: Store, account: str, day: date, destination: str) -> list[Ke
                 asset=row.asset,
                 at_ms=row.at_ms,
                 amount=Decimal(row.amount),
-                outcome=told.outcome.status,
+                # What was refused and is left out since is nothing that anybody has to act upon.
+                outcome=IGNORED
+                if row.asset in ignored and told.outcome.status == Status.REJECTED
+                else told.outcome.status,
                 code=told.outcome.code,
                 text=told.outcome.text,
                 replaces=row.replaces,

@@ -35,14 +35,12 @@ from balance_bridge.errors import (
 from balance_bridge.load.batches import Batch, Row, pack
 from balance_bridge.load.destination import Destination
 from balance_bridge.load.history import History
-from balance_bridge.load.outcomes import Outcome, Status, Weak
+from balance_bridge.load.outcomes import SENT_AGAIN, Outcome, Status, Weak
 from balance_bridge.load.receipts import Receipts
 from balance_bridge.load.replies import Reply
 from balance_bridge.load.summary import DeliverySummary
 
 MAX_DIVISIONS = 100
-# What is on a receipt before a batch is sent that somebody else has planned.
-SENT_AGAIN = "SENT AGAIN"
 _MAX_CONNECTS = 3
 _MAX_WAIT_S = 120.0
 _MAX_WAITS = 10
@@ -154,7 +152,7 @@ class Sender:
 
     def _tell_resend(self, batch: Batch) -> None:
         now = self.clock.wall()
-        outcome = Outcome(Status.UNKNOWN, SENT_AGAIN, "sent again; this was written before the request")
+        outcome = Outcome(Status.UNKNOWN, SENT_AGAIN, "about to be sent again; written before the request")
         reply = Reply(0, "", "", now, now, {row.number: outcome for row in batch.rows})
         self.receipts.answer(self.day, batch, reply, run_id=self.run_id)
 
@@ -263,6 +261,11 @@ class Sender:
             outcome = Outcome(Status.UNKNOWN, "NO ANSWER", str(error))
             outcomes = {row.number: outcome for row in batch.rows}
             return Reply(0, "", "", started, self.clock.wall(), outcomes, stop=stop)
+        except NotReached as error:
+            return NotReached(
+                f"{self.destination.name}: {error}. Nothing was sent; it is tried again by itself. If it stays so, "
+                f"look at the connection's host, the network and a proxy"
+            )
         except BalanceBridgeError as error:
             return error
 

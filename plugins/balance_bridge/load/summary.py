@@ -142,11 +142,12 @@ class DeliverySummary:
         refused = self.rejected + self.rejected_locally
         if refused > policy.max_rejected:
             also = f" Besides, {unknown}." if self.unknown else ""
+            early = f" ({self.rejected_locally} of them before anything was sent)" if self.rejected_locally else ""
             return RecordsRejected(
-                f"{head}: {refused} of {self.rows} balances were rejected ({self.rejected_locally} of them before "
-                f"anything was sent): {self._reasons()}.{also} Correct the asset mapping, the account ids or the "
-                f"limits in the accounts file, or set these assets to ignore; then run the day again: what was "
-                f"rejected goes out under new numbers, what was accepted does not go out again"
+                f"{head}: {refused} of {self.rows} balances were rejected{early}: {self._reasons()}.{also} Correct the "
+                f"asset mapping, the account ids or the limits in the accounts file, or set these assets to ignore; "
+                f"then run the day again: what was rejected goes out under new numbers, what was accepted does not go "
+                f"out again"
             )
         if self.unknown:
             return OutcomeUnknown(f"{head}: {unknown}")
