@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from balance_bridge import errors
+
 ROOT = Path(__file__).parents[1]
 DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -24,6 +26,17 @@ def test_every_test_that_a_page_names_exists(page: Path) -> None:
 def test_every_file_that_a_page_links_to_exists(page: Path) -> None:
     links = [link for link in re.findall(r"\]\(([^)#\s]+)", page.read_text()) if "://" not in link]
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_runbook_knows_every_error() -> None:
+    page = (ROOT / "docs" / "runbook.md").read_text()
+    strategies = {"BalanceBridgeError", "FinalError", "PassingError"}
+    assert {name for name in kinds_of_errors() - strategies if f"`{name}`" not in page} == set()
+
+
+def kinds_of_errors() -> set[str]:
+    """The names of what this package raises on purpose."""
+    return {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
 
 
 def test_every_promise_names_a_test() -> None:

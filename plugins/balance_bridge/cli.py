@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser(
         "demo",
         help="three days of two accounts through a real Airflow, against a sandbox; exit 0 if every balance arrived",
-        description="Starts a sandbox of the three APIs and a real Airflow, lets it catch up three days of two "
+        description="Starts a sandbox of the APIs and a real Airflow, lets it catch up three days of two "
         "accounts, and holds what arrived against the sandbox's own books. Everything is stopped at the end.",
     )
     _add_home(demo)
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sandbox = commands.add_parser(
         "sandbox",
-        help="only the three APIs on this machine, as strict as the real ones",
+        help="only the APIs, and a webhook's receiver, on this machine; as strict as the real ones",
         description="Serves AscendEX, Elven and Amlyze on 127.0.0.1 with a synthetic world around today, prints the "
         "connections that lead there, and shows what is delivered. Ctrl-C stops it.",
     )
