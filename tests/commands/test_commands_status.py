@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -10,8 +11,7 @@ import pytest
 
 from balance_bridge import cli, settings
 from balance_bridge.accounts import load_accounts
-from balance_bridge.commands import verdict
-from balance_bridge.commands.status import read_status
+from balance_bridge.commands import status, verdict
 
 KEYS = {"main_cash": "sandbox-cash-key", "main_margin": "sandbox-margin-key"}
 
@@ -46,7 +46,7 @@ def test_a_delivered_day_shows_its_proof_and_every_balance_by_outcome(
 
 def test_nothing_is_shown_of_days_before_an_accounts_start(place: Any) -> None:
     accounts = list(load_accounts(place.accounts_file).accounts.values())
-    rows = read_status(settings.open_store(), accounts, last=place.yesterday, days=10)
+    rows = status.read_status(settings.open_store(), accounts, last=place.yesterday, days=10)
     assert {row.day for row in rows} == {str(place.today - timedelta(days=back)) for back in (1, 2, 3)}
     assert len(rows) == 3 * (2 + 3)  # two destinations of one account, three of the other
     assert {row.proof for row in rows} == {"not run"}
@@ -106,20 +106,34 @@ def test_a_day_that_is_missing_says_how_long_it_can_still_be_fetched(
 ) -> None:
     account = load_accounts(place.accounts_file).accounts["main_cash"]
     early = account.model_copy(update={"start_date": place.today - timedelta(days=30)})
-    rows = read_status(settings.open_store(), [early], last=place.yesterday, days=10)
+    rows = status.read_status(settings.open_store(), [early], last=place.yesterday, days=10)
     told = {(place.today - timedelta(days=back)).isoformat(): back for back in range(1, 11)}
     for row in rows:
         back = told[row.day]
         # Seven days back is the last one that the exchange serves: today is its last chance.
         assert (row.raw, row.days_left) == (("missing", 8 - back) if back <= 7 else ("gone", 0))
     place.deliver("main_cash", place.yesterday)
-    (delivered, *_) = read_status(settings.open_store(), [account], last=place.yesterday, days=1)
+    (delivered, *_) = status.read_status(settings.open_store(), [account], last=place.yesterday, days=1)
     assert (delivered.raw, delivered.days_left) == ("stored", None)
     capsys.readouterr()
     assert cli.main(["status", "main_cash"]) == 0
     shown = capsys.readouterr().out
     assert "missing, 6 days left to fetch it" in shown
     assert not any("missing" in line for line in shown.splitlines() if str(place.yesterday) in line)
+
+
+def test_a_narrow_terminal_shows_every_count(
+    place: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kinds = ["accepted", "ignored", "planned", "rejected", "seen", "unknown"]
+    counts = {kind: 1234 + index for index, kind in enumerate(kinds)}
+    row = status.DayStatus("main_margin", "2026-11-20", "treasury_ledger", "proven", "stored", None, counts)
+    monkeypatch.setattr(status, "read_status", lambda *_, **__: [row])
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(["status"]) == 0
+    # A word of two may stand on the next line.
+    shown = " ".join(re.sub(r"main_margin|2026-11-20|proven|treasury_ledger", "", capsys.readouterr().out).split())
+    assert ", ".join(f"{count} {kind}" for kind, count in counts.items()) in shown
 
 
 def test_a_day_that_was_delivered_and_pruned_is_not_alarming(place: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,7 +66,8 @@ def findings(*, deep: bool = False, pools: bool = True) -> Iterator[Finding]:
     except BalanceBridgeError as error:
         yield Finding("accounts file", False, str(error))
         return
-    yield Finding("accounts file", True, f"{path}: {len(file.accounts)} accounts are right")
+    count = len(file.accounts)
+    yield Finding("accounts file", True, f"{path}: {count} account{' is' if count == 1 else 's are'} right")
     for broken in file.broken.values():
         yield Finding(f"account {broken.name}", False, broken.message)
     yield from _options()

@@ -17,12 +17,20 @@ from rich.table import Table
 from balance_bridge import settings
 from balance_bridge.accounts import Account, AccountsFile, load_accounts
 from balance_bridge.errors import ConfigurationError
+from balance_bridge.load.outcomes import Status
 from balance_bridge.load.receipts import IGNORED, Receipts, outcomes
 from balance_bridge.store import Store
 
 NOT_RUN = "not run"
 STORED, MISSING, GONE = "stored", "missing", "gone"
 _URGENT_DAYS = 2
+_PROOF_COLOURS = {"proven": "green", "tolerated": "yellow", "broken": "red", NOT_RUN: "dim"}
+_OUTCOME_COLOURS: dict[str, str] = {
+    Status.REJECTED: "red",
+    Status.UNKNOWN: "red",
+    Status.PLANNED: "red",
+    Status.SEEN: "yellow",
+}
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,9 @@ def _raw(store: Store, account: Account, day: date, today: date) -> tuple[str, i
 
 
 def _told(row: DayStatus) -> str:
-    if row.raw == STORED or row.proof != NOT_RUN or row.outcomes:
+    if row.outcomes:
+        return ", ".join(_coloured(kind, count) for kind, count in row.outcomes.items())
+    if row.raw == STORED or row.proof != NOT_RUN:
         return ""
     if row.raw == GONE:
         return "[red]gone: it cannot be fetched any more[/]"
@@ -149,18 +159,19 @@ def _told(row: DayStatus) -> str:
     return f"[{colour}]missing, {row.days_left} day{'s' if row.days_left > 1 else ''} left to fetch it[/]"
 
 
+def _coloured(outcome: str, count: int) -> str:
+    told = f"{count} {outcome}"
+    colour = _OUTCOME_COLOURS.get(outcome)
+    return f"[{colour}]{told}[/]" if colour else told
+
+
 def _table(rows: Sequence[DayStatus]) -> Table:
-    kinds = sorted({kind for row in rows for kind in row.outcomes} | {"accepted"})
     table = Table(title="What was delivered", box=box.SIMPLE_HEAD)
     for name in ("account", "UTC day", "proof", "destination"):
         table.add_column(name, no_wrap=True)
-    remarks = any(_told(row) for row in rows)
-    for kind in kinds:
-        table.add_column(kind, justify="right")
-    if remarks:
-        table.add_column("changes")
-    colours = {"proven": "green", "tolerated": "yellow", "broken": "red", NOT_RUN: "dim"}
+    # One column for all of it: a column for each outcome leaves no room for the counts in a narrow terminal.
+    table.add_column("balances")
     for row in rows:
-        counts = [str(row.outcomes.get(kind, "")) for kind in kinds] + ([_told(row)] if remarks else [])
-        table.add_row(row.account, row.day, f"[{colours.get(row.proof, '')}]{row.proof}[/]", row.destination, *counts)
+        proof = f"[{_PROOF_COLOURS.get(row.proof, '')}]{row.proof}[/]"
+        table.add_row(row.account, row.day, proof, row.destination, _told(row))
     return table
