@@ -29,6 +29,9 @@ from balance_bridge.transform import balances, ledger, reconciliation
 
 Log = Callable[[str], None]
 
+#: The status of a day that goes on, in place of its proof's.
+SO_FAR = "so far"
+
 # What is proven at once: a day of any length is proven in the same memory.
 _PAGES_PER_PIECE = 8
 # Days that the exchange is about to forget: today's last chance, and tomorrow's.

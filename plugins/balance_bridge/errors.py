@@ -101,7 +101,15 @@ class Unconfirmed(FinalError):
 
 
 class Overtaken(FinalError):
-    """A later run of the same day has begun to deliver other balances; this one stops, and leaves them to it."""
+    """A later run of the same day has begun to deliver other balances; this one stops, and leaves them to it.
+
+    Attributes:
+        late: How many balances were under way by then, and may have arrived after that run's.
+    """
+
+    def __init__(self, message: str, *, late: int = 0) -> None:
+        super().__init__(message)
+        self.late = late
 
 
 class NumberReused(FinalError):

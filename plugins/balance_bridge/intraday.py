@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from balance_bridge.daily import Job, Wanted
+from balance_bridge.daily import SO_FAR, Job, Wanted
 from balance_bridge.errors import BadAnswer, Contradiction, NotYetAvailable, ReconciliationBroken, StoreDamaged
 from balance_bridge.extract.day import DayExtraction, StoredSnapshot
 from balance_bridge.extract.pages import legs_in_pieces, read_legs
@@ -96,7 +96,7 @@ def run(job: Job, destinations: Sequence[Wanted]) -> dict[str, Any] | None:
     report = {**document, "opening": found.opening.key, "history": found.history, **found.proof.to_document()}
     return {
         "day": job.day.isoformat(),
-        "status": "so far",
+        "status": SO_FAR,
         "summary": summary,
         "sn": closing.sn,
         "records": found.proof.records,

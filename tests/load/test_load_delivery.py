@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -460,6 +461,54 @@ def test_a_damaged_receipt_stops_before_anything_is_sent(kit, name, content):
     with pytest.raises(StoreDamaged, match="receipts/main_cash/2026-11-20/amlyze/"):
         kit.run(kit.amlyze(transport), store, [kit.balance("ETH")])
     assert len(transport.requests) == 1
+
+
+# --- while the day goes on, beside the run of the whole day ---
+
+
+def test_a_delivery_of_the_day_so_far_never_stops_the_whole_day_s_and_ends_once_that_has_begun(kit):
+    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
+    so_far = kit.FakeTransport(server)
+
+    def meanwhile(body):
+        with pytest.raises(Overtaken) as told:
+            kit.run(kit.amlyze(so_far), store, [kit.balance("BTC", "1")], so_far=True)
+        assert told.value.late == 0
+        return server(body)
+
+    whole = [kit.balance("BTC", "2"), kit.balance("ETH")]
+    summary = kit.run(kit.amlyze(kit.FakeTransport(meanwhile)), store, whole)
+    assert (summary.accepted_now, so_far.requests) == (2, [])
+    # A late one, such as an old run that is cleared, would put an old amount in the place of the proven one.
+    with pytest.raises(Overtaken):
+        kit.run(kit.amlyze(so_far), store, [kit.balance("BTC", "1")], so_far=True)
+    assert so_far.requests == []
+    assert kit.run(kit.amlyze(so_far), store, whole).accepted_before == 2
+
+
+def test_what_was_under_way_of_the_day_so_far_when_the_whole_day_began_is_put_right(kit):
+    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
+    whole = [kit.balance("BTC", "2"), kit.balance("ETH")]
+
+    def slowly(body):
+        # Our own rows are planned and not answered: the whole day's delivery takes the next number.
+        kit.run(kit.amlyze(kit.FakeTransport(server)), store, whole)
+        return server(body)
+
+    with pytest.raises(Overtaken, match="1 of its balances may have arrived after that run's") as told:
+        kit.run(kit.amlyze(kit.FakeTransport(slowly)), store, [kit.balance("BTC", "1")], so_far=True)
+    assert told.value.late == 1
+    assert server.accepted[-1]["value"] == Decimal("1")
+    kit.run(kit.amlyze(kit.FakeTransport(server)), store, whole)
+    assert (server.accepted[-1]["accountExtId"], server.accepted[-1]["value"]) == ("CASH-BTC", Decimal("2"))
+    assert kit.told(store) == {"BTC": "accepted", "ETH": "accepted"}
+
+
+def test_runs_of_the_day_so_far_follow_each_other(kit):
+    store, transport = kit.MemoryStore(), kit.FakeTransport(kit.FakeAmlyzeServer())
+    for count in (1, 2, 3):
+        balances = [kit.balance(asset) for asset in ("BTC", "ETH", "USDT")[:count]]
+        assert kit.run(kit.amlyze(transport), store, balances, so_far=True).accepted_now == 1
 
 
 # --- what is told of it ---

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from airflow.sdk.exceptions import AirflowSkipException
 
 
 def follow(world: Any) -> Any:
@@ -44,7 +45,8 @@ def test_what_has_happened_so_far_is_delivered_and_later_runs_deliver_only_what_
 
 
 def test_the_day_s_own_run_uses_the_pages_and_delivers_only_what_is_new(followed: Any) -> None:
-    before = followed.run("main_cash_intraday").handed_on["load_elven"]["accepted_now"]
+    ended = followed.run("main_cash_intraday")
+    so_far, before = ended.handed_on["follow"], ended.handed_on["load_elven"]["accepted_now"]
     asked = followed.requests("exchange")
     followed.pass_time(86_400)
     day = followed.now.date() - timedelta(days=1)
@@ -67,6 +69,14 @@ def test_the_day_s_own_run_uses_the_pages_and_delivers_only_what_is_new(followed
 
     told = {row.outcome for row in outcomes(settings.open_store(), "main_cash", day, "elven")}
     assert told == {"accepted"}
+    # Whoever clears the old run now does not put what was known by then in the place of what is proven.
+    from balance_bridge.operators.deliver import Deliver
+
+    sent = followed.requests("elven")
+    late = Deliver(task_id="load_elven", account="main_cash", destination="elven", reconciled=so_far)
+    with pytest.raises(AirflowSkipException, match="another run of this day has begun since"):
+        late.execute({"run_id": "cleared", "params": {}})
+    assert followed.requests("elven") == sent
 
 
 def test_before_the_day_s_snapshot_is_there_nothing_is_done(make_world: Any) -> None:

@@ -32,7 +32,7 @@ from balance_bridge.load.numbers import Numbering
 from balance_bridge.load.outcomes import UNRESOLVED
 from balance_bridge.load.plan import make_plan, refuse_shared_keys
 from balance_bridge.load.receipts import Receipts
-from balance_bridge.load.sending import Sender
+from balance_bridge.load.sending import Sender, overtaken
 from balance_bridge.load.summary import DeliverySummary
 from balance_bridge.store import Store
 
@@ -49,6 +49,7 @@ def deliver(
     clock: Clock = SYSTEM_CLOCK,
     log: Callable[[str], None] = lambda _: None,
     dry_run: bool = False,
+    so_far: bool = False,
     executor: Callable[[int], Executor] = ThreadPoolExecutor,
 ) -> DeliverySummary:
     """Deliver what has not been delivered yet.
@@ -64,6 +65,8 @@ def deliver(
         clock: Time and sleep.
         log: Told of each batch.
         dry_run: Do everything except sending and writing receipts; what would be sent is kept in the store.
+        so_far: The day goes on, and these are not all its balances. Once a delivery of the whole day has begun, this
+            one is overtaken.
         executor: Makes what so many requests are sent with at the same time.
 
     Returns:
@@ -90,12 +93,13 @@ def deliver(
     prepared = destination.prepare(balances)
     refuse_shared_keys(destination, prepared.candidates)
     receipts = Receipts(store, account, destination.name)
+    summary = DeliverySummary(account, day.isoformat(), destination.name, dry_run)
     # Before the receipts are read: whoever began earlier with other balances stops, and what it had sent by then shows.
-    mark = "" if dry_run else receipts.begin(day, prepared.candidates)
+    mark = "" if dry_run else receipts.begin(day, prepared.candidates, so_far=so_far)
+    if so_far and mark and receipts.is_overtaken(day, mark):
+        raise overtaken(summary)
     history = receipts.history(day, (candidate.balance.at_ms for candidate in prepared.candidates))
     plan = make_plan(destination, prepared.candidates, history, numbering, day)
-
-    summary = DeliverySummary(account, day.isoformat(), destination.name, dry_run)
     rejected = prepared.rejected + plan.rejected
     summary.rows = len(prepared.candidates) + len(prepared.rejected) + len(prepared.ignored)
     summary.ignored = len(prepared.ignored)

@@ -4,6 +4,7 @@
 
     receipts/<account>/<day>/<destination>/
         begun/0001.json                 for which balances a delivery stands, written before anything else
+        so-far/0001.json                the same of a delivery while the day goes on
         <batch id>/planned.json         the rows of a batch and their numbers, written before the first request
         <batch id>/answered/0001.json   one report for each request that got an answer, or lost it
         <batch id>/resolved/0001.json   what a person found out about rows by asking
@@ -57,6 +58,7 @@ from balance_bridge.load.replies import Reply
 from balance_bridge.store import Store
 
 _DAY = timedelta(days=1)
+_BEGUN, _SO_FAR = "begun", "so-far"
 IGNORED = "ignored"
 
 
@@ -74,18 +76,29 @@ class Receipts:
         self._account = account
         self._destination = destination
 
-    def begin(self, day: date, candidates: Iterable[Candidate]) -> str:
+    def begin(self, day: date, candidates: Iterable[Candidate], *, so_far: bool = False) -> str:
         """Write down for which balances a delivery stands, before the receipts are read.
+
+        Args:
+            day: The UTC day.
+            candidates: The balances.
+            so_far: Whether the day goes on, and they are not all that it will have.
 
         Returns:
             The mark: the same for all deliveries that stand for the same balances, as long as none stands for others.
         """
         lines = sorted(f"{candidate.key} {candidate.amount}\n" for candidate in candidates)
         document = Begun(VERSION, len(lines), hashlib.sha256("".join(lines).encode()).hexdigest())
-        return self._store.append(f"{self._folder(day)}/begun", ".json", encode(document))
+        return self._store.append(f"{self._folder(day)}/{_SO_FAR if so_far else _BEGUN}", ".json", encode(document))
 
-    def is_overtaken(self, mark: str) -> bool:
-        """Whether a delivery of the day began after the one with this mark, and stands for other balances."""
+    def is_overtaken(self, day: date, mark: str) -> bool:
+        """Whether a delivery of the day began after the one with this mark, and stands for other balances.
+
+        A delivery of the whole day stands for all that one of the day so far does, and is never overtaken by one.
+        """
+        folder = self._folder(day)
+        if mark.startswith(f"{folder}/{_SO_FAR}/") and self._store.exists(f"{folder}/{_BEGUN}/0001.json"):
+            return True
         return self._store.has_follower(mark)
 
     def plan(self, day: date, batch: Batch, *, kind: str, run_id: str, now_ms: int) -> bool:

@@ -105,7 +105,7 @@ class Sender:
                 wave = [_Sending(*self._queue.popleft()) for _ in range(min(at_once, len(self._queue)))]
                 due = [sending for sending in wave if self._begin(sending)]
                 if self._is_overtaken():
-                    raise self._overtaken(0)
+                    raise overtaken(self.summary)
                 if len(due) == 1:
                     # In this thread: a crash is then a crash, wherever it happens.
                     due[0].reply = self._request(due[0].batch)
@@ -115,22 +115,13 @@ class Sender:
                 late = self._is_overtaken()
                 stops = [stop for stop in (self._end(sending, late=late) for sending in due) if stop is not None]
                 if late:
-                    raise self._overtaken(sum(len(sending.batch.rows) for sending in due))
+                    raise overtaken(self.summary, sum(len(sending.batch.rows) for sending in due))
                 if stops:
                     # All of a wave is on receipts before the first of them is raised; what is final counts more.
                     raise next((stop for stop in stops if not isinstance(stop, PassingError)), stops[0])
 
     def _is_overtaken(self) -> bool:
-        return self.receipts.is_overtaken(self.mark)
-
-    def _overtaken(self, late: int) -> Overtaken:
-        told = (
-            f"{self.summary.account} {self.day} to {self.destination.name}: another run of this day has begun since, "
-        )
-        told += "with other balances, and delivers them; this one stops"
-        if late:
-            told += f". {late} of its balances may have arrived after that run's: run the day once more"
-        return Overtaken(told)
+        return self.receipts.is_overtaken(self.day, self.mark)
 
     def _begin(self, sending: _Sending) -> bool:
         """Write down what is about to be sent; whether it still has to be."""
@@ -289,6 +280,17 @@ class _Sending:
     batch: Batch
     new: bool = False
     reply: Reply | BalanceBridgeError | None = None
+
+
+def overtaken(summary: DeliverySummary, late: int = 0) -> Overtaken:
+    """The error with which a delivery stops because another one of the day has begun since."""
+    told = (
+        f"{summary.account} {summary.day} to {summary.destination}: another run of this day has begun since, with "
+        f"other balances, and delivers them; this one stops"
+    )
+    if late:
+        told += f". {late} of its balances may have arrived after that run's: run the day once more"
+    return Overtaken(told, late=late)
 
 
 def _wait_s(state: tenacity.RetryCallState) -> float:

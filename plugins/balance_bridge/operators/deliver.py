@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from balance_bridge import settings
 from balance_bridge.accounts import Account
-from balance_bridge.errors import ConfigurationError
+from balance_bridge.errors import ConfigurationError, Overtaken
 from balance_bridge.operators.base import AccountOperator, plainly
 
 
@@ -39,6 +39,7 @@ class Deliver(AccountOperator):
         Returns:
             Counts per outcome.
         """
+        from balance_bridge.daily import SO_FAR
         from balance_bridge.hooks.destinations import open_destination
         from balance_bridge.hooks.prices import due_balances
         from balance_bridge.load.delivery import deliver
@@ -55,17 +56,25 @@ class Deliver(AccountOperator):
             self.log.warning(
                 "%s %s does not add up and is delivered all the same", account.name, self.reconciled["day"]
             )
-        summary = deliver(
-            destination=open_destination(config, account.name),
-            store=store,
-            account=account.name,
-            day=day,
-            namespace=settings.namespace(),
-            balances=due,
-            run_id=context["run_id"],
-            log=self.log.info,
-            dry_run=bool(context["params"].get("dry_run")),
-        )
+        so_far = self.reconciled["status"] == SO_FAR
+        try:
+            summary = deliver(
+                destination=open_destination(config, account.name),
+                store=store,
+                account=account.name,
+                day=day,
+                namespace=settings.namespace(),
+                balances=due,
+                run_id=context["run_id"],
+                log=self.log.info,
+                dry_run=bool(context["params"].get("dry_run")),
+                so_far=so_far,
+            )
+        except Overtaken as error:
+            if so_far and not error.late:
+                # Nothing is wrong: the run of the whole day has all of it.
+                raise AirflowSkipException(str(error)) from error
+            raise
         counts = {"reconciliation": self.reconciled["status"], **summary.as_dict()}
         if without is not None:
             counts["without_equivalent"] = without
