@@ -13,7 +13,7 @@ from balance_bridge import cli
 from balance_bridge.errors import ConfigurationError
 
 COMMANDS = {
-    "demo": "Starts a sandbox of the three APIs and a real Airflow",
+    "demo": "Starts a sandbox of the APIs and a real Airflow",
     "up": "Starts the sandbox and a real Airflow with its UI",
     "sandbox": "Serves AscendEX, Elven and Amlyze on 127.0.0.1",
     "pools": "Makes a pool of one slot for each exchange connection",
