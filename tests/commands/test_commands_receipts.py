@@ -31,7 +31,9 @@ def test_every_attempt_is_shown_with_its_evidence(place: Any, capsys: pytest.Cap
     assert {row["destination"] for row in only} == {"amlyze"}
     assert shown(capsys, "receipts", "main_cash", str(place.yesterday), "--outcome", "rejected") == []
     assert cli.main(["receipts", "main_cash", str(place.yesterday)]) == 0
-    assert f"{len(rows)} accepted" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"{len(rows)} accepted" in told
+    assert "elven: 1 ignored, as the accounts file says (SPAM)" in told
 
 
 def test_all_columns_go_into_a_csv_file(place: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

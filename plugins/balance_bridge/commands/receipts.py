@@ -61,9 +61,10 @@ def show(
     if outcome is not None and outcome not in OUTCOMES:
         raise ConfigurationError(f"--outcome {outcome}: there is none of that name; allowed: {', '.join(OUTCOMES)}")
     store = settings.open_store()
+    names = _destinations(store, account, day, destination)
     found = [
         entry
-        for name in _destinations(store, account, day, destination)
+        for name in names
         for entry in entries(store, account, day, name)
         if outcome is None or (entry.outcome == outcome and not _is_over(entry))
     ]
@@ -74,6 +75,10 @@ def show(
         print(json.dumps([_plain(entry) for entry in found], indent=1))
     else:
         _print(account, day, found)
+        for name in names if outcome is None else ():
+            ignored = Receipts(store, account, name).ignored(day)
+            if ignored:
+                print(f"{name}: {sum(ignored.values())} ignored, as the accounts file says ({', '.join(ignored)})")
     return 0
 
 
