@@ -70,9 +70,10 @@ def test_what_was_refused_is_summed_up_by_code(place: Any, capsys: pytest.Captur
     assert len(assets) > 5
     assert cli.main(["receipts", "main_cash", str(place.yesterday)]) == 0
     said = capsys.readouterr().out
-    (line,) = [line for line in said.splitlines() if line.startswith("amlyze: ")]
+    (line, ignored) = [line for line in said.splitlines() if line.startswith("amlyze: ")]
     assert line.startswith(f"amlyze: {len(refused)} rejected, 404 (")
     assert line.endswith(f" and {len(assets) - 5} more): business entity does not exist")
+    assert ignored == "amlyze: 4 ignored, as the accounts file says (SPAM)"
     # The task's own message sums up in the same way.
     assert f"404 x{len(refused)} (" in str(caught.value)
 
