@@ -11,10 +11,10 @@ import pytest
 
 import doubles
 from balance_bridge.load.amlyze import Amlyze
+from balance_bridge.load.audit import outcomes
 from balance_bridge.load.delivery import deliver
 from balance_bridge.load.destination import Balance
 from balance_bridge.load.elven import Elven
-from balance_bridge.load.receipts import outcomes
 from balance_bridge.store import Store
 from balance_bridge.transport import Answer
 

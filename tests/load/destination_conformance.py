@@ -30,9 +30,9 @@ from balance_bridge.errors import (
     RecordsRejected,
     StoreUnwritable,
 )
+from balance_bridge.load.audit import outcomes
 from balance_bridge.load.delivery import deliver
 from balance_bridge.load.destination import Balance, Destination
-from balance_bridge.load.receipts import outcomes
 from balance_bridge.load.sending import MAX_DIVISIONS
 from balance_bridge.money import to_text
 from balance_bridge.sandbox.wire import Call, Reply

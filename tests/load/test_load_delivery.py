@@ -23,11 +23,11 @@ from balance_bridge.errors import (
     WindowFull,
 )
 from balance_bridge.load import preview
+from balance_bridge.load.audit import outcomes
 from balance_bridge.load.batches import Batch, Row
 from balance_bridge.load.history import History
 from balance_bridge.load.outcomes import PLANNED
 from balance_bridge.load.plan import guard_numbers
-from balance_bridge.load.receipts import outcomes
 
 OK = {"status": "success", "data": True}
 HOUR_MS = 3_600_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from datetime import timedelta
 
 import pytest
 
@@ -177,4 +178,17 @@ def test_what_was_rejected_and_has_been_accepted_since_is_not_summed_up_as_rejec
     kit.run(
         kit.amlyze(kit.FakeTransport(kit.FakeAmlyzeServer())), store, [kit.balance(asset(index)) for index in range(60)]
     )
+    assert summed_up(kit, store) == []
+
+
+def test_what_was_rejected_and_the_next_day_s_run_has_delivered_is_told_as_replaced(kit):
+    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
+    server.refuse["CASH-BTC"] = "404"
+    with pytest.raises(RecordsRejected):
+        kit.run(kit.amlyze(kit.FakeTransport(server)), store, [kit.balance()])
+    server.refuse.clear()
+    opening = [kit.balance(points="open")]
+    kit.run(kit.amlyze(kit.FakeTransport(server)), store, opening, day=kit.DAY + timedelta(days=1))
+    (entry,) = entries(store, "main_cash", kit.DAY, "amlyze")
+    assert (entry.outcome, entry.replaced_by) == ("rejected", entry.number.removesuffix("1") + "2")
     assert summed_up(kit, store) == []

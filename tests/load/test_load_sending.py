@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from balance_bridge.errors import CredentialsRefused, NotReached, OutcomeUnknown, RecordsRejected, Unconfirmed
 from balance_bridge.load import sending
+from balance_bridge.load.audit import outcomes
 from balance_bridge.load.outcomes import Status
 from balance_bridge.load.policy import Policy
-from balance_bridge.load.receipts import Receipts, outcomes
+from balance_bridge.load.receipts import Receipts
 
 OK = {"status": "success", "data": True}
 

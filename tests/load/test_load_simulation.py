@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge.errors import AnswerLost, BalanceBridgeError, NotReached
+from balance_bridge.load.audit import outcomes
 from balance_bridge.load.numbers import rfc3339
-from balance_bridge.load.receipts import outcomes
 
 DAY_MS = 86_400_000
 FAULTS = ["none", "none", "lost", "unsent", "busy", "fault", "garbage", "no results", "refused", "killed"]

@@ -14,7 +14,7 @@ from destination_conformance import DAY, Line, Run, answer, balance, balances, l
 from test_destination_conformance import WebhookHarness
 
 from balance_bridge.errors import BadAnswer, ConfigurationError, OutcomeUnknown, RecordsRejected
-from balance_bridge.load.receipts import outcomes
+from balance_bridge.load.audit import outcomes
 from balance_bridge.load.webhook import Webhook
 from balance_bridge.sandbox.wire import Reply
 

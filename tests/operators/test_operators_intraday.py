@@ -65,7 +65,7 @@ def test_the_day_s_own_run_uses_the_pages_and_delivers_only_what_is_new(followed
     )  # fmt: skip
     # What Elven holds in the end is what the day's run worked out.
     from balance_bridge import settings
-    from balance_bridge.load.receipts import outcomes
+    from balance_bridge.load.audit import outcomes
 
     told = {row.outcome for row in outcomes(settings.open_store(), "main_cash", day, "elven")}
     assert told == {"accepted"}

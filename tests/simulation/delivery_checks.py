@@ -10,7 +10,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
-from balance_bridge.load.receipts import outcomes
+from balance_bridge.load.audit import outcomes
 from balance_bridge.sandbox.books import expected
 from balance_bridge.sandbox.world import Book
 from simulation.delivery_model import ACCOUNT, IGNORED, POINTS, ZONE, Ended, Simulation

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from balance_bridge.load.receipts import outcomes
+from balance_bridge.load.audit import outcomes
 from balance_bridge.sandbox.server import CREDENTIALS, Sandbox
 from balance_bridge.sandbox.world import midnight_ms
 from balance_bridge.store import Store

@@ -16,9 +16,9 @@ import requests
 
 from balance_bridge.commands.local_airflow import LocalAirflow
 from balance_bridge.load.amlyze import Amlyze
+from balance_bridge.load.audit import outcomes
 from balance_bridge.load.delivery import deliver
 from balance_bridge.load.destination import balances_from_table
-from balance_bridge.load.receipts import outcomes
 from balance_bridge.sandbox.server import CREDENTIALS, Sandbox
 from balance_bridge.store import Store
 from balance_bridge.transform.balances import from_parquet

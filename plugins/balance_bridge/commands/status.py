@@ -17,8 +17,9 @@ from rich.table import Table
 from balance_bridge import settings
 from balance_bridge.accounts import Account, AccountsFile, load_accounts
 from balance_bridge.errors import ConfigurationError
+from balance_bridge.load.audit import IGNORED, outcomes
 from balance_bridge.load.outcomes import Status
-from balance_bridge.load.receipts import IGNORED, Receipts, outcomes
+from balance_bridge.load.receipts import Receipts
 from balance_bridge.store import Store
 
 NOT_RUN = "not run"

@@ -13,9 +13,10 @@ from rich.table import Table
 
 from balance_bridge import settings
 from balance_bridge.errors import BalanceBridgeError
+from balance_bridge.load.audit import IGNORED, outcomes
 from balance_bridge.load.destination import balances_from_table
 from balance_bridge.load.outcomes import SETTLED
-from balance_bridge.load.receipts import IGNORED, Receipts, outcomes
+from balance_bridge.load.receipts import Receipts
 from balance_bridge.store import PRUNABLE, Store
 
 LEAST_DAYS = 30

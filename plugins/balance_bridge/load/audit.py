@@ -1,4 +1,4 @@
-"""Every attempt to deliver a day's balances, with its evidence: what an auditor asks for."""
+"""What the receipts of a day tell: what became of each balance, and every attempt with its evidence, for an auditor."""
 
 from __future__ import annotations
 
@@ -8,14 +8,46 @@ from decimal import Decimal
 
 from balance_bridge.load.batches import Row
 from balance_bridge.load.destination import LOCAL
-from balance_bridge.load.history import History, standing
-from balance_bridge.load.numbers import rfc3339
+from balance_bridge.load.history import History, shown, standing
+from balance_bridge.load.numbers import DAY_MS, day_start_ms, rfc3339
 from balance_bridge.load.outcomes import SENT_AGAIN, SETTLED, Status
 from balance_bridge.load.receipts import Receipts, StoredBatch
 from balance_bridge.store import Store
 
 #: An acceptance that a later one under the same key, with another amount, has taken the place of.
 SUPERSEDED = "superseded"
+#: What the last run of a day left out, as the accounts file said.
+IGNORED = "ignored"
+
+
+@dataclass(frozen=True)
+class KeyOutcome:
+    """What became of one balance.
+
+    Attributes:
+        number: The number that tells; empty for what was rejected before it got one.
+        key: The destination's key; empty likewise.
+        asset: The exchange's asset code.
+        at_ms: The instant, UTC milliseconds since the epoch.
+        amount: The balance.
+        outcome: ``accepted``, ``rejected``, ``seen``, ``unknown``, ``planned``, or ``ignored``: it was rejected,
+            and the last run left it out.
+        code: The error code, ``LOCAL`` for a check of ours, or empty.
+        text: The reason, or empty.
+        replaces: The number of the attempt before, or empty.
+        supersedes: The amount that it took the place of, or None.
+    """
+
+    number: str
+    key: str
+    asset: str
+    at_ms: int
+    amount: Decimal
+    outcome: str
+    code: str = ""
+    text: str = ""
+    replaces: str = ""
+    supersedes: Decimal | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +105,53 @@ class Entry:
     resolved_by: str = ""
 
 
+def outcomes(store: Store, account: str, day: date, destination: str) -> list[KeyOutcome]:
+    """What became of each balance of a day, by its key, in the order of instants and assets.
+
+    A day's balances are those that its run planned and those whose instant lies in (start, end] of the day, whichever
+    day's run delivered them.
+
+    Args:
+        store: Where the receipts lie.
+        account: The account's name.
+        day: The UTC day.
+        destination: The destination's name.
+
+    Raises:
+        StoreDamaged: If a receipt cannot be read.
+    """
+    receipts = Receipts(store, account, destination)
+    history = receipts.history(day, ())
+    start, ignored = day_start_ms(day), receipts.ignored(day)
+    rows = [
+        KeyOutcome("", "", row.asset, row.at_ms, Decimal(row.amount), Status.REJECTED, row.code, row.text)
+        for row in receipts.local_rejections(day)
+    ]
+    for attempts in history.keys.values():
+        told = shown(attempts, history.claims.get(attempts[-1].row.key, ()), day.isoformat())
+        row = told.row
+        if not any(each.row.day == day.isoformat() for each in attempts) and not start < row.at_ms <= start + DAY_MS:
+            continue
+        rows.append(
+            KeyOutcome(
+                number=row.number,
+                key=row.key,
+                asset=row.asset,
+                at_ms=row.at_ms,
+                amount=Decimal(row.amount),
+                # What was refused and is left out since is nothing that anybody has to act upon.
+                outcome=IGNORED
+                if row.asset in ignored and told.outcome.status == Status.REJECTED
+                else told.outcome.status,
+                code=told.outcome.code,
+                text=told.outcome.text,
+                replaces=row.replaces,
+                supersedes=Decimal(row.supersedes) if row.supersedes else None,
+            )
+        )
+    return sorted(rows, key=lambda row: (row.at_ms, row.asset, row.number))
+
+
 def entries(store: Store, account: str, day: date, destination: str) -> list[Entry]:
     """Every attempt that a day's runs made, oldest first.
 
@@ -93,7 +172,7 @@ def entries(store: Store, account: str, day: date, destination: str) -> list[Ent
     ]
     for batch in receipts.batches(day):
         found += [_entry(destination, batch, row, history) for row in batch.planned.rows]
-    later = {entry.replaces: entry.number for entry in found if entry.replaces}
+    later = {each.row.replaces: each.row.number for attempts in history.keys.values() for each in attempts}
     return [replace(entry, replaced_by=later.get(entry.number, "")) if entry.number else entry for entry in found]
 
 

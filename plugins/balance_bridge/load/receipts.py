@@ -29,14 +29,13 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from decimal import Decimal
 
 import msgspec
 
 from balance_bridge.errors import StoreDamaged
 from balance_bridge.load.batches import Batch, Row
 from balance_bridge.load.destination import LOCAL, Candidate, LocalRejection
-from balance_bridge.load.history import Claim, History, shown
+from balance_bridge.load.history import Claim, History
 from balance_bridge.load.numbers import DAY_MS, day_start_ms, utc_day
 from balance_bridge.load.outcomes import PLANNED, RESOLVED, Outcome, Status, fold
 from balance_bridge.load.receipt_documents import (
@@ -59,7 +58,6 @@ from balance_bridge.store import Store
 
 _DAY = timedelta(days=1)
 _BEGUN, _SO_FAR = "begun", "so-far"
-IGNORED = "ignored"
 
 
 class Receipts:
@@ -321,83 +319,6 @@ class StoredBatch:
     planned: Planned
     answers: list[Answered]
     resolved: list[Resolved]
-
-
-@dataclass(frozen=True)
-class KeyOutcome:
-    """What became of one balance.
-
-    Attributes:
-        number: The number that tells; empty for what was rejected before it got one.
-        key: The destination's key; empty likewise.
-        asset: The exchange's asset code.
-        at_ms: The instant, UTC milliseconds since the epoch.
-        amount: The balance.
-        outcome: ``accepted``, ``rejected``, ``seen``, ``unknown``, ``planned``, or ``ignored``: it was rejected,
-            and the last run left it out.
-        code: The error code, ``LOCAL`` for a check of ours, or empty.
-        text: The reason, or empty.
-        replaces: The number of the attempt before, or empty.
-        supersedes: The amount that it took the place of, or None.
-    """
-
-    number: str
-    key: str
-    asset: str
-    at_ms: int
-    amount: Decimal
-    outcome: str
-    code: str = ""
-    text: str = ""
-    replaces: str = ""
-    supersedes: Decimal | None = None
-
-
-def outcomes(store: Store, account: str, day: date, destination: str) -> list[KeyOutcome]:
-    """What became of each balance of a day, by its key, in the order of instants and assets.
-
-    A day's balances are those that its run planned and those whose instant lies in (start, end] of the day, whichever
-    day's run delivered them.
-
-    Args:
-        store: Where the receipts lie.
-        account: The account's name.
-        day: The UTC day.
-        destination: The destination's name.
-
-    Raises:
-        StoreDamaged: If a receipt cannot be read.
-    """
-    receipts = Receipts(store, account, destination)
-    history = receipts.history(day, ())
-    start, ignored = day_start_ms(day), receipts.ignored(day)
-    rows = [
-        KeyOutcome("", "", row.asset, row.at_ms, Decimal(row.amount), Status.REJECTED, row.code, row.text)
-        for row in receipts.local_rejections(day)
-    ]
-    for attempts in history.keys.values():
-        told = shown(attempts, history.claims.get(attempts[-1].row.key, ()), day.isoformat())
-        row = told.row
-        if not any(each.row.day == day.isoformat() for each in attempts) and not start < row.at_ms <= start + DAY_MS:
-            continue
-        rows.append(
-            KeyOutcome(
-                number=row.number,
-                key=row.key,
-                asset=row.asset,
-                at_ms=row.at_ms,
-                amount=Decimal(row.amount),
-                # What was refused and is left out since is nothing that anybody has to act upon.
-                outcome=IGNORED
-                if row.asset in ignored and told.outcome.status == Status.REJECTED
-                else told.outcome.status,
-                code=told.outcome.code,
-                text=told.outcome.text,
-                replaces=row.replaces,
-                supersedes=Decimal(row.supersedes) if row.supersedes else None,
-            )
-        )
-    return sorted(rows, key=lambda row: (row.at_ms, row.asset, row.number))
 
 
 def _folded(reports: Iterable[Mapping[str, Outcome]]) -> dict[str, Outcome]:
