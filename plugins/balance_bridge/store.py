@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,12 +168,24 @@ class Store:
             self._fs.rm_file(self._place(key))
 
     def exists(self, key: str) -> bool:
-        """Whether there is an object of that key."""
-        if self._fs is None:
-            return os.path.isfile(self._place(key))
-        # fsspec may remember what was not there, and another process may have written since.
-        self._fs.invalidate_cache()
-        return bool(self._fs.isfile(self._place(key)))
+        """Whether there is an object of that key.
+
+        Raises:
+            StoreUnwritable: If that cannot be found out. (``isfile`` of most file systems would say no.)
+        """
+        try:
+            if self._fs is None:
+                return stat.S_ISREG(os.stat(self._place(key)).st_mode)
+            # fsspec may remember what was not there, and another process may have written since.
+            self._fs.invalidate_cache()
+            return bool(self._fs.info(self._place(key))["type"] == "file")
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise StoreUnwritable(
+                f"{self._place(key)} cannot be looked at ({error.strerror or error}): see that the folder or bucket of "
+                "the option [balance_bridge] store can be reached"
+            ) from error
 
     def read(self, key: str) -> bytes:
         """The object's content.

@@ -160,18 +160,16 @@ class Amlyze(Destination):
     def _verdict(self, document: Any, numbers: Sequence[str]) -> Verdict:
         results = document.get("results") if isinstance(document, dict) else None
         if not isinstance(results, list):
-            raise BadAnswer(f"Amlyze's answer {str(document)[:200]!r} has no list of results")
+            raise BadAnswer(f"Amlyze's answer has no list of results: {document}")
         return by_number(results, numbers, "communicationNumber", self._outcome)
 
     def _outcome(self, result: Mapping[str, Any]) -> Outcome:
         kind = result.get("resultType")
         if kind == "REQUEST_ACCEPTED":
             return ACCEPTED
-        code = self._reader.clean(text_of(result.get("errorCode")), 60)
-        text = self._reader.clean(text_of(result.get("errorDescription")))
+        code, text = text_of(result.get("errorCode")), text_of(result.get("errorDescription"))
         if kind != "REQUEST_REJECTED":
-            text = self._reader.clean(f"resultType {kind!r} is not documented")
-            return Outcome(Status.UNKNOWN, NO_RESULT, text)
+            return Outcome(Status.UNKNOWN, NO_RESULT, f"resultType {kind!r} is not documented")
         if code == _ALREADY_USED:
             return Outcome(Status.SEEN, code, text)
         return Outcome(Status.REJECTED, code or "REJECTED", text or "Amlyze gave no reason")
@@ -197,7 +195,7 @@ class Amlyze(Destination):
         if ours and 200 <= answer.status < 300:
             return True, f"Amlyze took the token and an empty batch; no balance was registered. {unchecked}"
         if ours and answer.status == 400:
-            said = self._reader.clean(": ".join(self._reason(document)))
+            said = self._reader.clean(answer.clean(": ".join(self._reason(document))))
             return (
                 True,
                 f"Amlyze answers an empty batch in its own form ({said}): it seems to take the token. {unchecked}",

@@ -8,9 +8,9 @@ from decimal import Decimal
 
 from balance_bridge.load.batches import Row
 from balance_bridge.load.destination import LOCAL
-from balance_bridge.load.history import History, shown, standing
+from balance_bridge.load.history import History, may_be_sent, rival, shown, standing
 from balance_bridge.load.numbers import DAY_MS, day_start_ms, rfc3339
-from balance_bridge.load.outcomes import SENT_AGAIN, SETTLED, Status
+from balance_bridge.load.outcomes import SENT_AGAIN, SETTLED, Outcome, Status
 from balance_bridge.load.receipts import Receipts, StoredBatch
 from balance_bridge.store import Store
 
@@ -129,7 +129,12 @@ def outcomes(store: Store, account: str, day: date, destination: str) -> list[Ke
     ]
     for attempts in history.keys.values():
         told = shown(attempts, history.claims.get(attempts[-1].row.key, ()), day.isoformat())
-        row = told.row
+        row, outcome, other = told.row, told.outcome, rival(attempts, told)
+        if not may_be_sent(told):
+            continue
+        if other is not None:
+            text = f"sent after another run had begun: whether {other.row.amount} came later is not known; run it again"
+            outcome = Outcome(Status.UNKNOWN, "LATE", text)
         if not any(each.row.day == day.isoformat() for each in attempts) and not start < row.at_ms <= start + DAY_MS:
             continue
         rows.append(
@@ -140,11 +145,9 @@ def outcomes(store: Store, account: str, day: date, destination: str) -> list[Ke
                 at_ms=row.at_ms,
                 amount=Decimal(row.amount),
                 # What was refused and is left out since is nothing that anybody has to act upon.
-                outcome=IGNORED
-                if row.asset in ignored and told.outcome.status == Status.REJECTED
-                else told.outcome.status,
-                code=told.outcome.code,
-                text=told.outcome.text,
+                outcome=IGNORED if row.asset in ignored and outcome.status == Status.REJECTED else outcome.status,
+                code=outcome.code,
+                text=outcome.text,
                 replaces=row.replaces,
                 supersedes=Decimal(row.supersedes) if row.supersedes else None,
             )
@@ -190,7 +193,7 @@ def _entry(destination: str, batch: StoredBatch, row: Row, history: History) -> 
     # A number can lie in several batches, sent again or divided otherwise: it has one outcome.
     outcome = next(each.outcome for each in history.numbers[row.number] if each.row.wire == row.wire)
     held = standing(history.keys[row.key])
-    gone = outcome.status in SETTLED and held is not None and held.row.number != row.number
+    gone = outcome.status in SETTLED and held is not None and held.row.number != row.number and not held.after
     requests = [
         each for each in batch.answers if row.number in each.outcomes and each.outcomes[row.number].code != SENT_AGAIN
     ]

@@ -27,7 +27,7 @@ from datetime import date
 from balance_bridge.clock import SYSTEM_CLOCK, Clock
 from balance_bridge.load import preview
 from balance_bridge.load.destination import Balance, Candidate, Destination
-from balance_bridge.load.history import History, standing
+from balance_bridge.load.history import History, rival, standing
 from balance_bridge.load.numbers import Numbering
 from balance_bridge.load.outcomes import UNRESOLVED
 from balance_bridge.load.plan import make_plan, refuse_shared_keys
@@ -96,8 +96,6 @@ def deliver(
     summary = DeliverySummary(account, day.isoformat(), destination.name, dry_run)
     # Before the receipts are read: whoever began earlier with other balances stops, and what it had sent by then shows.
     mark = "" if dry_run else receipts.begin(day, prepared.candidates, so_far=so_far)
-    if so_far and mark and receipts.is_overtaken(day, mark):
-        raise overtaken(summary)
     history = receipts.history(day, (candidate.balance.at_ms for candidate in prepared.candidates))
     plan = make_plan(destination, prepared.candidates, history, numbering, day)
     rejected = prepared.rejected + plan.rejected
@@ -127,9 +125,11 @@ def deliver(
         )
         log(f"{destination.name}: a dry run; what would be sent is in {store.describe(summary.preview)}")
     else:
-        receipts.local(day, rejected, Counter(balance.asset for balance in prepared.ignored))
+        if receipts.is_overtaken(day, mark):
+            raise overtaken(summary, *_in_doubt(history, prepared.candidates))
+        receipts.local(day, mark, rejected, Counter(balance.asset for balance in prepared.ignored))
         receipts.point(day, (*(row for batch in plan.batches for row in batch.rows), *plan.claims))
-        receipts.agree(day, plan.claims)
+        receipts.agree(day, mark, plan.claims)
         sender = Sender(destination, receipts, history, day, run_id, clock, log, summary, mark, executor)
         sender.send_all(plan.batches)
     failure = summary.failure(destination.policy)
@@ -139,6 +139,13 @@ def deliver(
     if remark:
         log(f"{destination.name}: to look at: {remark}")
     return summary
+
+
+def _in_doubt(history: History, candidates: Iterable[Candidate]) -> tuple[int, set[str]]:
+    """How many balances a run may have sent too late, and the days that have another amount for them."""
+    found = [history.keys[each.key] for each in candidates if each.key in history.keys]
+    rivals = [rival(attempts, held) for attempts in found if (held := standing(attempts))]
+    return sum(each is not None for each in rivals), {each.row.day for each in rivals if each is not None}
 
 
 def _left_behind(history: History, candidates: Iterable[Candidate], day: date) -> int:

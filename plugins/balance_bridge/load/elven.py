@@ -144,15 +144,11 @@ class Elven(Destination):
     def _verdict(self, document: Any, numbers: Sequence[str]) -> Verdict:
         succeeded = _succeeded(document)
         if succeeded is None:
-            raise BadAnswer(f"Elven's answer {str(document)[:200]!r} says neither success nor failure")
+            raise BadAnswer(f"Elven's answer says neither success nor failure: {document}")
         if succeeded:
             return Verdict(dict.fromkeys(numbers, ACCEPTED))
         code, text = self._reason(document)
-        outcome = Outcome(
-            Status.REJECTED,
-            self._reader.clean(code or "failed", 60),
-            self._reader.clean(text or "Elven gave no reason"),
-        )
+        outcome = Outcome(Status.REJECTED, code or "failed", text or "Elven gave no reason")
         return Verdict(dict.fromkeys(numbers, outcome), whole=True)
 
     def _reason(self, document: Any) -> tuple[str, str]:

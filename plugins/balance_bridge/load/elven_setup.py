@@ -112,7 +112,7 @@ def _all(elven: Elven, path: str, params: Mapping[str, str]) -> list[dict[str, A
             document = document["data"]
         listed = document.get("list") if isinstance(document, dict) else None
         if not isinstance(listed, list) or not all(isinstance(row, dict) for row in listed):
-            raise BadAnswer(f"{elven.name}: Elven's list at {path} was expected, not {str(document)[:200]!r}")
+            raise BadAnswer(f"{elven.name}: Elven's answer at {path} has no list of rows")
         rows += listed
         total = document.get("total")
         if not listed or (isinstance(total, int) and len(rows) >= total):

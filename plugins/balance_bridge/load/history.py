@@ -27,7 +27,7 @@ import msgspec
 
 from balance_bridge.load.batches import Row
 from balance_bridge.load.numbers import DAY_MS, day_start_ms, split
-from balance_bridge.load.outcomes import PLANNED, SETTLED, Outcome, Status, fold_batches
+from balance_bridge.load.outcomes import NOT_SENT, PLANNED, SETTLED, Outcome, Status, fold_batches
 
 _REUSED = Outcome(Status.REJECTED, "REUSED", "this number was planned with other content as well and is not used again")
 
@@ -112,13 +112,23 @@ class History:
         for number, attempts in self.numbers.items():
             stem, count = split(number)
             self.stems[stem] = max(count, self.stems.get(stem, 0))
+            shared = self.is_shared(number)
             for attempt in attempts:
-                if len(attempts) > 1 and attempt.outcome.status != Status.ACCEPTED and not attempt.after:
+                if shared and attempt.outcome.status != Status.ACCEPTED and not attempt.after and may_be_sent(attempt):
                     attempt.outcome = _REUSED
                 self.keys.setdefault(attempt.row.key, []).append(attempt)
         for attempts in self.keys.values():
             if len(attempts) > 1:
                 attempts.sort(key=lambda attempt: attempt.place)
+
+    def is_shared(self, number: str) -> bool:
+        """Whether a number may have been sent with more than one content."""
+        return sum(map(may_be_sent, self.numbers.get(number, ()))) > 1
+
+    def can_stay(self, attempts: Sequence[Attempt], held: Attempt) -> bool:
+        """Whether what stands needs no new number: it has no rival, and could go again under the one that it has."""
+        sendable = held.outcome.status in SETTLED or not self.is_shared(held.row.number)
+        return sendable and rival(attempts, held) is None
 
     def next_attempt(self, key: str, stem: str) -> int:
         """The first attempt that is free, for a key as for a stem.
@@ -134,6 +144,11 @@ class History:
         following = 1 + max(self.stems.get(stem, 0), count)
         self.stems[stem] = following
         return f"{stem}-{following}"
+
+
+def may_be_sent(attempt: Attempt) -> bool:
+    """Whether it may have been sent, as far as anybody has written down."""
+    return attempt.outcome.code != NOT_SENT.code
 
 
 def standing(attempts: Sequence[Attempt], amount: str | None = None) -> Attempt | None:
@@ -209,7 +224,7 @@ def shown(attempts: Sequence[Attempt], claims: Iterable[Claim], day: str) -> Att
     balance stands. Unless that is no longer wanted: this day, the one that wanted the correction, or one that ranks
     higher, claims that the old balance is right.
     """
-    last = attempts[-1]
+    last = next(filter(may_be_sent, reversed(attempts)), attempts[-1])
     held = standing(attempts)
     if held is None or last.outcome.status != Status.REJECTED or last.row.amount == held.row.amount:
         return held or last

@@ -17,9 +17,9 @@ planned  on a receipt, and nothing more is known: killed before, while or after 
 refusal and the other "already used". A definite "nothing was sent" is no report at all: one copy of a task cannot
 speak for the other, and what is merely planned is sent again under the same number either way.
 
-Two rejections are weak: they say nothing of what another copy of the task may have sent under the same number. That we
-were refused (401, 403, 404, a redirect) gives way to *unknown* and *seen*; that the number was used before, but not by
-us, becomes *seen* once it shows that another copy of ours has sent it.
+Some rejections are weak: they say nothing of what another copy of the task may have sent under the same number. That we
+were refused (401, 403, 404, a redirect), or have not sent at all, gives way to *unknown* and *seen*; that the number
+was used before, but not by us, becomes *seen* once it shows that another copy of ours has sent it.
 """
 
 from __future__ import annotations
@@ -79,6 +79,10 @@ RESOLVED = "RESOLVED"
 # What is on a receipt before a batch is sent that somebody else has planned. An answer's own reason says more.
 SENT_AGAIN = "SENT AGAIN"
 
+# What was planned and certainly not sent, because another run of the day had begun: it has used no number up.
+NOT_SENT = Outcome(
+    Status.REJECTED, "NOT SENT", "planned, and not sent: another run of the day had begun since", Weak.REFUSED
+)
 ACCEPTED = Outcome(Status.ACCEPTED)
 PLANNED = Outcome(Status.PLANNED)
 _MAYBE_SENT = Outcome(Status.UNKNOWN, "NO ANSWER", "planned in another batch as well, which has no report")

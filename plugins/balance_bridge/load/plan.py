@@ -10,6 +10,7 @@ every attempt was rejected                             sent under the next numbe
 the same amount stands, accepted                       nothing
 the same amount stands, seen                           nothing; the balance stays marked as seen
 the same amount stands, unknown or only planned        the very same row again, under the same number
+that, and its number may have gone out with another    sent under the next number, which names the last
 the same amount stands, but it has a rival             sent under the next number, which names the last
 another amount stands, from this day                   sent under the next number, which names the old
 another amount stands, from another day's run          the same, if ours ranks higher; otherwise nothing
@@ -29,7 +30,7 @@ from datetime import date
 from balance_bridge.errors import ConfigurationError, NumberReused
 from balance_bridge.load.batches import Batch, Row, fits, pack
 from balance_bridge.load.destination import Balance, Candidate, Destination, LocalRejection
-from balance_bridge.load.history import Attempt, Claim, History, Rank, rank, rank_of, rival, standing
+from balance_bridge.load.history import Attempt, Claim, History, Rank, may_be_sent, rank, rank_of, rival, standing
 from balance_bridge.load.numbers import MAX_NUMBER_CHARS, Numbering, rfc3339
 from balance_bridge.load.outcomes import SETTLED, Status
 
@@ -94,7 +95,7 @@ def make_plan(
     for candidate in candidates:
         attempts = history.keys.get(candidate.key, [])
         held = standing(attempts, candidate.amount) if attempts else None
-        if held is not None and held.row.amount == candidate.amount and rival(attempts, held) is None:
+        if held is not None and held.row.amount == candidate.amount and history.can_stay(attempts, held):
             by_lower_rank = held.row.day != day.isoformat() and rank_of(held.row) < _rank(candidate, day)
             if by_lower_rank or attempts[-1].row.amount != candidate.amount:
                 balance = candidate.balance
@@ -104,7 +105,7 @@ def make_plan(
                 plan.seen_before += held.outcome.status == Status.SEEN
             else:
                 _add(plan, destination, candidate, held.row, again.setdefault(held.batch, []))
-        elif held is not None and _is_outranked(candidate, day, held.row, history.claims.get(candidate.key, ())):
+        elif held is not None and _is_outranked(candidate, day, held, attempts, history):
             plan.covered += 1
         else:
             row = _number(destination, candidate, attempts, history, numbering, today)
@@ -125,8 +126,8 @@ def guard_numbers(batches: Iterable[Batch], history: History) -> None:
     going: dict[str, Row] = {}
     for row in _rows(batches):
         other = going.setdefault(row.number, row)
-        known = history.numbers.get(row.number)
-        if other is not row or (known and any(attempt.row.wire != row.wire for attempt in known)):
+        known = history.numbers.get(row.number, ())
+        if other is not row or any(each.row.wire != row.wire and may_be_sent(each) for each in known):
             raise NumberReused(
                 f"communication number {row.number} ({row.asset}, {rfc3339(row.at_ms)}) would go out with content "
                 f"other than on its receipt; nothing was sent. If two deployments write to one tenant, give each a "
@@ -192,10 +193,14 @@ def _in_order(rows: list[tuple[Row, bytes]]) -> list[tuple[Row, bytes]]:
     return sorted(rows, key=lambda pair: (pair[0].at_ms, pair[0].asset, pair[0].number))
 
 
-def _is_outranked(candidate: Candidate, day: date, held: Row, claims: Iterable[Claim]) -> bool:
-    ours = _rank(candidate, day)
-    others: list[Row | Claim] = [held, *claims]
-    return any(rank_of(other) > ours for other in others if other.day != day.isoformat())
+def _is_outranked(
+    candidate: Candidate, day: date, held: Attempt, attempts: Sequence[Attempt], history: History
+) -> bool:
+    ours, other = _rank(candidate, day), rival(attempts, held)
+    others: list[Row | Claim] = [held.row, *history.claims.get(candidate.key, ())]
+    if other is not None:
+        others.append(other.row)
+    return any(rank_of(each) > ours for each in others if each.day != day.isoformat())
 
 
 def _rank(candidate: Candidate, day: date) -> Rank:

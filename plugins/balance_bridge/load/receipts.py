@@ -8,8 +8,8 @@
         <batch id>/planned.json         the rows of a batch and their numbers, written before the first request
         <batch id>/answered/0001.json   one report for each request that got an answer, or lost it
         <batch id>/resolved/0001.json   what a person found out about rows by asking
-        local/0001.json                 what was rejected or ignored before anything was sent
-        agreed/0001.json                keys that hold this day's very amount, though other receipts tell otherwise
+        local/begun-0001/0001.json      what was rejected or ignored before anything was sent, by the delivery of a mark
+        agreed/begun-0001/0001.json     keys that hold this day's very amount, though other receipts tell otherwise
         see-<other day>.json            that day's run planned rows whose instant lies on this day
 
 Planned comes before the request and answered after it, so a crash in between leaves rows that are *planned*: they may
@@ -58,6 +58,7 @@ from balance_bridge.store import Store
 
 _DAY = timedelta(days=1)
 _BEGUN, _SO_FAR = "begun", "so-far"
+_LOCAL, _AGREED = "local", "agreed"
 
 
 class Receipts:
@@ -180,22 +181,23 @@ class Receipts:
         report = self._read(newest, Answered)
         return next(iter(report.outcomes.values()), None) if report.refused_whole else None
 
-    def local(self, day: date, rejected: Iterable[LocalRejection], ignored: Mapping[str, int]) -> None:
-        """Write down what is not sent at all; nothing, if there is and was nothing to say."""
-        prefix = f"{self._folder(day)}/local"
+    def local(self, day: date, mark: str, rejected: Iterable[LocalRejection], ignored: Mapping[str, int]) -> None:
+        """Write down what the delivery of a mark does not send at all; nothing, if there is and was nothing to say.
+
+        Where others have begun, there is: that it is nothing. One of them may be alive and write down otherwise later.
+        """
         rows = [
             LocalRow(each.balance.asset, each.balance.at_ms, format(each.balance.amount, "f"), LOCAL, each.text)
             for each in rejected
         ]
-        if rows or ignored or self._store.newest(prefix, ".json") is not None:
+        if rows or ignored or self._follows(day, _LOCAL):
             # Without run id and time, so that a repeated run that finds the same adds nothing.
-            self._store.append(prefix, ".json", encode(Local(VERSION, rows, dict(sorted(ignored.items())))))
+            self._append(day, _LOCAL, mark, Local(VERSION, rows, dict(sorted(ignored.items()))))
 
-    def agree(self, day: date, claims: Sequence[Claim]) -> None:
-        """Write down a day's claims; nothing, if there are and were none."""
-        prefix = f"{self._folder(day)}/agreed"
-        if claims or self._store.newest(prefix, ".json") is not None:
-            self._store.append(prefix, ".json", encode(Agreed(VERSION, list(claims))))
+    def agree(self, day: date, mark: str, claims: Sequence[Claim]) -> None:
+        """Write down the claims of the delivery of a mark; likewise."""
+        if claims or self._follows(day, _AGREED):
+            self._append(day, _AGREED, mark, Agreed(VERSION, list(claims)))
 
     def point(self, day: date, rows: Iterable[Row | Claim]) -> None:
         """Leave a pointer at every other day on which one of the rows' instants lies."""
@@ -259,12 +261,12 @@ class Receipts:
 
     def local_rejections(self, day: date) -> list[LocalRow]:
         """What the last run of a day rejected before anything was sent."""
-        newest = self._store.newest(f"{self._folder(day)}/local", ".json")
+        newest = self._latest(day, _LOCAL)
         return [] if newest is None else self._read(newest, Local).rejected
 
     def ignored(self, day: date) -> dict[str, int]:
         """By asset, the balances that the last run of a day left out, as the accounts file said."""
-        newest = self._store.newest(f"{self._folder(day)}/local", ".json")
+        newest = self._latest(day, _LOCAL)
         return {} if newest is None else self._read(newest, Local).ignored
 
     def _read_day(self, day: date, listing: Sequence[str], history: History) -> dict[str, int]:
@@ -272,9 +274,9 @@ class Receipts:
         planned: dict[str, str] = {}
         answered: dict[str, list[str]] = {}
         resolved: dict[str, list[str]] = {}
-        agreed = [key for key in listing if key.startswith(f"{folder}/agreed/")]
-        if agreed:
-            for claim in self._read(agreed[-1], Agreed).claims:
+        agreed = _latest(key for key in listing if key.startswith(f"{folder}/{_AGREED}/"))
+        if agreed is not None:
+            for claim in self._read(agreed, Agreed).claims:
                 history.claims.setdefault(claim.key, []).append(claim)
         for key in listing:
             batch, _, rest = key.removeprefix(f"{folder}/").partition("/")
@@ -296,6 +298,19 @@ class Receipts:
             for row in self._read(key, Planned).rows:
                 history.add(row, batch, reports.get(row.number, PLANNED), after.get(row.number, 0))
         return {batch: len(keys) for batch, keys in answered.items()}
+
+    def _latest(self, day: date, what: str) -> str | None:
+        return _latest(self._store.list(f"{self._folder(day)}/{what}"))
+
+    def _follows(self, day: date, what: str) -> bool:
+        folder = self._folder(day)
+        marks = [key for kind in (_BEGUN, _SO_FAR) for key in self._store.list(f"{folder}/{kind}")]
+        return len(marks) > 1 or self._latest(day, what) is not None
+
+    def _append(self, day: date, what: str, mark: str, document: Local | Agreed) -> None:
+        kind, _, name = mark.removeprefix(f"{self._folder(day)}/").partition("/")
+        scope = f"{kind}-{name.removesuffix('.json')}"
+        self._store.append(f"{self._folder(day)}/{what}/{scope}", ".json", encode(document))
 
     def _folder(self, day: date) -> str:
         return f"receipts/{self._account}/{day.isoformat()}/{self._destination}"
@@ -319,6 +334,11 @@ class StoredBatch:
     planned: Planned
     answers: list[Answered]
     resolved: list[Resolved]
+
+
+def _latest(keys: Iterable[str]) -> str | None:
+    """The last object of the delivery that began last: one that was overtaken may have written after that."""
+    return max(keys, key=lambda key: (f"/{_BEGUN}-" in key, key), default=None)
 
 
 def _folded(reports: Iterable[Mapping[str, Outcome]]) -> dict[str, Outcome]:

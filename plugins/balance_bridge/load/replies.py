@@ -141,18 +141,23 @@ def read(answer: Answer, numbers: Sequence[str], reader: Reader) -> Reply:
         body_sha256=hashlib.sha256(answer.body).hexdigest(),
         sent_at=answer.sent_at,
         ended_at=answer.ended_at,
-        outcomes={number: _cleaned(outcome, answer) for number, outcome in verdict.outcomes.items()},
+        outcomes={number: _cleaned(outcome, answer, reader) for number, outcome in verdict.outcomes.items()},
         foreign=verdict.foreign,
         whole=verdict.whole,
         stop=stop,
     )
 
 
-def _cleaned(outcome: Outcome, answer: Answer) -> Outcome:
-    # Of an outcome that was read with a destination's own words: the signature of this request is known only here.
-    if not outcome.text or not any(secret in outcome.text for secret in answer.secrets):
+def _cleaned(outcome: Outcome, answer: Answer, reader: Reader) -> Outcome:
+    # In one place, since the signature of this request is known only here; and before anything is cut, since a part of
+    # a secret would not be found.
+    if not outcome.text and not outcome.code:
         return outcome
-    return msgspec.structs.replace(outcome, text=answer.clean(outcome.text))
+    code = reader.clean(answer.clean(outcome.code), _MAX_CODE_CHARS)
+    text = reader.clean(answer.clean(outcome.text))
+    if (code, text) == (outcome.code, outcome.text):
+        return outcome
+    return msgspec.structs.replace(outcome, code=code, text=text)
 
 
 def by_number(

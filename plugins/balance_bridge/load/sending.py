@@ -35,13 +35,16 @@ from balance_bridge.errors import (
 from balance_bridge.load.batches import Batch, Row, pack
 from balance_bridge.load.destination import Destination
 from balance_bridge.load.history import History
-from balance_bridge.load.outcomes import SENT_AGAIN, Outcome, Status, Weak
+from balance_bridge.load.numbers import split
+from balance_bridge.load.outcomes import NOT_SENT, SENT_AGAIN, Outcome, Status, Weak
 from balance_bridge.load.receipts import Receipts
 from balance_bridge.load.replies import Reply
 from balance_bridge.load.summary import DeliverySummary
 
 MAX_DIVISIONS = 100
 _MAX_CONNECTS = 3
+# More attempts than anybody makes to deliver one balance.
+_FAR = 1000
 _MAX_WAIT_S = 120.0
 _MAX_WAITS = 10
 
@@ -73,6 +76,8 @@ class Sender:
     summary: DeliverySummary
     mark: str
     executor: Callable[[int], Executor] = ThreadPoolExecutor
+    _late: int = 0
+    _late_days: set[str] = field(default_factory=set)
     _queue: deque[tuple[str, Batch]] = field(default_factory=deque)
     _divisions: int = 0
     _counting: Lock = field(default_factory=Lock)
@@ -102,26 +107,35 @@ class Sender:
         at_once = self.destination.policy.max_in_flight
         with self.executor(at_once) as pool:
             while self._queue:
-                wave = [_Sending(*self._queue.popleft()) for _ in range(min(at_once, len(self._queue)))]
-                due = [sending for sending in wave if self._begin(sending)]
                 if self._is_overtaken():
                     raise overtaken(self.summary)
+                wave = [_Sending(*self._queue.popleft()) for _ in range(min(at_once, len(self._queue)))]
+                due = [sending for sending in wave if self._begin(sending)]
                 if len(due) == 1:
                     # In this thread: a crash is then a crash, wherever it happens.
                     due[0].reply = self._request(due[0].batch)
                 else:
                     for sending, reply in zip(due, pool.map(lambda each: self._request(each.batch), due), strict=True):
                         sending.reply = reply
-                late = self._is_overtaken()
+                late, trouble = self._look()
                 stops = [stop for stop in (self._end(sending, late=late) for sending in due) if stop is not None]
+                if trouble is not None:
+                    raise trouble
                 if late:
-                    raise overtaken(self.summary, sum(len(sending.batch.rows) for sending in due))
+                    raise overtaken(self.summary, self._late, self._late_days)
                 if stops:
                     # All of a wave is on receipts before the first of them is raised; what is final counts more.
                     raise next((stop for stop in stops if not isinstance(stop, PassingError)), stops[0])
 
     def _is_overtaken(self) -> bool:
         return self.receipts.is_overtaken(self.day, self.mark)
+
+    def _look(self) -> tuple[bool, Exception | None]:
+        """Whether another run has overtaken this one; if that cannot be found out, as if it had, and why."""
+        try:
+            return self._is_overtaken(), None
+        except Exception as error:
+            return True, error
 
     def _begin(self, sending: _Sending) -> bool:
         """Write down what is about to be sent; whether it still has to be."""
@@ -159,6 +173,8 @@ class Sender:
         """
         batch, reply = sending.batch, sending.reply
         if not isinstance(reply, Reply):
+            if late and sending.new:
+                self._withdraw(batch)
             return reply
         refused = isinstance(reply.stop, (CredentialsRefused, RequestRefused))
         used = any(outcome.status == Status.SEEN for outcome in reply.outcomes.values())
@@ -169,7 +185,7 @@ class Sender:
                 reply = _keep_unknown(reply)
             if used and alone:
                 reply = _not_by_us(reply)
-        after = self._last_attempts(batch) if late else None
+        after = self._last_attempts(batch, reply) if late else None
         self.receipts.answer(self.day, batch, reply, run_id=self.run_id, after=after)
         self.summary.foreign += reply.foreign
         reported = dict(reply.outcomes)
@@ -180,10 +196,35 @@ class Sender:
             self._settle(batch, reported, sending.label, by_another=False)
         return reply.stop
 
-    def _last_attempts(self, batch: Batch) -> dict[str, int]:
-        """Per number the last attempt under its key that there is by now."""
-        history = self.receipts.history(self.day, {row.at_ms for row in batch.rows})
-        return {row.number: history.keys[row.key][-1].place[0] for row in batch.rows}
+    def _withdraw(self, batch: Batch) -> None:
+        """Write down that a batch was planned and is not sent, so that its numbers are not taken for used."""
+        now = self.clock.wall()
+        reply = Reply(0, "", "", now, now, {row.number: NOT_SENT for row in batch.rows})
+        self.receipts.answer(self.day, batch, reply, run_id=self.run_id)
+
+    def _last_attempts(self, batch: Batch, reply: Reply) -> dict[str, int]:
+        """Per number the last attempt under its key that there is by now; and count what may have come too late."""
+        try:
+            history = self.receipts.history(self.day, {row.at_ms for row in batch.rows})
+        except Exception:
+            self.log(f"{self.destination.name}: the receipts cannot be read, to see what this may have come after")
+            self._late += len(batch.rows)
+            return {row.number: split(row.number)[1] + _FAR for row in batch.rows}
+        after = {}
+        for row in batch.rows:
+            attempts = history.keys[row.key]
+            after[row.number] = attempts[-1].place[0]
+            if reply.outcomes[row.number].status != Status.REJECTED:
+                days = {
+                    each.row.day
+                    for each in attempts
+                    if each.row.amount != row.amount
+                    and each.outcome.status != Status.REJECTED
+                    and each.place[0] >= split(row.number)[1]
+                }
+                self._late += bool(days)
+                self._late_days |= days
+        return after
 
     def _divide(self, batch: Batch, label: str, refusal: Outcome | None) -> bool:
         if refusal is None or len(batch.rows) == 1 or refusal.code not in self.destination.policy.bisect_codes:
@@ -224,6 +265,9 @@ class Sender:
     def _request(self, batch: Batch) -> Reply | BalanceBridgeError:
         def attempt() -> Reply:
             with self.destination.place():
+                # Once more after every wait: for an answer that asks for it, for a connection, for a place.
+                if self._is_overtaken():
+                    raise overtaken(self.summary)
                 with self._counting:
                     self.summary.requests += 1
                 return self.destination.send(batch)
@@ -282,14 +326,24 @@ class _Sending:
     reply: Reply | BalanceBridgeError | None = None
 
 
-def overtaken(summary: DeliverySummary, late: int = 0) -> Overtaken:
-    """The error with which a delivery stops because another one of the day has begun since."""
+def overtaken(summary: DeliverySummary, late: int = 0, days: Iterable[str] = ()) -> Overtaken:
+    """The error with which a delivery stops because another one of the day has begun since.
+
+    Args:
+        summary: The delivery's.
+        late: How many of its balances may have arrived after another amount of them.
+        days: The days that have the other amounts.
+    """
     told = (
         f"{summary.account} {summary.day} to {summary.destination}: another run of this day has begun since, with "
         f"other balances, and delivers them; this one stops"
     )
     if late:
-        told += f". {late} of its balances may have arrived after that run's: run the day once more"
+        again = ", ".join(sorted({*days, summary.day}))
+        told += (
+            f". {late} of its balances may have arrived after other amounts of them. Run {again} once more: trigger it "
+            f"anew, or clear it from its task reconcile on"
+        )
     return Overtaken(told, late=late)
 
 

@@ -152,9 +152,7 @@ class Webhook(Destination):
             return by_number(results, numbers, "number", self._outcome)
         if results is None and known.get("status") == Status.ACCEPTED:
             return Verdict(dict.fromkeys(numbers, ACCEPTED))
-        raise BadAnswer(
-            f"the webhook's answer {str(document)[:200]!r} has neither a list of results nor the status 'accepted'"
-        )
+        raise BadAnswer(f"the webhook's answer has neither a list of results nor the status 'accepted': {document}")
 
     def _outcome(self, result: Mapping[str, Any]) -> Outcome:
         status = result.get("status")
@@ -162,9 +160,8 @@ class Webhook(Destination):
             return ACCEPTED
         if status == Status.REJECTED:
             code, text = self._reason(result)
-            code, text = self._reader.clean(code, 60), self._reader.clean(text)
             return Outcome(Status.REJECTED, code or "REJECTED", text or "the webhook gave no reason")
-        return Outcome(Status.UNKNOWN, NO_RESULT, self._reader.clean(f"the status {status!r} is not documented"))
+        return Outcome(Status.UNKNOWN, NO_RESULT, f"the status {status!r} is not documented")
 
     def _reason(self, document: Any) -> tuple[str, str]:
         if not isinstance(document, dict):

@@ -51,12 +51,19 @@ class Deliver(AccountOperator):
         self._check_both_know(account)
         store, day = settings.open_store(), date.fromisoformat(self.reconciled["day"])
         config = account.destinations[self.destination]
-        due, without = due_balances(store, self.reconciled["balances"][self.destination], config, self.log.info)
+        so_far, key = self.reconciled["status"] == SO_FAR, self.reconciled["balances"][self.destination]
+        if store.has_follower(key):
+            # A task that is tried again or cleared would put these in the place of what came later.
+            again = "" if so_far else ". Trigger the day, or clear it from its task reconcile on"
+            raise Overtaken(
+                f"{account.name} {day} to {self.destination}: the day was worked out anew after {store.describe(key)}, "
+                f"which is not delivered any more{again}"
+            )
+        due, without = due_balances(store, key, config, self.log.info)
         if self.reconciled["status"] == "broken":
             self.log.warning(
                 "%s %s does not add up and is delivered all the same", account.name, self.reconciled["day"]
             )
-        so_far = self.reconciled["status"] == SO_FAR
         try:
             summary = deliver(
                 destination=open_destination(config, account.name),
