@@ -21,7 +21,7 @@ from balance_bridge.accounts import load_accounts
 from balance_bridge.errors import ConfigurationError
 from balance_bridge.load.audit import SUPERSEDED, Entry, entries, unresolved
 from balance_bridge.load.destination import LOCAL
-from balance_bridge.load.outcomes import Status
+from balance_bridge.load.outcomes import NOT_SENT, Status
 from balance_bridge.load.receipts import Receipts
 from balance_bridge.store import Store
 
@@ -190,14 +190,14 @@ def _print(account: str, day: date, found: Sequence[Entry]) -> None:
     console.print(", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())))
     over = sum(map(_is_over, found))
     if over:
-        console.print(f"{over} more were rejected, and replaced by later attempts")
+        console.print(f"{over} more were rejected or not sent, and replaced by later attempts")
     for line in _reasons(found):
         console.print(escape(line), soft_wrap=True)
 
 
 def _is_over(entry: Entry) -> bool:
     """Whether a rejection is no longer what became of its balance."""
-    return entry.outcome == Status.REJECTED and bool(entry.replaced_by)
+    return entry.outcome == Status.REJECTED and bool(entry.replaced_by or entry.code == NOT_SENT.code)
 
 
 def _reasons(found: Sequence[Entry]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from balance_bridge.load.batches import Row
 from balance_bridge.load.destination import LOCAL
 from balance_bridge.load.history import History, may_be_sent, rival, shown, standing
 from balance_bridge.load.numbers import DAY_MS, day_start_ms, rfc3339
-from balance_bridge.load.outcomes import SENT_AGAIN, SETTLED, Outcome, Status
+from balance_bridge.load.outcomes import NOT_SENT, SENT_AGAIN, SETTLED, Outcome, Status
 from balance_bridge.load.receipts import Receipts, StoredBatch
 from balance_bridge.store import Store
 
@@ -133,7 +133,7 @@ def outcomes(store: Store, account: str, day: date, destination: str) -> list[Ke
         if not may_be_sent(told):
             continue
         if other is not None:
-            text = f"sent after another run had begun: whether {other.row.amount} came later is not known; run it again"
+            text = f"sent after another run had begun: whether {other.row.amount} came later is not known"
             outcome = Outcome(Status.UNKNOWN, "LATE", text)
         if not any(each.row.day == day.isoformat() for each in attempts) and not start < row.at_ms <= start + DAY_MS:
             continue
@@ -194,9 +194,8 @@ def _entry(destination: str, batch: StoredBatch, row: Row, history: History) -> 
     outcome = next(each.outcome for each in history.numbers[row.number] if each.row.wire == row.wire)
     held = standing(history.keys[row.key])
     gone = outcome.status in SETTLED and held is not None and held.row.number != row.number and not held.after
-    requests = [
-        each for each in batch.answers if row.number in each.outcomes and each.outcomes[row.number].code != SENT_AGAIN
-    ]
+    about = [each for each in batch.answers if row.number in each.outcomes]
+    requests = [each for each in about if each.outcomes[row.number].code not in (SENT_AGAIN, NOT_SENT.code)]
     last = requests[-1] if requests else None
     resolved = [each.by for each in batch.resolved if row.number in each.outcomes]
     return Entry(
@@ -215,9 +214,7 @@ def _entry(destination: str, batch: StoredBatch, row: Row, history: History) -> 
         batch=batch.id,
         run_id=planned.run_id,
         planned_at=planned.created_at,
-        requests=sum(
-            row.number in each.outcomes and each.outcomes[row.number].code != SENT_AGAIN for each in batch.answers
-        ),
+        requests=len(requests),
         sent_at=last.sent_at if last else "",
         ended_at=last.ended_at if last else "",
         http_status=last.http_status if last else None,

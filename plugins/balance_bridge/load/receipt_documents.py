@@ -23,7 +23,7 @@ Document = TypeVar("Document", bound=msgspec.Struct)
 
 
 class Begun(msgspec.Struct):
-    """Which balances a delivery stands for: how many, and a digest of their keys and amounts."""
+    """Which balances a delivery stands for: how many, and a digest of their keys, amounts and all that is sent."""
 
     version: int
     balances: int

@@ -86,8 +86,9 @@ class Receipts:
         Returns:
             The mark: the same for all deliveries that stand for the same balances, as long as none stands for others.
         """
-        lines = sorted(f"{candidate.key} {candidate.amount}\n" for candidate in candidates)
-        document = Begun(VERSION, len(lines), hashlib.sha256("".join(lines).encode()).hexdigest())
+        # All that is sent but the number: two copies with different settings would give one number two contents.
+        lines = sorted(msgspec.json.encode((each.key, each.amount, each.wire)) for each in candidates)
+        document = Begun(VERSION, len(lines), hashlib.sha256(b"\n".join(lines)).hexdigest())
         return self._store.append(f"{self._folder(day)}/{_SO_FAR if so_far else _BEGUN}", ".json", encode(document))
 
     def is_overtaken(self, day: date, mark: str) -> bool:
