@@ -181,10 +181,10 @@ class Store:
             return bool(self._fs.info(self._place(key))["type"] == "file")
         except (FileNotFoundError, NotADirectoryError):
             return False
-        except OSError as error:
+        except Exception as error:
             raise StoreUnwritable(
-                f"{self._place(key)} cannot be looked at ({error.strerror or error}): see that the folder or bucket of "
-                "the option [balance_bridge] store can be reached"
+                f"{self._place(key)} cannot be looked at ({error}): see that the folder or bucket of the option "
+                "[balance_bridge] store can be reached"
             ) from error
 
     def read(self, key: str) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
 from decimal import Decimal
+from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,7 +31,7 @@ from fsspec.spec import AbstractFileSystem
 from test_destination_conformance import AmlyzeHarness, ElvenHarness, WebhookHarness
 
 from balance_bridge.errors import BalanceBridgeError, OutcomeUnknown, Overtaken, StoreUnwritable
-from balance_bridge.load.audit import outcomes
+from balance_bridge.load.audit import entries, outcomes
 from balance_bridge.load.delivery import deliver
 from balance_bridge.load.destination import Balance
 from balance_bridge.load.receipts import Receipts
@@ -210,6 +211,62 @@ def test_nor_is_the_very_amount_that_the_later_run_stands_for() -> None:
     assert late.late == 0
 
 
+def began_and_died(meeting: Meeting) -> None:
+    destination = meeting.harness.destination()
+    Receipts(meeting.store, "main_cash", destination.name).begin(DAY, destination.prepare([]))
+
+
+def test_a_rejection_stays_what_became_of_a_balance_whose_next_attempt_was_not_sent() -> None:
+    meeting = Meeting()
+    meeting.harness.line.faults[0] = refused
+    meeting.run(balance("A0", "1"))
+    meeting.before_writing("/planned.json", lambda: began_and_died(meeting))
+    assert isinstance(meeting.run(balance("A0", "1")), Overtaken)
+    assert meeting.told() == {"A0": ("1", "rejected")}
+    first, second = sorted(entries(meeting.store, "main_cash", DAY, "amlyze"), key=lambda entry: entry.number)
+    assert (first.code, first.replaced_by, second.code, second.requests) == ("X9", "", "NOT SENT", 0)
+
+
+def test_a_correction_names_an_attempt_that_was_sent() -> None:
+    meeting = Meeting(WebhookHarness())
+    meeting.run(balance("A0", "1"))
+    meeting.before_writing("/planned.json", lambda: began_and_died(meeting))
+    assert isinstance(meeting.run(balance("A0", "2")), Overtaken)
+    meeting.run(balance("A0", "3"))
+    first, second = (json.loads(body)["balances"][0] for body in meeting.harness.line.bodies)
+    assert second["replaces"] == first["number"]
+
+
+@pytest.mark.parametrize("so_far", [True, False])
+@pytest.mark.parametrize("harness", [AmlyzeHarness, ElvenHarness, WebhookHarness])
+def test_that_it_has_not_sent_is_not_taken_for_an_answer_by_the_later_run(harness: Any, so_far: bool) -> None:
+    meeting, local = Meeting(harness()), Receipts.local
+    waits, goes_on, ended = Event(), Event(), list[Any]()
+
+    def busy(_: Harness, __: Act) -> Answer:
+        meeting.harness.line.faults.clear()
+        waits.set()
+        assert goes_on.wait(30)
+        return answer({}, 429, **{"retry-after": "1"})
+
+    def once_the_older_one_has_ended(*arguments: Any) -> None:
+        # The receipts are read; the older run withdraws what it has planned.
+        local(*arguments)
+        goes_on.set()
+        older.join(30)
+
+    meeting.harness.line.faults[0] = busy
+    older = Thread(target=lambda: ended.append(meeting.run(balance("A0", "1"), so_far=so_far, max_rows=1)))
+    older.start()
+    assert waits.wait(30)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Receipts, "local", once_the_older_one_has_ended)
+        later = meeting.run(balance("A0", "1"), balance("A1", "2"), max_rows=1)
+    assert isinstance(ended[0], Overtaken)
+    assert not isinstance(later, BalanceBridgeError), later
+    assert meeting.told() == {"A0": ("1", "accepted"), "A1": ("2", "accepted")}
+
+
 # --- something of it was under way ---
 
 
@@ -271,7 +328,8 @@ class Bucket(MemoryFileSystem):
     def info(self, path: str, **options: Any) -> Any:
         if self.down:
             self.down = False
-            raise OSError("503 Slow Down")
+            # Some libraries' errors for what is not reached are no OSError.
+            raise RuntimeError("503 Slow Down")
         return super().info(path, **options)
 
 
@@ -328,6 +386,20 @@ def test_the_later_run_s_claims_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     meeting.run(balance("A1", "2"))
     meeting.run(balance("A0", "6"), day=NEXT)
     assert meeting.there() == 5
+
+
+def test_nor_if_only_what_is_left_out_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    meeting, local = Meeting(), Receipts.local
+    due = [balance("A0", "1"), balance("A1", "1")]
+
+    def hangs(*arguments: Any) -> None:
+        monkeypatch.setattr(Receipts, "local", local)
+        meeting.run(*due, account_ext_id={"A0": "CASH-A0"}, assets={"A1": "ignore"})
+        local(*arguments)
+
+    monkeypatch.setattr(Receipts, "local", hangs)
+    meeting.run(*due, account_ext_id={"A0": "CASH-A0"})
+    assert meeting.told() == {"A0": ("1", "accepted")}
 
 
 # --- beside another day that has a balance for the same key ---

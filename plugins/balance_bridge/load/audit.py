@@ -175,7 +175,8 @@ def entries(store: Store, account: str, day: date, destination: str) -> list[Ent
     ]
     for batch in receipts.batches(day):
         found += [_entry(destination, batch, row, history) for row in batch.planned.rows]
-    later = {each.row.replaces: each.row.number for attempts in history.keys.values() for each in attempts}
+    sent = [each.row for attempts in history.keys.values() for each in attempts if may_be_sent(each)]
+    later = {row.replaces: row.number for row in sent}
     return [replace(entry, replaced_by=later.get(entry.number, "")) if entry.number else entry for entry in found]
 
 

@@ -32,7 +32,7 @@ from balance_bridge.load.numbers import Numbering
 from balance_bridge.load.outcomes import UNRESOLVED
 from balance_bridge.load.plan import make_plan, refuse_shared_keys
 from balance_bridge.load.receipts import Receipts
-from balance_bridge.load.sending import Sender, overtaken
+from balance_bridge.load.sending import Sender, overtaken, stale
 from balance_bridge.load.summary import DeliverySummary
 from balance_bridge.store import Store
 
@@ -50,6 +50,7 @@ def deliver(
     log: Callable[[str], None] = lambda _: None,
     dry_run: bool = False,
     so_far: bool = False,
+    is_stale: Callable[[], bool] = lambda: False,
     executor: Callable[[int], Executor] = ThreadPoolExecutor,
 ) -> DeliverySummary:
     """Deliver what has not been delivered yet.
@@ -67,6 +68,8 @@ def deliver(
         dry_run: Do everything except sending and writing receipts; what would be sent is kept in the store.
         so_far: The day goes on, and these are not all its balances. Once a delivery of the whole day has begun, this
             one is overtaken.
+        is_stale: Whether the day was worked out anew since these balances were; asked before and after this delivery
+            stands for them.
         executor: Makes what so many requests are sent with at the same time.
 
     Returns:
@@ -95,7 +98,12 @@ def deliver(
     receipts = Receipts(store, account, destination.name)
     summary = DeliverySummary(account, day.isoformat(), destination.name, dry_run)
     # Before the receipts are read: whoever began earlier with other balances stops, and what it had sent by then shows.
-    mark = "" if dry_run else receipts.begin(day, prepared.candidates, so_far=so_far)
+    if is_stale():
+        raise stale(summary)
+    mark = "" if dry_run else receipts.begin(day, prepared, so_far=so_far)
+    # Whoever works the day out anew does so before it begins to deliver: after this look our mark shows it.
+    if is_stale():
+        raise stale(summary)
     history = receipts.history(day, (candidate.balance.at_ms for candidate in prepared.candidates))
     plan = make_plan(destination, prepared.candidates, history, numbering, day)
     rejected = prepared.rejected + plan.rejected

@@ -79,9 +79,12 @@ RESOLVED = "RESOLVED"
 # What is on a receipt before a batch is sent that somebody else has planned. An answer's own reason says more.
 SENT_AGAIN = "SENT AGAIN"
 
-# What was planned and certainly not sent, because another run of the day had begun: it has used no number up.
+# What was planned and certainly not sent by whoever says so: it has used no number up.
 NOT_SENT = Outcome(
-    Status.REJECTED, "NOT SENT", "planned, and not sent: another run of the day had begun since", Weak.REFUSED
+    Status.REJECTED,
+    "NOT SENT",
+    "planned, and not sent: another run of the day had begun, or whether one had could not be found out",
+    Weak.REFUSED,
 )
 ACCEPTED = Outcome(Status.ACCEPTED)
 PLANNED = Outcome(Status.PLANNED)

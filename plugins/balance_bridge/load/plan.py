@@ -168,7 +168,7 @@ def _number(
     stem = numbering.stem(balance.asset, balance.at_ms)
     number = f"{stem}-{history.next_attempt(candidate.key, stem)}"
     settled = [attempt for attempt in attempts if attempt.outcome.status in SETTLED]
-    replaces = attempts[-1].row.number if attempts else ""
+    replaces = next((attempt.row.number for attempt in reversed(attempts) if may_be_sent(attempt)), "")
     replaced = settled[-1] if settled else None
     if replaced is not None and replaced.row.amount == candidate.amount:
         replaced = rival(settled, replaced)

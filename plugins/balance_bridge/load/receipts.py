@@ -34,7 +34,7 @@ import msgspec
 
 from balance_bridge.errors import StoreDamaged
 from balance_bridge.load.batches import Batch, Row
-from balance_bridge.load.destination import LOCAL, Candidate, LocalRejection
+from balance_bridge.load.destination import LOCAL, LocalRejection, Prepared
 from balance_bridge.load.history import Claim, History
 from balance_bridge.load.numbers import DAY_MS, day_start_ms, utc_day
 from balance_bridge.load.outcomes import PLANNED, RESOLVED, Outcome, Status, fold
@@ -75,20 +75,22 @@ class Receipts:
         self._account = account
         self._destination = destination
 
-    def begin(self, day: date, candidates: Iterable[Candidate], *, so_far: bool = False) -> str:
+    def begin(self, day: date, prepared: Prepared, *, so_far: bool = False) -> str:
         """Write down for which balances a delivery stands, before the receipts are read.
 
         Args:
             day: The UTC day.
-            candidates: The balances.
+            prepared: The balances, and what is left out.
             so_far: Whether the day goes on, and they are not all that it will have.
 
         Returns:
             The mark: the same for all deliveries that stand for the same balances, as long as none stands for others.
         """
         # All that is sent but the number: two copies with different settings would give one number two contents.
-        lines = sorted(msgspec.json.encode((each.key, each.amount, each.wire)) for each in candidates)
-        document = Begun(VERSION, len(lines), hashlib.sha256(b"\n".join(lines)).hexdigest())
+        lines = sorted(msgspec.json.encode((each.key, each.amount, each.wire)) for each in prepared.candidates)
+        out = sorted(msgspec.json.encode((each.balance.asset, each.balance.at_ms)) for each in prepared.rejected)
+        out += sorted(msgspec.json.encode((each.asset, each.at_ms, "ignored")) for each in prepared.ignored)
+        document = Begun(VERSION, len(lines), hashlib.sha256(b"\n".join(lines + out)).hexdigest())
         return self._store.append(f"{self._folder(day)}/{_SO_FAR if so_far else _BEGUN}", ".json", encode(document))
 
     def is_overtaken(self, day: date, mark: str) -> bool:

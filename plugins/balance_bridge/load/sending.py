@@ -145,7 +145,9 @@ class Sender:
         )
         if not sending.new:
             count, reported = self.receipts.reports(self.day, batch.id)
-            if count > self.history.answers.get(batch.id, 0):
+            # That another copy has withdrawn it is no answer.
+            sent = any(each.code != NOT_SENT.code for each in reported.values())
+            if sent and count > self.history.answers.get(batch.id, 0):
                 label = f"{sending.label}, sent by another copy of this run"
                 if not self._divide(batch, label, self.receipts.last_refusal(self.day, batch.id)):
                     self._settle(batch, reported, label, by_another=True)
@@ -345,6 +347,15 @@ def overtaken(summary: DeliverySummary, late: int = 0, days: Iterable[str] = ())
             f"anew, or clear it from its task reconcile on"
         )
     return Overtaken(told, late=late)
+
+
+def stale(summary: DeliverySummary) -> Overtaken:
+    """The error with which a delivery stops because the day was worked out anew since."""
+    return Overtaken(
+        f"{summary.account} {summary.day} to {summary.destination}: the day was worked out anew since, and what this "
+        f"task was handed is not delivered any more. If no other run delivers the new balances, trigger the day, or "
+        f"clear it from its task reconcile on"
+    )
 
 
 def _wait_s(state: tenacity.RetryCallState) -> float:

@@ -52,13 +52,6 @@ class Deliver(AccountOperator):
         store, day = settings.open_store(), date.fromisoformat(self.reconciled["day"])
         config = account.destinations[self.destination]
         so_far, key = self.reconciled["status"] == SO_FAR, self.reconciled["balances"][self.destination]
-        if store.has_follower(key):
-            # A task that is tried again or cleared would put these in the place of what came later.
-            again = "" if so_far else ". Trigger the day, or clear it from its task reconcile on"
-            raise Overtaken(
-                f"{account.name} {day} to {self.destination}: the day was worked out anew after {store.describe(key)}, "
-                f"which is not delivered any more{again}"
-            )
         due, without = due_balances(store, key, config, self.log.info)
         if self.reconciled["status"] == "broken":
             self.log.warning(
@@ -76,6 +69,8 @@ class Deliver(AccountOperator):
                 log=self.log.info,
                 dry_run=bool(context["params"].get("dry_run")),
                 so_far=so_far,
+                # A task that hung, is tried again or cleared would put these in the place of what came later.
+                is_stale=lambda: store.has_follower(key),
             )
         except Overtaken as error:
             if so_far and not error.late:
