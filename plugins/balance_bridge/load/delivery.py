@@ -32,7 +32,7 @@ from balance_bridge.load.numbers import Numbering
 from balance_bridge.load.outcomes import UNRESOLVED
 from balance_bridge.load.plan import make_plan, refuse_shared_keys
 from balance_bridge.load.receipts import Receipts
-from balance_bridge.load.sending import Sender, overtaken, stale
+from balance_bridge.load.sending import Sender
 from balance_bridge.load.summary import DeliverySummary
 from balance_bridge.store import Store
 
@@ -99,11 +99,11 @@ def deliver(
     summary = DeliverySummary(account, day.isoformat(), destination.name, dry_run)
     # Before the receipts are read: whoever began earlier with other balances stops, and what it had sent by then shows.
     if is_stale():
-        raise stale(summary)
+        raise summary.stale()
     mark = "" if dry_run else receipts.begin(day, prepared, so_far=so_far)
     # Whoever works the day out anew does so before it begins to deliver: after this look our mark shows it.
     if is_stale():
-        raise stale(summary)
+        raise summary.stale()
     history = receipts.history(day, (candidate.balance.at_ms for candidate in prepared.candidates))
     plan = make_plan(destination, prepared.candidates, history, numbering, day)
     rejected = prepared.rejected + plan.rejected
@@ -134,7 +134,7 @@ def deliver(
         log(f"{destination.name}: a dry run; what would be sent is in {store.describe(summary.preview)}")
     else:
         if receipts.is_overtaken(day, mark):
-            raise overtaken(summary, *_in_doubt(history, prepared.candidates))
+            raise summary.overtaken(*_in_doubt(history, prepared.candidates))
         receipts.local(day, mark, rejected, Counter(balance.asset for balance in prepared.ignored))
         receipts.point(day, (*(row for batch in plan.batches for row in batch.rows), *plan.claims))
         receipts.agree(day, mark, plan.claims)

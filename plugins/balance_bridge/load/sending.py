@@ -27,7 +27,6 @@ from balance_bridge.errors import (
     CredentialsRefused,
     NotReached,
     OutcomeUnknown,
-    Overtaken,
     PassingError,
     RequestRefused,
     WindowFull,
@@ -108,7 +107,7 @@ class Sender:
         with self.executor(at_once) as pool:
             while self._queue:
                 if self._is_overtaken():
-                    raise overtaken(self.summary)
+                    raise self.summary.overtaken()
                 wave = [_Sending(*self._queue.popleft()) for _ in range(min(at_once, len(self._queue)))]
                 due = [sending for sending in wave if self._begin(sending)]
                 if len(due) == 1:
@@ -122,7 +121,7 @@ class Sender:
                 if trouble is not None:
                     raise trouble
                 if late:
-                    raise overtaken(self.summary, self._late, self._late_days)
+                    raise self.summary.overtaken(self._late, self._late_days)
                 if stops:
                     # All of a wave is on receipts before the first of them is raised; what is final counts more.
                     raise next((stop for stop in stops if not isinstance(stop, PassingError)), stops[0])
@@ -269,7 +268,7 @@ class Sender:
             with self.destination.place():
                 # Once more after every wait: for an answer that asks for it, for a connection, for a place.
                 if self._is_overtaken():
-                    raise overtaken(self.summary)
+                    raise self.summary.overtaken()
                 with self._counting:
                     self.summary.requests += 1
                 return self.destination.send(batch)
@@ -326,36 +325,6 @@ class _Sending:
     batch: Batch
     new: bool = False
     reply: Reply | BalanceBridgeError | None = None
-
-
-def overtaken(summary: DeliverySummary, late: int = 0, days: Iterable[str] = ()) -> Overtaken:
-    """The error with which a delivery stops because another one of the day has begun since.
-
-    Args:
-        summary: The delivery's.
-        late: How many of its balances may have arrived after another amount of them.
-        days: The days that have the other amounts.
-    """
-    told = (
-        f"{summary.account} {summary.day} to {summary.destination}: another run of this day has begun since, with "
-        f"other balances, and delivers them; this one stops"
-    )
-    if late:
-        again = ", ".join(sorted({*days, summary.day}))
-        told += (
-            f". {late} of its balances may have arrived after other amounts of them. Run {again} once more: trigger it "
-            f"anew, or clear it from its task reconcile on"
-        )
-    return Overtaken(told, late=late)
-
-
-def stale(summary: DeliverySummary) -> Overtaken:
-    """The error with which a delivery stops because the day was worked out anew since."""
-    return Overtaken(
-        f"{summary.account} {summary.day} to {summary.destination}: the day was worked out anew since, and what this "
-        f"task was handed is not delivered any more. If no other run delivers the new balances, trigger the day, or "
-        f"clear it from its task reconcile on"
-    )
 
 
 def _wait_s(state: tenacity.RetryCallState) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
-from balance_bridge.errors import BalanceBridgeError, OutcomeUnknown, RecordsRejected, Unconfirmed
+from balance_bridge.errors import BalanceBridgeError, OutcomeUnknown, Overtaken, RecordsRejected, Unconfirmed
 from balance_bridge.load.batches import Row
 from balance_bridge.load.destination import LOCAL, LocalRejection
 from balance_bridge.load.outcomes import Outcome, Status
@@ -134,7 +134,7 @@ class DeliverySummary:
         Rejections come first, since they are final: if a passing error were raised beside them, Airflow would try
         again by itself, and what was rejected would go out once more without anybody having repeated the run.
         """
-        head = f"{self.account} {self.day} to {self.destination}"
+        head = self._head
         unknown = (
             f"what became of {self.unknown} of {self.rows} balances is unknown; "
             f"they go out again under the same numbers"
@@ -159,6 +159,32 @@ class DeliverySummary:
             )
         return None
 
+    def overtaken(self, late: int = 0, days: Iterable[str] = ()) -> Overtaken:
+        """The error with which a delivery stops because another one of the day has begun since.
+
+        Args:
+            late: How many of its balances may have arrived after another amount of them.
+            days: The days that have the other amounts.
+        """
+        told = (
+            f"{self._head}: another run of this day has begun since, with other balances, and delivers them; this one "
+            f"stops"
+        )
+        if late:
+            again = ", ".join(sorted({*days, self.day}))
+            told += (
+                f". {late} of its balances may have arrived after other amounts of them. Run {again} once more: "
+                f"trigger it anew, or clear it from its task reconcile on"
+            )
+        return Overtaken(told, late=late)
+
+    def stale(self) -> Overtaken:
+        """The error with which a delivery stops because the day was worked out anew since."""
+        return Overtaken(
+            f"{self._head}: the day was worked out anew since, and what this task was handed is not delivered any "
+            f"more. If no other run delivers the new balances, trigger the day, or clear it from its task reconcile on"
+        )
+
     def remark(self, policy: Policy) -> str:
         """What a delivery that ended well leaves to be looked at; empty if nothing."""
         refused = self.rejected + self.rejected_locally
@@ -173,6 +199,10 @@ class DeliverySummary:
         """Put this summary on an error, as its attribute ``summary``."""
         vars(error)["summary"] = self
         return error
+
+    @property
+    def _head(self) -> str:
+        return f"{self.account} {self.day} to {self.destination}"
 
     def _reason(self, key: str, code: str, text: str, asset: str) -> None:
         reason = self.reasons.setdefault(key, Reason(code, text))
