@@ -218,7 +218,7 @@ def make_balances(folder: Path, rows: int) -> dict[str, str]:
 
 
 def run_ours(name: str, url: str, folder: Path) -> dict[str, Any]:
-    from balance_bridge.load.delivery import deliver
+    from balance_bridge.load.delivery import Delivery, deliver
     from balance_bridge.load.destination import balances_from_table
     from balance_bridge.localtime import local_texts  # noqa: F401 - imported before the clock runs
     from balance_bridge.store import Store
@@ -228,18 +228,18 @@ def run_ours(name: str, url: str, folder: Path) -> dict[str, Any]:
     # They stay until the end: a file system can be slow to make files where many have just been removed.
     receipts = tempfile.mkdtemp(dir=folder)
     transport = Transport()
-    destination = open_destination(name, url, transport)
+    delivery = Delivery(
+        destination=open_destination(name, url, transport),
+        store=Store(Path(receipts)),
+        account=ACCOUNT,
+        day=DAY,
+        namespace="bb",
+        generation=BALANCES,
+        run_id="bench",
+    )
     watch = Stopwatch()
     with watch:
-        summary = deliver(
-            destination=destination,
-            store=Store(Path(receipts)),
-            account=ACCOUNT,
-            day=DAY,
-            namespace="bb",
-            balances=balances_from_table(from_parquet((folder / BALANCES).read_bytes())),
-            run_id="bench",
-        )
+        summary = deliver(delivery, balances_from_table(from_parquet((folder / BALANCES).read_bytes())))
     transport.close()
     return {**watch.figures(), "requests": summary.requests, "accepted": summary.accepted_now}
 
@@ -248,53 +248,54 @@ def run_bare(name: str, url: str, folder: Path) -> dict[str, Any]:
     import requests
 
     from balance_bridge.load.destination import balances_from_table
-    from balance_bridge.load.history import History
+    from balance_bridge.load.fold import fold
+    from balance_bridge.load.log import Events
     from balance_bridge.load.numbers import Numbering
-    from balance_bridge.load.plan import make_plan
+    from balance_bridge.load.plan import Decider
     from balance_bridge.transform.balances import from_parquet
 
     recorder = Recorder()
     destination = open_destination(name, url, recorder)
     numbering = Numbering(namespace="bb", account=ACCOUNT, destination=name)
     prepared = destination.prepare(balances_from_table(from_parquet((folder / BALANCES).read_bytes())))
-    batches = make_plan(destination, prepared.candidates, History(), numbering, DAY).batches
+    rows, bodies = Decider(destination, numbering, fold(Events())).decide(prepared)
+    numbers: dict[int, list[str]] = {}
+    for row in rows:
+        numbers.setdefault(row.batch, []).append(row.number)
+    requested = [(body, numbers[batch]) for batch, body in bodies.items()]
     accepted, watch = 0, Stopwatch()
     with requests.Session() as session:
-        for start in range(0, len(batches), SIGNED):
-            some = batches[start : start + SIGNED]
-            posts = [recorder.recorded(destination.send, batch) for batch in some]
+        for start in range(0, len(requested), SIGNED):
+            some = requested[start : start + SIGNED]
+            posts = [recorder.recorded(destination.send, body, sent) for body, sent in some]
             with watch:
                 statuses = [session.post(**post, timeout=60).status_code for post in posts]
-            accepted += sum(len(batch.rows) for batch, status in zip(some, statuses, strict=True) if status == 200)
-    return {**watch.figures(), "requests": len(batches), "accepted": accepted}
+            accepted += sum(len(sent) for (_, sent), status in zip(some, statuses, strict=True) if status == 200)
+    return {**watch.figures(), "requests": len(requested), "accepted": accepted}
 
 
 def open_destination(name: str, url: str, transport: Any) -> Any:
     """The destination as the accounts file of the sandbox has it, with the limits that are there by default."""
+    from balance_bridge.accounts import AmlyzeDestination, ElvenDestination, WebhookDestination
     from balance_bridge.load.amlyze import Amlyze
+    from balance_bridge.load.destination import Credentials
     from balance_bridge.load.elven import Elven
     from balance_bridge.load.webhook import Webhook
     from balance_bridge.sandbox.fixtures import CREDENTIALS, connections
 
     known = CREDENTIALS
+    named = {"name": name, "conn_id": f"{name}_default"}
     if name == "elven":
         ((key, secret),) = known.elven.items()
-        return Elven(
-            transport=transport,
-            base_url=url,
-            api_key=key,
-            api_secret=secret,
-            entity_account_id=known.entity_accounts[ACCOUNT],
-            source_id=known.sources[ACCOUNT],
-            timezone="Asia/Shanghai",
-        )
+        entity, source = known.entity_accounts[ACCOUNT], known.sources[ACCOUNT]
+        elven = ElvenDestination(**named, entity_account_id=entity, source_id=source, timezone="Asia/Shanghai")
+        return Elven(elven, Credentials(url, key, secret), transport)
     if name == "amlyze":
         pattern = known.account_ext_ids[ACCOUNT]
-        return Amlyze(
-            transport=transport, base_url=url, token=known.amlyze, requester="treasury", account_ext_id=pattern
-        )
+        amlyze = AmlyzeDestination(**named, requester="treasury", account_ext_id=pattern)
+        return Amlyze(amlyze, Credentials(url, "", known.amlyze), transport)
     place = connections(url)["webhook_default"]["host"]
-    return Webhook(transport=transport, url=place, secret=known.webhook, account=ACCOUNT)
+    return Webhook(WebhookDestination(**named), Credentials(place, "", known.webhook), transport, account=ACCOUNT)
 
 
 class Recorder:
@@ -303,16 +304,16 @@ class Recorder:
     class Noted(Exception):
         """Ends the sending."""
 
-    def send(self, method: str, url: str, *, headers: dict[str, str], body: bytes, **_: float) -> Any:
+    def send(self, method: str, url: str, *, headers: dict[str, str], body: bytes, **_: Any) -> Any:
         if method != "POST":
             raise SystemExit(f"{method} {url} was not to be asked")
         self._post = {"url": url, "headers": headers, "data": body}
         raise self.Noted
 
-    def recorded(self, send: Callable[[Any], Any], batch: Any) -> dict[str, Any]:
-        """What a destination would post for a batch, signed now."""
+    def recorded(self, send: Callable[[bytes, list[str]], Any], body: bytes, numbers: list[str]) -> dict[str, Any]:
+        """What a destination would post, signed now."""
         with contextlib.suppress(self.Noted):
-            send(batch)
+            send(body, numbers)
         return self._post
 
 

@@ -96,6 +96,7 @@ def run_ours(root: Path) -> dict:
     from balance_bridge.extract import raw
     from balance_bridge.extract.ascendex import AscendexSource, Category
     from balance_bridge.extract.pages import read_legs
+    from balance_bridge.points import BalanceRequest
     from balance_bridge.store import Store
     from balance_bridge.transform.balances import balances_at
     from balance_bridge.transform.ledger import build_ledger
@@ -116,7 +117,7 @@ def run_ours(root: Path) -> dict:
     if proof.status != "proven":
         raise SystemExit(proof.summary())
     stages.end("proof")
-    due = balances_at(opening, closing, ledger, POINTS, "UTC", "instant")
+    due = balances_at(opening, closing, ledger, BalanceRequest("bench", POINTS, "UTC", "instant", date(2026, 11, 20)))
     stages.end("balances")
     figures = stages.figures("")
     import pyarrow as pa

@@ -48,32 +48,12 @@ DRY_RUN = Param(False, type="boolean", title="Dry run", description="Build and c
 
 def account_dag(account: Account) -> DAG:
     """The daily run of one account."""
-    names = list(account.destinations)
     with _dag(
         dag_id(account.name),
         datetime.combine(account.start_date, time(), UTC),
         tags=_tags(account),
         doc_md=account_doc(account),
-        params={
-            "date": Param(
-                None,
-                type=["null", "string"],
-                title="Day",
-                description="The UTC day, YYYY-MM-DD. Empty: the run's logical date, else the last whole day.",
-            ),
-            "destinations": Param(
-                None,
-                type=["null", "array"],
-                items={"type": "string"},
-                examples=names,
-                title="Destinations",
-                description=f"Only these of {', '.join(names)}. Empty: all.",
-            ),
-            "dry_run": DRY_RUN,
-            "refetch": Param(
-                False, type="boolean", title="Refetch", description="Ask the exchange anew for what the store has."
-            ),
-        },
+        params=_daily_params(list(account.destinations)),
     ) as dag:
         common: dict[str, Any] = {"account": account.name, **TASK}
         asking = _asking(account)
@@ -82,7 +62,7 @@ def account_dag(account: Account) -> DAG:
         closing = FetchSnapshot(task_id="closing_snapshot", which="closing", day=day, **asking).output
         history = FetchHistory(task_id="history", day=day, opening=opening, closing=closing, **asking).output
         proof = Reconcile(task_id="reconcile", day=day, extracted=history, **common).output
-        for name in names:
+        for name in account.destinations:
             Deliver(task_id=f"load_{name}", destination=name, reconciled=proof, **common)
     return dag
 
@@ -122,6 +102,8 @@ def broken_dag(account: BrokenAccount, name: str) -> DAG:
         catchup=start is not None,
         tags=["balance-bridge", "broken"],
         doc_md=broken_doc(account),
+        # Those of the right account's DAG: a run that was triggered with them before says what is wrong in the file.
+        params=_daily_params([]),
     ) as dag:
         RefuseAccount(task_id="day", message=account.message, **TASK)
         # A run that was under way when the mistake was made has its "day" behind it, and Airflow takes its other tasks
@@ -151,6 +133,35 @@ def dag_id(account: str, taken: Container[str] = ()) -> str:
     while name in taken:
         name += "_"
     return name
+
+
+def _daily_params(names: list[str]) -> dict[str, Param]:
+    return {
+        "date": Param(
+            None,
+            type=["null", "string"],
+            title="Day",
+            description="The UTC day, YYYY-MM-DD. Empty: the run's logical date, else the last whole day.",
+        ),
+        "destinations": Param(
+            None,
+            type=["null", "array"],
+            items={"type": "string"},
+            examples=names,
+            title="Destinations",
+            description=f"Only these: {', '.join(names)}. Empty: all." if names else "Empty: all.",
+        ),
+        "dry_run": DRY_RUN,
+        "refetch": Param(
+            False, type="boolean", title="Refetch", description="Fetch again from the exchange what the store has."
+        ),
+        "redeliver": Param(
+            False,
+            type="boolean",
+            title="Redeliver",
+            description="Send again, under new numbers, what was delivered under other keys or settings.",
+        ),
+    }
 
 
 def _tags(account: Account) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -54,6 +55,11 @@ class MemoryStore(Store):
 
     def _walk(self, prefix: str) -> Iterator[str]:
         yield from [key for key in self.objects if key.startswith(f"{prefix}/")]
+
+    def text(self) -> str:
+        """All that is in it, decompressed."""
+        found = (zlib.decompress(data, 31) if key.endswith(".gz") else data for key, data in self.objects.items())
+        return b"".join(found).decode()
 
     def documents(self, part: str) -> list[Any]:
         return [json.loads(data) for key, data in sorted(self.objects.items()) if part in key]

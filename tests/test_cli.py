@@ -18,6 +18,8 @@ COMMANDS = {
     "sandbox": "Serves AscendEX, Elven and Amlyze on 127.0.0.1",
     "pools": "Makes a pool of one slot for each exchange connection",
     "status": "Reads the store and shows per account and day",
+    "preview": "Works out what a delivery of the day would send now",
+    "receipts": "Shows what was sent, when, under which number",
     "check": "Looks at everything that a run needs",
 }
 
@@ -34,9 +36,17 @@ def ended(arguments: list[str]) -> int:
     return int(caught.value.code or 0)
 
 
-@pytest.mark.parametrize(("command", "told"), COMMANDS.items())
+# Below a command, so not in the list of all.
+DECISIONS = {
+    "receipts resolve": "Writes down what a person found out, by asking the vendor",
+    "receipts adopt": "counts as delivered under the one that the connection and the accounts file have now",
+    "receipts rekey": 'To send past days again with the new settings, trigger each with {"redeliver": true} instead',
+}
+
+
+@pytest.mark.parametrize(("command", "told"), (COMMANDS | DECISIONS).items())
 def test_each_command_says_what_it_does(capsys: pytest.CaptureFixture[str], command: str, told: str) -> None:
-    assert ended([command, "--help"]) == 0
+    assert ended([*command.split(), "--help"]) == 0
     assert told in " ".join(capsys.readouterr().out.split())
 
 
@@ -64,6 +74,9 @@ def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> Non
         ["status", "--days", "some"],
         ["sandbox", "--port", "http"],
         ["demo", "--home"],
+        ["receipts", "adopt", "main_cash"],
+        ["receipts", "rekey", "main_cash", "--destination", "elven", "--by", "Ada"],
+        ["receipts", "resolve", "main_cash", "2026-11-20", "--destination", "elven", "--all"],
     ],
     ids=" ".join,
 )
@@ -98,6 +111,9 @@ def test_what_is_known_to_go_wrong_is_one_line_and_what_is_not_is_a_bug(
     raises(ConfigurationError("what, where and what to do"))
     assert cli.main(["pools"]) == 1
     assert capsys.readouterr().err == "balance-bridge: what, where and what to do\n"
+    raises(ConfigurationError("two lines:\nand \x1b[2J \x9b"))
+    assert cli.main(["pools"]) == 1
+    assert capsys.readouterr().err == "balance-bridge: two lines:\nand \\x1b[2J \\x9b\n"
     raises(KeyboardInterrupt())
     assert cli.main(["pools"]) == 130
     raises(ZeroDivisionError("a bug"))

@@ -60,6 +60,16 @@ def test_the_intraday_run_names_only_what_it_delivers() -> None:
         assert word in doc
 
 
+def test_both_runs_of_an_account_say_which_parameters_there_are() -> None:
+    doc = account_doc(account())
+
+    for name in ("date", "refetch", "destinations", "dry_run", "redeliver"):
+        assert f'"{name}"' in doc
+    assert "for many days create a backfill, without" in doc
+    for each in (doc, intraday_doc(account(intraday="15min"))):
+        assert "ny other parameter is refused" in each
+
+
 def test_a_broken_account_shows_its_whole_message() -> None:
     doc = broken_doc(BrokenAccount("main_cash", "f:1: a\nf:2: b", None))
 

@@ -27,8 +27,8 @@ from balance_bridge.transform import balances, ledger
 DAY = date(2026, 11, 20)
 CLOSE_MS = 1_795_219_200_000
 WANTED = [
-    daily.Wanted("elven", ["close", "changes"], "Asia/Shanghai", "local_second"),
-    daily.Wanted("amlyze", ["open", "close"], "UTC", "instant"),
+    daily.BalanceRequest("elven", ["close", "changes"], "Asia/Shanghai", "local_second", DAY),
+    daily.BalanceRequest("amlyze", ["open", "close"], "UTC", "instant", DAY),
 ]
 NONE: dict[str, Decimal] = {}
 
@@ -131,6 +131,16 @@ def test_the_report_says_what_it_was_made_of(run: Run) -> None:
     assert report["ledger"] == done["ledger"]
     for key in (report["ledger"], report["history"]):
         assert run.store.list(key) or run.store.exists(key)
+
+
+def test_records_moved_into_the_day_are_counted_for_each_destination_and_logged(run: Run) -> None:
+    for _, _, document in run.exchange.world.records[:2]:
+        document["transactTime"] = CLOSE_MS - 86_400_000 + 400  # where keys are seconds, the opening's second
+    run.all(run.job())
+    assert run.report()["moved"] == {"elven": 2, "amlyze": 0}
+    of_elven, of_amlyze = (next(line for line in run.told if line.startswith(name)) for name in ("elven", "amlyze"))
+    assert "2 records moved into the day" in of_elven
+    assert "moved" not in of_amlyze
 
 
 def test_a_day_done_again_gives_the_same_keys_and_asks_nothing(run: Run) -> None:

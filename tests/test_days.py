@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -10,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge import days
-from balance_bridge.days import resolve_day
 from balance_bridge.errors import InvalidDay
 
 D = date(2026, 11, 20)
+resolve_day = functools.partial(days.resolve_day, run_type="manual")
 
 
 def at(text: str) -> datetime:
@@ -59,7 +60,9 @@ def test_each_kind_of_run_delivers_its_day(
 @given(st.dates(date(2000, 1, 1), date(2100, 1, 1)))
 def test_a_scheduled_run_delivers_the_day_of_its_logical_date(day: date) -> None:
     midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    assert resolve_day(None, midnight, midnight + timedelta(days=1)) == day
+    due = midnight + timedelta(days=1)
+    for run_type in ("scheduled", "backfill", "manual"):
+        assert days.resolve_day(None, midnight, due, run_type=run_type) == day
 
 
 @settings(deadline=None)
@@ -132,6 +135,17 @@ def test_a_malformed_date_is_refused_by_name(text: str) -> None:
 def test_a_date_that_is_no_text_is_refused(value: object) -> None:
     with pytest.raises(InvalidDay, match="is not a day"):
         resolve_day(value, None, at("2026-11-27"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("run_type", ["backfill", "scheduled"])
+@pytest.mark.parametrize("text", ["2026-11-18", "2026-11-10"])
+def test_a_run_that_has_a_day_of_its_own_refuses_another_and_says_what_to_do(run_type: str, text: str) -> None:
+    with pytest.raises(
+        InvalidDay, match=rf"date = {text} cannot be given to a run of a backfill.*--from-date"
+    ) as caught:
+        days.resolve_day(text, at("2026-11-18"), at("2026-11-19"), run_type=run_type)
+    assert "--dag-run-conf '{}'" in str(caught.value)
+    assert f'trigger the DAG once with {{"date": "{text}"}}' in str(caught.value)
 
 
 def test_nothing_asks_for_the_time() -> None:

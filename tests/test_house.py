@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,20 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
 PACKAGE = PROJECT / "plugins" / "balance_bridge"
-CORE = ("money", "clock", "transport", "store", "days", "points", "localtime", "daily", "extract", "transform", "load")
+CORE = (
+    "money",
+    "clock",
+    "transport",
+    "private",
+    "store",
+    "days",
+    "points",
+    "localtime",
+    "daily",
+    "extract",
+    "transform",
+    "load",
+)
 HEAVY = {"pandas", "pyarrow", "numpy", "requests", "fastapi", "uvicorn", "msgspec"}
 
 
@@ -98,6 +112,6 @@ def test_every_declared_dependency_is_pinned() -> None:
 
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
     declared = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
-    names = {text.split(">")[0].split("=")[0].split(";")[0].strip().lower() for text in declared}
+    names = {re.split(r"[\[>=;]", text)[0].strip().lower() for text in declared}
     pinned = {line.split("==")[0] for line in (PROJECT / "requirements.lock").read_text().splitlines() if "==" in line}
     assert names <= pinned

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from balance_bridge import daily, intraday
 from balance_bridge.errors import NotYetAvailable, ReconciliationBroken
+from balance_bridge.localtime import local_texts
 from balance_bridge.transform import balances
 
 DAY = date(2026, 11, 20)
 WANTED = [
-    daily.Wanted("elven", ["close", "changes"], "Asia/Shanghai", "local_second"),
-    daily.Wanted("amlyze", ["open", "changes", "every 30s"], "UTC", "instant"),
+    daily.BalanceRequest("elven", ["close", "changes"], "Asia/Shanghai", "local_second", DAY),
+    daily.BalanceRequest("amlyze", ["open", "changes", "every 30s"], "UTC", "instant", DAY),
 ]
 
 
@@ -192,6 +193,82 @@ def test_the_daily_run_is_the_same_with_and_without_having_followed(
     cursors = [request for request in followed.exchange.asked if request.startswith("changes")]
     fuller = len(cursors) - len([request for request in plain.exchange.asked if request.startswith("changes")])
     assert fuller <= len(at) + 1
+
+
+def booked_day(data: st.DataObject, kit: SimpleNamespace, day: date) -> tuple[Any, dict[int, int]]:
+    """A day's records and snapshots, and when each record was booked: in order, up to a minute after its time."""
+    midnight = kit.midnight_ms(day)
+    around = st.sampled_from([500, 2_000, 3_600_300, 5_412_000, 9_012_000, 86_399_999, 86_400_400])
+    booked = sorted(data.draw(st.lists(around | st.integers(0, 86_400_500), max_size=8)))
+    held, records, times = {"BTC": 1, "ETH": 2}, [], {}
+    for sn, booked_ms in enumerate(booked, 101):
+        at_ms = midnight + booked_ms - data.draw(st.sampled_from([0, 0, 300, 2_000]) | st.integers(0, 59_000))
+        asset, delta = data.draw(st.sampled_from(["BTC", "ETH"])), data.draw(st.integers(-2, 2))
+        held[asset] += delta
+        records.append((sn, False, kit.change(sn, at_ms, kit.leg(asset, delta, held[asset]))))
+        times[sn] = midnight + booked_ms
+    snapshots = {day: (100, {"BTC": 1, "ETH": 2}), kit.after(day, 1): (100 + len(records), held)}
+    return SimpleNamespace(records=records, snapshots=snapshots), times
+
+
+@pytest.mark.slow  # each example follows a day and closes it
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_what_is_settled_early_has_the_keys_and_amounts_that_the_day_gives_it_in_the_end(
+    kit: SimpleNamespace, data: st.DataObject
+) -> None:
+    zone, of_month = data.draw(
+        st.sampled_from(
+            [
+                ("Asia/Shanghai", DAY),
+                ("Europe/Berlin", date(2026, 10, 25)),
+                ("Atlantic/Azores", date(2026, 10, 25)),
+                ("Antarctica/Troll", date(2026, 10, 24)),
+                ("Antarctica/Troll", date(2026, 10, 25)),
+                ("America/Havana", date(2026, 11, 1)),
+            ]
+        )
+    )
+    extra = data.draw(st.lists(st.sampled_from(["open", "close", "local_midnight", "every 1h"]), unique=True))
+    keys: list[Any] = ["instant", "local_second"]
+    requests = [daily.BalanceRequest(key, ["changes", *extra], zone, key, of_month) for key in keys]
+    world, booked = booked_day(data, kit, of_month)
+    everything, midnight = list(world.records), kit.midnight_ms(of_month)
+    day = Day(kit)
+    day.exchange.world = world
+
+    def book(_: str) -> None:
+        world.records = [record for record in everything if booked[record[0]] <= day.clock.now * 1000]
+
+    day.exchange.before_ask = book
+
+    def job(run_id: str) -> daily.Job:
+        return daily.Job(day.exchange, day.store, "main_cash", of_month, run_id)
+
+    early = []
+    for seconds in sorted(data.draw(st.lists(st.integers(70, 86_399) | st.integers(3_600, 12_000), max_size=3))):
+        day.clock.now = midnight / 1000 + seconds
+        early.append(intraday.run(job(intraday.asked_by(of_month)), requests))
+
+    day.clock.now = midnight / 1000 + 86_400 + 3600
+    ends = [daily.fetch_snapshot(job("daily"), which) for which in ("opening", "closing")]  # type: ignore[arg-type]
+    extracted = daily.fetch_history(job("daily"), *ends, {})
+    done = daily.reconcile(job("daily"), extracted, tolerance={}, on_break="hold", destinations=requests)
+    for key in keys:
+        frame = balances.from_parquet(day.store.read(done["balances"][key]))
+        known = frame["points"].str.contains("changes|every")
+        final = {each: amount for each, amount in day.rows(done["balances"][key]).items() if each[1] > midnight}
+        asked = dict(zip(day.rows(done["balances"][key]), known, strict=True))
+        for found in early:
+            assert found is not None
+            ahead = range(found["until_ms"], midnight + 86_400_001, 1000)
+            texts = min(local_texts(ahead, zone))
+            settled = {
+                each: amount
+                for each, amount in final.items()
+                if asked[each] and (each[1] < ahead[0] if key == "instant" else local_texts([each[1]], zone)[0] < texts)
+            }
+            assert day.rows(found["balances"][key]) == settled
 
 
 def test_the_days_between_are_no_matter(day: Day) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge.errors import BadAnswer, ConfigurationError
-from balance_bridge.localtime import local_midnights, local_seconds, local_texts
+from balance_bridge.localtime import local_midnights, local_seconds, local_texts, new_seconds
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DAY_MS = 86_400_000
@@ -144,3 +144,33 @@ def test_a_days_midnights(zone: str, begin: str, end: str, expected: list[str]) 
 def test_a_change_within_a_quarter_of_an_hour_takes_effect_at_its_second(zone: str, change: str) -> None:
     around = [ms(change) + offset for offset in (-900_000, -60_000, -1000, -1, 0, 1, 999, 60_000, 900_000)]
     assert local_texts(around, zone) == [plainly(instant, zone) for instant in around]
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "left_out"),
+    [
+        ("UTC", "2026-03-01", []),
+        ("Europe/Berlin", "2026-10-25", [(3600, 3600)]),  # at 01:00 UTC clocks show the opening's text again
+        ("Europe/Berlin", "2026-03-29", []),
+        ("Atlantic/Azores", "2026-10-25", [(3600, 3600)]),
+        ("Antarctica/Troll", "2026-10-25", [(3600, 7200)]),  # and here the last hour of the day before as well
+        ("Antarctica/Troll", "2026-10-24", []),
+        ("Asia/Baku", "2015-10-25", [(1, 3599)]),  # went back at the opening instant itself
+    ],
+)
+def test_seconds_whose_texts_the_day_before_has_shown_are_not_the_days_own(
+    zone: str, day: str, left_out: list[tuple[int, int]]
+) -> None:
+    open_ms = ms(f"{day}T00:00Z")
+    own = {second - open_ms // 1000 for second in new_seconds(open_ms, open_ms + DAY_MS, zone).tolist()}
+    assert set(range(1, 86_401)) - own == {second for first, last in left_out for second in range(first, last + 1)}
+
+
+@pytest.mark.parametrize("day", ["2026-10-24", "2026-10-25", "2026-03-29"])
+@pytest.mark.parametrize("zone", ["Antarctica/Troll", "Atlantic/Azores", "Europe/Berlin"])
+def test_no_text_is_two_days_own(zone: str, day: str) -> None:
+    open_ms = ms(f"{day}T00:00Z")
+    days = [new_seconds(open_ms + n * DAY_MS, open_ms + (n + 1) * DAY_MS, zone) * 1000 for n in (-1, 0, 1)]
+    texts = [set(local_texts(own, zone)) for own in days]
+    assert not texts[0] & texts[1]
+    assert not texts[1] & texts[2]

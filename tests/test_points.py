@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import date, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from balance_bridge.points import POINT_NAMES, parse_step_ms
+from balance_bridge.points import POINT_NAMES, BalanceRequest, opens, parse_step_ms
 
 
 @pytest.mark.parametrize(
@@ -61,3 +64,27 @@ def test_reading_points_loads_neither_pandas_nor_arrow() -> None:
 
 def test_the_names_of_points_are_the_public_ones() -> None:
     assert POINT_NAMES == ("open", "close", "changes", "local_midnight")
+
+
+@pytest.mark.parametrize(
+    ("points", "days_that_open"),
+    [
+        (["close"], []),
+        (["open"], [-1, 0, 1]),
+        (["open", "close"], [0]),
+        (["every 1h", "open"], [-1, 0, 1]),
+        (["changes", "local_midnight"], []),
+    ],
+)
+def test_a_days_opening_is_its_own_only_where_the_day_before_does_not_close(
+    points: list[str], days_that_open: list[int]
+) -> None:
+    start = date(2026, 11, 1)
+    assert [ahead for ahead in (-1, 0, 1) if opens(points, start + timedelta(days=ahead), start)] == days_that_open
+
+
+@given(st.sets(st.sampled_from([*POINT_NAMES, "every 1h"])), st.dates(), st.integers(-3, 3))
+def test_each_midnight_is_delivered_by_exactly_one_of_its_two_days(points: set[str], day: date, ahead: int) -> None:
+    day = min(max(day, date(2, 1, 1)), date(9998, 1, 1))
+    request = BalanceRequest("there", sorted(points), "UTC", "instant", day + timedelta(days=ahead))
+    assert request.delivers_closing(day) != request.delivers_opening(day + timedelta(days=1))

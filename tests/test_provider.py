@@ -92,3 +92,11 @@ def test_airflow_s_configuration_lists_the_options(manager: Any) -> None:
     configs = dict(manager.provider_configs)
     assert set(configs["balance-bridge"]["balance_bridge"]["options"]) == set(OPTIONS)
     assert set(OPTIONS) == {"accounts_file", "store", "retry_delay", "budget", "namespace"}
+
+
+def test_the_budget_s_url_is_masked_as_a_secret() -> None:
+    from airflow.configuration import conf as server_conf
+    from airflow.sdk.configuration import conf as task_conf
+
+    for conf in (server_conf, task_conf):
+        assert ("balance_bridge", "budget") in conf.sensitive_config_values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -14,12 +15,13 @@ from typing import Any
 
 import pytest
 
+from balance_bridge.accounts import AmlyzeDestination, ElvenDestination
 from balance_bridge.clock import Clock
 from balance_bridge.errors import BalanceBridgeError
 from balance_bridge.extract.ascendex import AscendexClient
 from balance_bridge.load.amlyze import Amlyze
-from balance_bridge.load.delivery import deliver
-from balance_bridge.load.destination import Balance, Destination
+from balance_bridge.load.delivery import Delivery, deliver
+from balance_bridge.load.destination import Balance, Credentials, Destination
 from balance_bridge.load.elven import Elven
 from balance_bridge.store import Store
 from balance_bridge.transport import Answer, Transport, credentials
@@ -79,6 +81,8 @@ def assert_silent(heard: list[str], *texts: str) -> None:
 EXCHANGE: dict[str, Say] = {
     "an error": lambda said: (401, {"code": 200001, "reason": "AUTHENTICATION_FAILED", "message": said}),
     "an error with status 200": lambda said: (200, {"code": 100006, "reason": said, "message": said}),
+    "an error of which the code quotes": lambda said: (400, {"code": said, "message": "no"}),
+    "what is no envelope": lambda said: (200, {"code": [said], "message": said}),
     "a page in HTML": lambda said: (200, f"<html>{said}".encode()),
     "a fault": lambda said: (500, said.encode()),
 }
@@ -109,20 +113,13 @@ DESTINATIONS: dict[str, Say] = {
 
 
 def elven(url: str, transport: Transport) -> Destination:
-    return Elven(
-        transport=transport,
-        base_url=url,
-        api_key=KEY,
-        api_secret=SECRET,
-        entity_account_id="e",
-        source_id="s",
-        timezone="UTC",
-        clock=CLOCK,
-    )
+    config = ElvenDestination(name="elven", conn_id="c", entity_account_id="e", source_id="s", timezone="UTC")
+    return Elven(config, Credentials(url, KEY, SECRET), transport, clock=CLOCK)
 
 
 def amlyze(url: str, transport: Transport) -> Destination:
-    return Amlyze(transport=transport, base_url=url, token=TOKEN, requester="r", account_ext_id="A-{asset}")
+    config = AmlyzeDestination(name="amlyze", conn_id="c", requester="r", account_ext_id="A-{asset}")
+    return Amlyze(config, Credentials(url, "", TOKEN), transport)
 
 
 @pytest.mark.parametrize("make", [elven, amlyze])
@@ -133,21 +130,23 @@ def test_what_a_destination_says_back_reaches_neither_message_nor_receipt(
     told: list[str] = []
     with parrot(DESTINATIONS[how]) as (url, heard):
         transport = Transport()
+        delivery = Delivery(
+            destination=make(url, transport),
+            store=Store(tmp_path),
+            account="main_cash",
+            day=date(2026, 11, 20),
+            namespace="bb",
+            generation="balances/0001",
+            run_id="run",
+            clock=CLOCK,
+            log=told.append,
+        )
         with pytest.raises(BalanceBridgeError) as caught:
-            deliver(
-                destination=make(url, transport),
-                store=Store(tmp_path),
-                account="main_cash",
-                day=date(2026, 11, 20),
-                namespace="bb",
-                balances=[Balance("BTC", 1_795_219_200_000, Decimal("1.5"), ("close",))],
-                run_id="run",
-                clock=CLOCK,
-                log=told.append,
-            )
+            deliver(delivery, [Balance("BTC", 1_795_219_200_000, Decimal("1.5"), ("close",))])
         transport.close()
-    receipts = [path.read_text() for path in tmp_path.rglob("*.json")]
-    assert len(receipts) == 3, "begun, planned and answered"
+    receipts = [path.read_text() for path in tmp_path.rglob("*.jsonl")]
+    receipts += [zlib.decompress(path.read_bytes(), 31).decode() for path in tmp_path.rglob("*.jsonl.gz")]
+    assert len(receipts) == 4, "the place, the plan, a try and its result"
     assert_silent(heard, str(caught.value), *told, *receipts)
 
 

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -198,16 +199,13 @@ def break_at(patched: pytest.MonkeyPatch, at: str, error: BaseException) -> None
         raise error
 
     if at == "write":
-        opened = Path.open
 
-        def half(path: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-            file = opened(path, mode, *args, **kwargs)
-            if mode != "xb":
-                return file
+        def half(path: Path, mode: str, **kwargs: Any) -> Any:
+            file = open(path, mode, **kwargs)  # noqa: SIM115 - handed on
             file.write(b"who")
             return _Failing(file, fail)
 
-        patched.setattr(Path, "open", half)
+        patched.setattr("balance_bridge.store.open", half, raising=False)
     else:
         patched.setattr(os, at, fail)
 
@@ -257,6 +255,12 @@ def test_listings_that_fsspec_remembers_do_not_hide_what_others_wrote(monkeypatc
     assert Store(root).append("raw/a", ".gz", b"ours") == "raw/a/0002.gz"
 
 
+def test_a_folder_that_fills_while_it_is_listed_is_no_object_of_its_own() -> None:
+    """As s3fs does it: an empty listing, and a moment later the folder is there."""
+    fs = SimpleNamespace(protocol="s3", invalidate_cache=lambda: None, find=lambda place: [place.removeprefix("/")])
+    assert Store(SimpleNamespace(fs=fs, path="/bucket")).list("a/b") == []
+
+
 def test_what_fsspec_remembers_to_be_missing_is_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     root = UPath("memory:///missed")
     Store(root).put("raw/a", b"theirs")
@@ -300,7 +304,7 @@ def test_the_folders_that_were_made_for_an_object_are_as_lasting_as_the_object(
     assert set(synced) >= {tmp_path, tmp_path / "new", tmp_path / "new" / "raw", tmp_path / "new" / "raw" / "a"}
     synced.clear()
     store.put("raw/a/2", b"x")
-    assert [each for each in synced if each] == [tmp_path / "new" / "raw" / "a"]
+    assert [each for each in synced if each and each.is_dir()] == [tmp_path / "new" / "raw" / "a"]
 
 
 def test_threads_that_put_one_key_agree_on_one_content(tmp_path: Path) -> None:
@@ -427,3 +431,18 @@ def test_a_document_with_numbers_as_keys_survives(store: Store) -> None:
     assert store.read_json("raw/a/9") == {"9": "a", "10": "b"}
     with pytest.raises(ValueError, match="no key 'sha256' of its own"):
         to_json({"sha256": "x"})
+
+
+def test_what_the_store_makes_can_be_read_by_its_owner_only(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir(0o755)
+    (tmp_path / "mine").chmod(0o755)
+    before = os.umask(0)
+    try:
+        Store(tmp_path / "mine" / "balances").put("raw/a/1", b"x")
+        Store(UPath(f"file://{tmp_path}/mine/other")).append("raw/a", ".gz", b"x")
+    finally:
+        os.umask(before)
+    made = [each for each in (tmp_path / "mine").rglob("*")]
+    assert {each.stat().st_mode & 0o777 for each in made if each.is_dir()} == {0o700}
+    assert {each.stat().st_mode & 0o777 for each in made if each.is_file()} == {0o600}
+    assert (tmp_path / "mine").stat().st_mode & 0o777 == 0o755, "a folder of the user's own"

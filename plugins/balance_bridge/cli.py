@@ -13,8 +13,8 @@ from typing import Any
 import balance_bridge
 from balance_bridge.errors import BalanceBridgeError
 
-# What "receipts resolve" is called inside: beside an account's name, argparse knows no word of its own.
-_RESOLVE = "receipts-resolve"
+# "receipts resolve" is "receipts-resolve" inside: where an account's name may stand, argparse knows no subcommands.
+_DECISIONS = ("resolve", "adopt", "rekey")
 
 _INTRODUCTION = """\
 Daily exchange balances, proven and delivered: AscendEX to Elven and Amlyze, run by Apache Airflow.
@@ -42,15 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 if all is well, 1 if something is wrong, 2 if the arguments are.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:2] == ["receipts", "resolve"]:
-        given[:2] = [_RESOLVE]
+    if given[:1] == ["receipts"] and given[1:2] and given[1] in _DECISIONS:
+        given[:2] = [f"receipts-{given[1]}"]
     chosen = _parser().parse_args(given)
     # Outside a task, Airflow only looks for connections in its own database if it takes the process for one of its own.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     try:
         return int(chosen.run(chosen))
     except BalanceBridgeError as error:
-        print(f"balance-bridge: {error}", file=sys.stderr)
+        from balance_bridge.commands.terminal import printable
+
+        print("balance-bridge:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -112,8 +114,8 @@ def _parser() -> argparse.ArgumentParser:
 
     preview = commands.add_parser(
         "preview",
-        help="what would be sent of a day by now, without sending anything",
-        description="Works out what a delivery of the day would send by now, from the balances that the store has, and "
+        help="what would be sent of a day now, without sending anything",
+        description="Works out what a delivery of the day would send now, from the balances that the store has, and "
         "shows every record with its number. Sends nothing.",
     )
     _add_day(preview)
@@ -125,34 +127,19 @@ def _parser() -> argparse.ArgumentParser:
         "receipts",
         help="every attempt to deliver the balances of a day, with its evidence",
         description="Shows what was sent, when, under which number, by which run, and how it ended. "
-        "`balance-bridge receipts resolve --help`: write down what you found out about balances that nobody confirmed.",
+        "What people decide is written down with `balance-bridge receipts resolve` (outcomes that nobody confirmed), "
+        "`receipts adopt` (a destination's new address) and `receipts rekey` (a destination's new key settings); each "
+        "has its own --help.",
     )
     _add_day(receipts)
     receipts.add_argument("--destination", help="only this one")
     receipts.add_argument(
-        "--outcome", help="only those that ended so: accepted, rejected, seen, unknown, planned, superseded"
+        "--outcome", help="only those that ended so: accepted, rejected, seen, unknown, planned, ignored, superseded"
     )
     receipts.add_argument("--csv", type=Path, metavar="FILE", help="all columns into a CSV file")
     receipts.add_argument("--json", action="store_true", help="all columns as JSON")
     receipts.set_defaults(run=_receipts)
-
-    resolve = commands.add_parser(
-        _RESOLVE,
-        prog="balance-bridge receipts resolve",
-        description="Writes down what a person found out about balances whose outcome nobody has confirmed, by asking "
-        "the vendor. What was accepted is not sent again; what was rejected goes out under a new number.",
-    )
-    _add_day(resolve)
-    resolve.add_argument("--destination", required=True)
-    which = resolve.add_mutually_exclusive_group(required=True)
-    which.add_argument("--number", action="append", default=[], help="a communication number; several times if needed")
-    which.add_argument("--all", action="store_true", help="all that are not confirmed")
-    how = resolve.add_mutually_exclusive_group(required=True)
-    how.add_argument("--accepted", action="store_true")
-    how.add_argument("--rejected", action="store_true")
-    resolve.add_argument("--by", required=True, metavar="WHO", help="who found it out")
-    resolve.add_argument("--reason", required=True, metavar="TEXT", help="how")
-    resolve.set_defaults(run=_resolve)
+    _add_decisions(commands)
 
     _add_store(commands)
 
@@ -162,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
         "check",
         help="see whether accounts file, options, connections, pools and clocks are right",
         description="Looks at everything that a run needs, without delivering anything, and says what is wrong and "
-        "how to mend it. Pools that are missing are made. Exit code 1 if anything is wrong.",
+        "how to fix it. Pools that are missing are made. Exit code 1 if anything is wrong.",
     )
     check.add_argument(
         "--deep",
@@ -170,6 +157,56 @@ def _parser() -> argparse.ArgumentParser:
         help="ask the destinations as well whether what the accounts file names is there and fits",
     )
     check.set_defaults(run=_check)
+    return parser
+
+
+def _add_decisions(commands: Any) -> None:
+    resolve = _add_decision(
+        commands,
+        "resolve",
+        "Writes down what a person found out, by asking the vendor, about balances whose outcome nobody has confirmed. "
+        "What was accepted is not sent again; what was rejected goes out under a new number when the day is run again.",
+    )
+    _add_day(resolve)
+    which = resolve.add_mutually_exclusive_group(required=True)
+    which.add_argument("--number", action="append", help="a communication number; several times if needed")
+    which.add_argument("--all", action="store_true", help="all that are not confirmed")
+    how = resolve.add_mutually_exclusive_group(required=True)
+    how.add_argument("--accepted", action="store_true")
+    how.add_argument("--rejected", action="store_true")
+    resolve.set_defaults(run=_resolve)
+
+    adopt = _add_decision(
+        commands,
+        "adopt",
+        "For a destination that only changed its address: the same account at the same vendor, under a new host "
+        "name or behind a proxy. Runs refuse to deliver to a changed address. This writes down that what was delivered "
+        "under the old address counts as delivered under the one that the connection and the accounts file have now, "
+        "so that runs go on and nothing is sent twice. Do not adopt a different place: it has none of these balances. "
+        "Give it a destination name of its own instead. Sends nothing.",
+    )
+    _add_account(adopt)
+    adopt.set_defaults(run=_adopt)
+
+    rekey = _add_decision(
+        commands,
+        "rekey",
+        "After a change of settings that a destination's keys are made with (Elven: timezone and source_id). Runs "
+        "refuse to deliver with changed ones. This writes down that what was delivered with the old settings is right "
+        "as it is: past days count as delivered, later ones use the new settings. To send past days again with the new "
+        'settings, trigger each with {"redeliver": true} instead. Sends nothing.',
+    )
+    _add_account(rekey)
+    rekey.set_defaults(run=_rekey)
+
+
+def _add_decision(commands: Any, name: str, description: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        f"receipts-{name}", prog=f"balance-bridge receipts {name}", description=description
+    )
+    parser.add_argument("--destination", required=True, help="the destination's name in the accounts file")
+    parser.add_argument("--by", required=True, metavar="WHO", help="who decided; stays in the store")
+    parser.add_argument("--reason", required=True, metavar="TEXT", help="why, or how it was found out; likewise")
     return parser
 
 
@@ -184,8 +221,8 @@ def _add_store(commands: Any) -> None:
         "check",
         help="read every object: checksums, versions, gaps",
         description="Reads every object of the store and says what is damaged, and what to do; days between an "
-        "account's first and last that lack something are told as gaps. Changes nothing. Exit code 1 if anything is "
-        "damaged.",
+        "account's first and last that lack something are reported as gaps. Changes nothing. Exit code 1 if anything "
+        "is damaged.",
     )
     check.add_argument("account", nargs="*", help="only these accounts")
     check.add_argument("--days", type=_positive, help="only the last so many days (all)")
@@ -218,8 +255,12 @@ def _add_elven(commands: Any) -> None:
     create.set_defaults(run=_create_source)
 
 
-def _add_day(parser: argparse.ArgumentParser) -> None:
+def _add_account(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("account", help="the account's name in the accounts file")
+
+
+def _add_day(parser: argparse.ArgumentParser) -> None:
+    _add_account(parser)
     parser.add_argument("day", type=_day, metavar="DATE", help="the UTC day, YYYY-MM-DD")
 
 
@@ -305,18 +346,30 @@ def _receipts(chosen: argparse.Namespace) -> int:
 
 def _resolve(chosen: argparse.Namespace) -> int:
     from balance_bridge.commands import receipts
-    from balance_bridge.load.outcomes import Status
+    from balance_bridge.load.replies import Said
 
     return receipts.resolve(
         chosen.account,
         chosen.day,
         destination=chosen.destination,
         numbers=chosen.number,
-        everything=chosen.all,
-        status=Status.ACCEPTED if chosen.accepted else Status.REJECTED,
-        by=chosen.by,
-        reason=chosen.reason,
+        said=Said.ACCEPTED if chosen.accepted else Said.REJECTED,
+        decision=receipts.Decision(chosen.by, chosen.reason),
     )
+
+
+def _adopt(chosen: argparse.Namespace) -> int:
+    from balance_bridge.commands import receipts
+
+    decision = receipts.Decision(chosen.by, chosen.reason)
+    return receipts.adopt(chosen.account, destination=chosen.destination, decision=decision)
+
+
+def _rekey(chosen: argparse.Namespace) -> int:
+    from balance_bridge.commands import receipts
+
+    decision = receipts.Decision(chosen.by, chosen.reason)
+    return receipts.rekey(chosen.account, destination=chosen.destination, decision=decision)
 
 
 def _store_check(chosen: argparse.Namespace) -> int:

@@ -43,8 +43,10 @@ From {_origin(account)} since {account.start_date}.
    not add up, {on_break}.
 4. `load_...` delivers. What a receipt shows as accepted is never sent again.
 {followed}
-**To do a day again**: clear its run, or trigger with `{{"date": "YYYY-MM-DD"}}`. With `"refetch": true` {asked}
-anew, with `"destinations": [...]` only those are served, with `"dry_run": true` nothing is sent.
+**To do a day again**: clear its run, or trigger with `{{"date": "YYYY-MM-DD"}}` (for many days create a backfill,
+without `date`). With `"refetch": true` {asked} again, with `"destinations": [...]` only those are served, with
+`"dry_run": true` nothing is sent. `"redeliver": true` sends again, under new numbers, what was delivered under other
+keys or settings. Any other parameter is refused.
 
 **When something is red**: the last lines of the red task's log say what, where and what to do.
 """
@@ -70,7 +72,7 @@ the day's own run, and this run is red. A change that is booked late goes out as
 
 **The daily run** (`balances_{account.name}`) proves the whole day. It uses the pages that are in the store by then, and
 delivers only what is new or has turned out differently. A run that was left out needs no repeating: what it would have
-told is in the next one. With `"dry_run": true` nothing is sent.
+told is in the next one. With `"dry_run": true` nothing is sent; any other parameter is refused.
 """
 
 

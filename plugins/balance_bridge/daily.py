@@ -24,6 +24,7 @@ from balance_bridge.errors import (
 from balance_bridge.extract.day import DayExtraction, StoredSnapshot, read_snapshot
 from balance_bridge.extract.pages import legs_in_pieces, newest_pages, read_legs
 from balance_bridge.extract.source import Source
+from balance_bridge.points import BalanceRequest
 from balance_bridge.store import Store, to_json
 from balance_bridge.transform import balances, ledger, reconciliation
 
@@ -186,7 +187,7 @@ def reconcile(
     *,
     tolerance: Mapping[str, Decimal],
     on_break: Literal["hold", "load"],
-    destinations: Sequence[Wanted],
+    destinations: Sequence[BalanceRequest],
 ) -> dict[str, Any]:
     """The transformation: ledger, proof, and the balances that each destination is to get.
 
@@ -195,7 +196,7 @@ def reconcile(
         extracted: What :func:`fetch_history` gave.
         tolerance: Per asset, on conservation only.
         on_break: ``hold`` delivers nothing of a day that does not add up, ``load`` delivers it all the same.
-        destinations: What is wanted where.
+        destinations: What each destination asks for.
 
     Returns:
         ``day``, ``status`` and ``summary`` of the proof, and the keys of ``ledger``, ``reconciliation`` and
@@ -211,7 +212,8 @@ def reconcile(
     proof = reconciliation.reconcile(opening, closing, book, tolerance)
     job.log(f"{job.account} {job.day}: {proof.summary()}")
     held = proof.status == "broken" and on_break == "hold"
-    due = {} if held else _balances(fetched, book, destinations)
+    requests = [] if held else destinations
+    due = {request.name: balances.balances_at(opening, closing, book, request) for request in requests}
     place = f"{job.account}/{job.day}"
     ledger_key = job.store.append(f"ledger/{place}", ".parquet", ledger.to_parquet(book))
     document = {
@@ -222,6 +224,7 @@ def reconcile(
         "history": extracted["history"],
         "ledger": ledger_key,
         "collisions": {name: each.to_document() for name, each in due.items()},
+        "moved": {name: each.moved for name, each in due.items()},
         **proof.to_document(),
     }
     report_key = job.store.append(f"reconciliation/{place}", ".json", to_json(document))
@@ -232,13 +235,14 @@ def reconcile(
             f'with {{"date": "{job.day}", "refetch": true}}; to deliver all the same, set on_break: load'
         )
     keys: dict[str, str] = {}
-    for wanted in destinations:
-        each = due[wanted.name]
-        keys[wanted.name] = job.store.append(
-            f"balances/{place}/{wanted.name}", ".parquet", balances.to_parquet(each.frame)
+    for request in destinations:
+        each = due[request.name]
+        keys[request.name] = job.store.append(
+            f"balances/{place}/{request.name}", ".parquet", balances.to_parquet(each.frame)
         )
-        told = f", {each.collisions} instants gave way to another under the same key" if each.collisions else ""
-        job.log(f"{wanted.name}: {len(each.frame)} balances at {', '.join(wanted.points)}{told}")
+        moved = f", {each.moved} records moved into the day" if each.moved else ""
+        collided = f", {each.collisions} instants gave way to another under the same key" if each.collisions else ""
+        job.log(f"{request.name}: {len(each.frame)} balances at {', '.join(request.points)}{moved}{collided}")
     return {
         "day": job.day.isoformat(),
         "status": proof.status,
@@ -252,23 +256,6 @@ def reconcile(
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a destination asks for.
-
-    Attributes:
-        name: The destination's name in the accounts file.
-        points: The configured points.
-        zone: IANA zone for local midnights and, where keys are local, for the keys.
-        key: ``instant`` where a balance's key is its instant, ``local_second`` where it is the local text.
-    """
-
-    name: str
-    points: Sequence[str]
-    zone: str
-    key: Literal["instant", "local_second"]
-
-
-@dataclass(frozen=True)
 class _Fetched:
     opening: StoredSnapshot
     closing: StoredSnapshot
@@ -279,14 +266,6 @@ def _fetched(job: Job, opening_key: str, closing_key: str) -> _Fetched:
         read_snapshot(job.source, job.store, opening_key, job.day),
         read_snapshot(job.source, job.store, closing_key, job.day + timedelta(days=1)),
     )
-
-
-def _balances(fetched: _Fetched, book: Any, destinations: Sequence[Wanted]) -> dict[str, balances.Balances]:
-    opening, closing = fetched.opening.snapshot, fetched.closing.snapshot
-    return {
-        wanted.name: balances.balances_at(opening, closing, book, wanted.points, wanted.zone, wanted.key)
-        for wanted in destinations
-    }
 
 
 def _newest_whole(job: Job) -> dict[str, Any] | None:

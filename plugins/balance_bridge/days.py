@@ -7,8 +7,11 @@ from datetime import UTC, date, datetime, timedelta
 
 from balance_bridge.errors import InvalidDay
 
+# What makes a run for each day.
+_ONE_RUN_PER_DAY = ("backfill", "scheduled")
 
-def resolve_day(requested: str | None, logical_date: datetime | None, run_after: datetime) -> date:
+
+def resolve_day(requested: str | None, logical_date: datetime | None, run_after: datetime, *, run_type: str) -> date:
     """The UTC day D that a run delivers: never by the wall clock, never by the data interval.
 
     Airflow shifts the data interval of manual runs, and gives those without a logical date none at all. What every run
@@ -19,16 +22,24 @@ def resolve_day(requested: str | None, logical_date: datetime | None, run_after:
         logical_date: The run's logical date, if it has one. Its UTC day counts if that day had ended when the run was
             due.
         run_after: The instant from which the run was due.
+        run_type: Airflow's name for what made the run, such as ``manual`` or ``backfill``.
 
     Returns:
         The day; without a request or a usable logical date the last one that had ended when the run was due.
 
     Raises:
-        InvalidDay: If the requested day is malformed, in the future or not over.
+        InvalidDay: If the requested day is malformed, in the future or not over, or the run has a day of its own.
     """
     last_ended = run_after.astimezone(UTC).date() - timedelta(days=1)
     if requested is not None:
         day = _parse(requested)
+        if run_type in _ONE_RUN_PER_DAY:
+            raise InvalidDay(
+                f"date = {day} cannot be given to a run of a backfill or of the schedule: each has a day of its own, "
+                "and all of them would deliver this one. Create the backfill again with --reprocess-behavior failed "
+                "--dag-run-conf '{}' (--from-date and --to-date name its days; without the empty conf Airflow keeps "
+                f'the date), or trigger the DAG once with {{"date": "{day}"}}'
+            )
         if day > last_ended:
             state = "is not over yet" if day == last_ended + timedelta(days=1) else "lies in the future"
             raise InvalidDay(

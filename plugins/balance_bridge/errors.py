@@ -8,7 +8,8 @@ The base classes are recovery strategies: whoever catches one knows what to do w
     ├── FinalError                 trying again cannot help: somebody has to change something
     │   ├── ConfigurationError     accounts file, option, connection, parameter
     │   │   ├── AccountsFileError
-    │   │   └── InvalidDay         a date that is malformed, in the future or not over
+    │   │   ├── InvalidDay         a date that is malformed, in the future or not over
+    │   │   └── PlaceChanged       a destination leads elsewhere than what was delivered so far
     │   ├── CredentialsRefused     the API answered: not with this key
     │   ├── RequestRefused         the API answered: not this request
     │   ├── BadAnswer              an answer that is not what the API documents
@@ -19,7 +20,7 @@ The base classes are recovery strategies: whoever catches one knows what to do w
     │   ├── ReconciliationBroken   opening + changes is not closing
     │   ├── RecordsRejected        a destination refused records, with its reasons
     │   ├── Unconfirmed            a destination has seen records and does not say that it took them
-    │   ├── Overtaken              a later run of the day delivers other balances
+    │   ├── SupersededRun          another run of the day has taken over
     │   ├── NumberReused           a communication number would go out with other content
     │   └── StoreDamaged           an object of the store is not what was written
     └── PassingError               passes by itself: try again later
@@ -100,16 +101,20 @@ class Unconfirmed(FinalError):
     """A destination has seen records without confirming them, where the accounts file makes that a failure."""
 
 
-class Overtaken(FinalError):
-    """A later run of the same day has begun to deliver other balances; this one stops, and leaves them to it.
+class SupersededRun(FinalError):
+    """Another run of the same day has taken over the delivery; this one stops.
 
     Attributes:
-        late: How many balances were under way by then, and may have arrived after that run's.
+        late: How many balances may have arrived in the wrong order because of it.
     """
 
     def __init__(self, message: str, *, late: int = 0) -> None:
         super().__init__(message)
         self.late = late
+
+
+class PlaceChanged(ConfigurationError):
+    """A destination's name leads to another place, or makes other keys, than what was delivered so far."""
 
 
 class NumberReused(FinalError):

@@ -1,24 +1,28 @@
-"""The day that is still going on: its changes so far, and the balances that can be told by now.
+"""The day that is still going on: its changes so far, and the balances that are settled by now.
 
 What is fetched lies where the daily run of that day looks for it, so it goes on from there and asks for nothing twice;
 and what is delivered is on the receipts of that day, so it delivers only what is new or has turned out differently.
 
-An instant is told once its whole second has been over for a minute: destinations that know no fractions hold one
-balance per second, and the exchange books a record some time after it happened. A record that is booked later still is
-a correction, which the next run delivers as such.
+A balance is settled once no later instant can have its key and its instant has been over for a minute: the exchange
+books a record some time after it happened. A record that is booked later still is a correction, which the next run
+delivers as such.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from balance_bridge.daily import SO_FAR, Job, Wanted
+import numpy as np
+import pandas as pd
+
+from balance_bridge.daily import SO_FAR, Job
 from balance_bridge.errors import BadAnswer, Contradiction, NotYetAvailable, ReconciliationBroken, StoreDamaged
 from balance_bridge.extract.day import DayExtraction, StoredSnapshot
 from balance_bridge.extract.pages import legs_in_pieces, read_legs
-from balance_bridge.points import known_so_far
+from balance_bridge.localtime import local_seconds
+from balance_bridge.points import BalanceRequest, known_so_far
 from balance_bridge.store import to_json
 from balance_bridge.transform import balances, ledger, reconciliation
 from balance_bridge.transform.snapshot import Snapshot
@@ -50,17 +54,17 @@ def asked_by(day: object) -> str:
     return f"intraday {day}"
 
 
-def run(job: Job, destinations: Sequence[Wanted]) -> dict[str, Any] | None:
+def run(job: Job, destinations: Sequence[BalanceRequest]) -> dict[str, Any] | None:
     """Fetch what is new and work out what each destination is to get.
 
     Args:
         job: The account and the UTC day that is going on.
-        destinations: What is wanted where; only their points for a day that is going on count.
+        destinations: What each destination asks for; only its points for a day that is going on count.
 
     Returns:
-        ``status`` and ``summary`` of the chain, counts, the instant ``until_ms`` (UTC milliseconds) before which all is
-        told, and the keys of the ``balances`` per destination. None where the day has no opening snapshot yet, or is
-        over.
+        ``status`` and ``summary`` of the chain, counts, the instant ``until_ms`` (UTC milliseconds) before which
+        balances can be settled, and the keys of the ``balances`` per destination. None where the day has no opening
+        snapshot yet, or is over.
 
     Raises:
         ReconciliationBroken: If the chain of balances does not hold, also when asked for once more.
@@ -84,12 +88,11 @@ def run(job: Job, destinations: Sequence[Wanted]) -> dict[str, Any] | None:
     place = f"intraday/{job.account}/{job.day}"
     keys: dict[str, str] = {}
     counts: dict[str, int] = {}
-    for wanted in destinations:
-        points = known_so_far(wanted.points)
-        frame = balances.balances_at(opening, closing, book, points, wanted.zone, wanted.key).frame
-        told = frame[frame["at"].astype("int64[pyarrow]") < until_ms].reset_index(drop=True)
-        counts[wanted.name] = len(told)
-        keys[wanted.name] = job.store.append(f"{place}/{wanted.name}", ".parquet", balances.to_parquet(told))
+    for request in destinations:
+        known = replace(request, points=known_so_far(request.points))
+        frame = _settled(balances.balances_at(opening, closing, book, known).frame, known, until_ms, closing.at_ms)
+        counts[request.name] = len(frame)
+        keys[request.name] = job.store.append(f"{place}/{request.name}", ".parquet", balances.to_parquet(frame))
     summary = f"the chain holds up to sn {closing.sn} ({found.proof.records} records)"
     job.log(f"{job.account} {job.day} so far: {summary}; balances: {counts}")
     document = {"account": job.account, "day": job.day.isoformat(), "until_ms": until_ms, "balances": keys}
@@ -106,6 +109,17 @@ def run(job: Job, destinations: Sequence[Wanted]) -> dict[str, Any] | None:
         "balances": keys,
         "counts": counts,
     }
+
+
+def _settled(frame: pd.DataFrame, request: BalanceRequest, until_ms: int, close_ms: int) -> pd.DataFrame:
+    """The balances before an instant whose keys no instant from then on has."""
+    at = frame["at"].astype("int64[pyarrow]").to_numpy(np.int64)
+    settled = at < until_ms
+    if request.key == "local_second":
+        # A clock that goes back will show again what it has shown already.
+        ahead = local_seconds(np.arange(until_ms, close_ms + 1, 1000), request.zone)
+        settled = local_seconds(at, request.zone) < ahead.min()
+    return frame.loc[settled].reset_index(drop=True)
 
 
 def _fetch(job: Job) -> SoFar:

@@ -22,6 +22,8 @@ _NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 (wall clock readings carry n
 _SECOND = timedelta(seconds=1)
 # No zone ever changed its offset twice within so short a time: equal offsets at both ends are the offset in between.
 _BUCKET_S = 900
+# An offset, and a change of it, are each at most about a day, and what a clock repeats it has shown within that time.
+_LOOK_BACK_S = 36 * 3600
 
 
 @lru_cache(maxsize=64)
@@ -85,6 +87,31 @@ def local_texts(at_ms: Iterable[int] | Int64, zone: str) -> list[str]:
     iso: list[str] = np.datetime_as_string(seconds.astype("datetime64[s]")).tolist()
     texts = [text.replace("T", " ") for text in iso]
     return [texts[index] for index in second_of.tolist()]
+
+
+def new_seconds(open_ms: int, close_ms: int, zone: str) -> Int64:
+    """The seconds of a day whose local texts are the day's own.
+
+    A clock that goes back shows texts again, and some of them the day before may have had. The day's own are those
+    later than all that the clock has shown up to the opening instant: no two days share one.
+
+    Args:
+        open_ms: The day's opening instant, UTC milliseconds.
+        close_ms: Its closing instant.
+        zone: An IANA zone.
+
+    Returns:
+        Seconds since the epoch in (open, close], ascending. On most days, all of them.
+
+    Raises:
+        ConfigurationError: If the zone is unknown.
+        BadAnswer: If an instant lies outside the years 1 to 9999.
+    """
+    open_s = open_ms // 1000
+    seconds = np.arange(open_s - _LOOK_BACK_S, close_ms // 1000 + 1)
+    local, of_day = local_seconds(seconds * 1000, zone), seconds > open_s
+    own: Int64 = seconds[of_day & (local > local[~of_day].max())]
+    return own
 
 
 def local_midnights(open_ms: int, close_ms: int, zone: str) -> list[int]:

@@ -1,13 +1,16 @@
 """The points in time at which a destination wants balances, by name.
 
 A point is ``open``, ``close``, ``changes`` or ``local_midnight``, or a step such as ``every 1h``. This module is plain
-Python: whoever reads the accounts file needs it and must not pay for pandas.
+Python: reading the accounts file needs it and must not load pandas.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Literal
 
 POINT_NAMES = ("open", "close", "changes", "local_midnight")
 STEP_PREFIX = "every "
@@ -16,6 +19,46 @@ _DAY_MS = 24 * 60 * 60 * 1000
 _UNIT_MS = {"s": 1000, "min": 60_000, "h": 3_600_000}
 # No step that divides a day needs more than five digits, and int() never sees a text of unbounded length.
 _STEP = re.compile(r"([0-9]{1,5})(s|min|h)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class BalanceRequest:
+    """The balances that one destination asks for.
+
+    Attributes:
+        name: The destination's name in the accounts file.
+        points: The configured points.
+        zone: IANA zone for local midnights and, where keys are local, for the keys.
+        key: ``instant`` where a balance's key is its instant, ``local_second`` where it is the local text.
+        start: The account's first day.
+    """
+
+    name: str
+    points: Sequence[str]
+    zone: str
+    key: Literal["instant", "local_second"]
+    start: date
+
+    def delivers_opening(self, day: date) -> bool:
+        """Whether the day delivers its opening instant."""
+        return opens(self.points, day, self.start)
+
+    def delivers_closing(self, day: date) -> bool:
+        """Whether the day delivers its closing instant, if a point asks for it."""
+        return not opens(self.points, day + timedelta(days=1), self.start)
+
+
+def opens(points: Sequence[str], day: date, start_date: date) -> bool:
+    """Whether the midnight between the day before and this day is delivered by this day.
+
+    Otherwise the day before delivers it: a day is (open, close]. So each midnight is delivered by exactly one day.
+
+    Args:
+        points: The destination's points.
+        day: The day that begins with the midnight.
+        start_date: The account's first day, whose opening instant no earlier day delivers.
+    """
+    return "open" in points and ("close" not in points or day == start_date)
 
 
 def parse_step_ms(text: str) -> int:
@@ -40,7 +83,7 @@ def parse_step_ms(text: str) -> int:
 
 
 def known_so_far(points: Sequence[str]) -> list[str]:
-    """The points that can be told before a day is over: changes, and steps."""
+    """The points that are known before a day is over: changes and steps."""
     return [point for point in points if point == "changes" or point.startswith(STEP_PREFIX)]
 
 

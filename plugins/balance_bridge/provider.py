@@ -39,6 +39,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         ),
         "version_added": "0.1.0",
         "type": "string",
+        # It may hold a password.
+        "sensitive": True,
         "example": "redis://redis.internal:6379/0",
         "default": "sqlite:///{AIRFLOW_HOME}/balance_bridge_budget.db",
     },

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from balance_bridge import private
 from balance_bridge.errors import StoreDamaged, StoreUnwritable
 
 # What may be removed once it is old, in the order in which a day goes: whoever is stopped half way can tell from what
@@ -230,7 +231,10 @@ class Store:
         # fsspec may remember listings, and another process may have written since.
         self._fs.invalidate_cache()
         for found in self._fs.find(place):
-            yield f"{prefix}/{str(found).removeprefix('/').removeprefix(place.removeprefix('/')).removeprefix('/')}"
+            name = str(found).removeprefix("/").removeprefix(place.removeprefix("/")).removeprefix("/")
+            # s3fs names the folder itself if it was empty when it was listed, and is not a moment later.
+            if name:
+                yield f"{prefix}/{name}"
 
     def _put_remote(self, key: str, data: bytes) -> bool:
         try:
@@ -274,11 +278,11 @@ def _put_local(path: Path, data: bytes) -> bool:
     if path.exists():
         return False
     new = [folder for folder in (path.parent, *path.parents) if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private.make_folder(path.parent)
     # A hidden name beside the target; a hard link makes the target appear whole, and only if nobody else's did.
     draft = path.parent / f".{path.name}.{uuid.uuid4().hex}"
     try:
-        with draft.open("xb") as file:
+        with open(draft, "xb", opener=private.opener) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from balance_bridge.accounts import AccountsFile, Equivalent, WebhookDestination
-from balance_bridge.hooks.policy import policy_of
 from balance_bridge.load.amlyze import Amlyze
+from balance_bridge.load.destination import Credentials
 from balance_bridge.load.elven import Elven
+from balance_bridge.transport import Transport
 
 Load = Callable[[str], AccountsFile]
 Base = Callable[..., str]
@@ -23,9 +24,7 @@ WEBHOOK = """\
 """
 NUMBERS = {
     "max_rejected": ("a whole number from 0 to 1000000", ["-1", "1000001"], ["0", "1000000"]),
-    "requests_per_minute": ("a whole number from 1 to 6000", ["0", "6001"], ["1", "6000"]),
     "timeout_s": ("a whole number from 1 to 600", ["0", "601"], ["1", "600"]),
-    "max_in_flight": ("a whole number from 1 to 16", ["0", "17"], ["1", "16"]),
 }
 NO_NUMBERS = ["1.5", "1.0", "1e2", "'ten'", "true", "no", "[1]", "{a: 1}", "''", "null", "0x10", "1_0", "007", "+5"]
 NO_NUMBERS += [".inf", "24h", "30 s", "9" * 18, "9" * 5000]
@@ -45,12 +44,16 @@ def told(load: Load, text: str) -> str:
     return file.broken["main_cash"].message
 
 
-def test_without_the_keys_everything_is_told_nothing_is_let_pass_and_one_request_goes_at_a_time(
-    load: Load, base: Base
-) -> None:
+def test_without_the_keys_no_rejection_is_tolerated(load: Load, base: Base) -> None:
     for target in load(base()).accounts["main_cash"].destinations.values():
-        assert (target.max_rejected, target.on_unconfirmed, target.max_in_flight) == (0, "warn", 1)
-        assert (target.bisect_codes, target.requests_per_minute, target.timeout_s) == (None, None, 30)
+        assert (target.max_rejected, target.on_unconfirmed) == (0, "warn")
+        assert (target.bisect_codes, target.timeout_s) == (None, 30)
+
+
+@pytest.mark.parametrize("key", ["requests_per_minute", "max_in_flight"])
+def test_a_key_that_earlier_releases_had_is_unknown(load: Load, base: Base, file: Path, key: str) -> None:
+    message = told(load, base(at_elven(f"{key}: 3")))
+    assert message.startswith(f"{file}:14: accounts.main_cash.destinations.elven.{key}: '{key}': unknown key")
 
 
 @pytest.mark.parametrize("where", ["elven", "amlyze"])
@@ -129,16 +132,16 @@ def test_another_word_for_what_is_not_confirmed_is_refused(load: Load, base: Bas
     assert "warn, fail" in message
 
 
-def test_a_policy_is_what_the_file_says_and_the_api_s_own_where_it_says_nothing(load: Load, base: Base) -> None:
-    lines = {
-        **at_elven("bisect_codes: [E9]\n        max_rejected: 7\n        max_in_flight: 3"),
-        **at_amlyze("on_unconfirmed: fail"),
-    }
-    targets = load(base(lines)).accounts["main_cash"].destinations
-    elven = policy_of(targets["elven"], Elven.default_policy)
-    assert (elven.bisect_codes, elven.max_rejected, elven.max_in_flight) == ({"E9"}, 7, 3)
-    amlyze = policy_of(targets["amlyze"], Amlyze.default_policy)
-    assert (amlyze.bisect_codes, amlyze.on_unconfirmed) == (Amlyze.default_policy.bisect_codes, "fail")
+def test_a_destination_goes_by_what_the_file_says_and_by_the_api_s_own_where_it_says_nothing(
+    load: Load, base: Base
+) -> None:
+    targets: Any = load(base(at_elven("bisect_codes: [E9]\n        timeout_s: 7"))).accounts["main_cash"].destinations
+    credentials = Credentials("https://api.example", "key", "secret")
+    elven = Elven(targets["elven"], credentials, Transport())
+    assert (elven.config, elven.name, elven.bisect_codes) == (targets["elven"], "elven", {"E9"})
+    assert (elven.max_rows, elven.max_bytes, elven.timeout_s(0)) == (1000, 100_000, 7)
+    amlyze = Amlyze(targets["amlyze"], credentials, Transport())
+    assert (amlyze.bisect_codes, amlyze.max_rows, amlyze.timeout_s(0)) == (Amlyze.default_bisect_codes, 100, 30)
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,7 @@ CASES = {
         8,
         "on_break",
         "'ask'",
-        "is not available yet",
+        "",
         "hold, load",
     ),
     "on_break unknown": Case(

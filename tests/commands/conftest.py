@@ -26,6 +26,7 @@ class Place:
     folder: Path
     monkeypatch: pytest.MonkeyPatch
     today: date = field(default_factory=lambda: datetime.now(UTC).date())
+    runs: int = 0
 
     @property
     def accounts_file(self) -> Path:
@@ -48,24 +49,44 @@ class Place:
         assert old in text
         self.accounts_file.write_text(text.replace(old, new, 1))
 
-    def deliver(self, account: str, day: date) -> None:
+    def deliver(self, account: str, day: date, **params: Any) -> None:
         """The tasks of a day one after another, without Airflow's database."""
-        from balance_bridge.operators import daily
-        from balance_bridge.operators.deliver import Deliver
+        proof = self.reconcile(account, day)
+        for name in ("elven", "amlyze"):
+            self.load(account, name, proof, **params)
 
-        context = {
-            "run_id": "manual__1",
-            "params": {},
-            "outlet_events": _NoEvents(),
-            "dag_run": SimpleNamespace(clear_number=0),
-        }
+    def reconcile(self, account: str, day: date) -> dict[str, Any]:
+        """The tasks of another run, up to the one that works out the balances; what it hands on."""
+        from balance_bridge.operators import daily
+
+        self.runs += 1
+        context = _context()
         common: dict[str, Any] = {"account": account, "day": str(day)}
         opening = daily.FetchSnapshot(task_id="o", which="opening", **common).execute(context)
         closing = daily.FetchSnapshot(task_id="c", which="closing", **common).execute(context)
         history = daily.FetchHistory(task_id="h", opening=opening, closing=closing, **common).execute(context)
-        proof = daily.Reconcile(task_id="r", extracted=history, **common).execute(context)
-        for name in ("elven", "amlyze"):
-            Deliver(task_id=name, destination=name, reconciled=proof, account=account).execute(context)
+        proof: dict[str, Any] = daily.Reconcile(task_id="r", extracted=history, **common).execute(context)
+        return proof
+
+    def load(self, account: str, name: str, proof: dict[str, Any], **params: Any) -> None:
+        """The task that delivers to one destination."""
+        from balance_bridge.operators.deliver import Deliver
+
+        context = {**_context(**params), "run_id": f"manual__{self.runs}"}
+        Deliver(task_id=name, destination=name, reconciled=proof, account=account).execute(context)
+
+    def arrived(self) -> dict[str, int]:
+        """How many records each destination has taken."""
+        return {name: len(rows) for name, rows in self.sandbox.apis.delivered().items()}
+
+
+def _context(**params: Any) -> dict[str, Any]:
+    return {
+        "run_id": "manual__1",
+        "params": params,
+        "outlet_events": _NoEvents(),
+        "dag_run": SimpleNamespace(clear_number=0, conf=params),
+    }
 
 
 @pytest.fixture

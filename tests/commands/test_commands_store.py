@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import pandas as pd
 import pytest
 
 from balance_bridge import cli, settings
 from balance_bridge.commands.store_check import check
 from balance_bridge.commands.store_prune import old_days
-from balance_bridge.store import Store
+from balance_bridge.errors import StoreDamaged
+from balance_bridge.load import log
+from balance_bridge.load.place import Place as Leads
+from balance_bridge.store import Store, to_json
+from balance_bridge.transform import balances
 
 
 @pytest.fixture
@@ -48,8 +55,6 @@ def files(place: Any, pattern: str) -> list[Path]:
         ("ledger/main_cash/*/*.parquet", "ledger"),
         ("balances/main_cash/*/*/*.parquet", "balances"),
         ("reconciliation/main_cash/*/*.json", "not JSON|digest"),
-        ("receipts/main_cash/*/*/*/planned.json", "not the receipt that was written"),
-        ("receipts/main_cash/*/*/*/answered/*.json", "not the receipt that was written"),
     ],
 )
 def test_an_object_that_was_changed_is_found_by_name(
@@ -83,9 +88,100 @@ def test_what_a_manifest_names_must_be_there(place: Any, delivered: Store) -> No
     assert "/whole/" in damage.key
 
 
-def test_answers_without_a_plan_are_damage(place: Any, delivered: Store) -> None:
-    files(place, "receipts/main_cash/*/amlyze/*/planned.json")[0].unlink()
-    assert any("missing" in damage.told for damage in check(delivered).damaged)
+# What a delivery to one destination leaves, and what each is.
+LOGGED: dict[str, type[msgspec.Struct]] = {
+    "receipts/main_cash/*-*/amlyze/plan-0001.jsonl.gz": log.Plan,
+    "receipts/main_cash/*-*/amlyze/plan-0001/0001.try.jsonl": log.Try,
+    "receipts/main_cash/*-*/amlyze/plan-0001/0001.res.jsonl": log.Result,
+    "receipts/main_cash/places/amlyze/0001.jsonl": Leads,
+}
+
+
+def truncated(data: bytes, _: type[msgspec.Struct]) -> bytes:
+    return data[:-10]
+
+
+def changed(data: bytes, kind: type[msgspec.Struct]) -> bytes:
+    text = gzip.decompress(data) if kind is log.Plan else data
+    other = text.replace(b"1", b"7", 1)
+    assert other != text
+    return gzip.compress(other) if kind is log.Plan else other
+
+
+def emptied(_: bytes, __: type[msgspec.Struct]) -> bytes:
+    return b""
+
+
+def newer(data: bytes, kind: type[msgspec.Struct]) -> bytes:
+    return log.encode(msgspec.structs.replace(log.decode(data, kind, "x"), version=log.VERSION + 1))
+
+
+@pytest.mark.parametrize("pattern", LOGGED)
+@pytest.mark.parametrize("damage", [truncated, changed, emptied, newer])
+def test_a_log_that_is_not_what_was_written_is_named_and_nothing_is_sent(
+    place: Any,
+    pattern: str,
+    damage: Callable[[bytes, type[msgspec.Struct]], bytes],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    proof = place.reconcile("main_cash", place.yesterday)
+    place.load("main_cash", "amlyze", proof)
+    (path,) = files(place, pattern)
+    path.write_bytes(damage(path.read_bytes(), LOGGED[pattern]))
+    if LOGGED[pattern] is log.Result:
+        # So that a run that did not look at it would have something to send.
+        place.replace('account_ext_id: "', 'account_ext_id: "NEW-')
+    before, requests = settings.open_store().list("receipts"), len(place.sandbox.journal.requests)
+    with pytest.raises(StoreDamaged) as caught:
+        place.load("main_cash", "amlyze", proof, redeliver=True)
+    assert str(path) in str(caught.value)
+    assert len(place.sandbox.journal.requests) == requests
+    assert settings.open_store().list("receipts") == before
+    capsys.readouterr()
+    assert cli.main(["store", "check"]) == 1
+    said = capsys.readouterr().out
+    assert str(path) in said
+    assert "1 damaged." in said
+    assert ("format version 3; this release reads 2" in said) == (damage is newer)
+    for command in (["receipts", "main_cash", str(place.yesterday)], ["status"]):
+        assert cli.main(command) == (0 if LOGGED[pattern] is Leads else 1)
+        assert (str(path) in capsys.readouterr().err) == (LOGGED[pattern] is not Leads)
+
+
+def test_a_resolution_that_is_not_what_was_written_is_named(place: Any, delivered: Store) -> None:
+    its_log = log.DayLog(delivered, "main_cash", place.yesterday, "amlyze")
+    its_log.put_resolution(log.Resolution(log.VERSION, "Ada", "ticket 4711", "2026-11-21T00:00:00.000Z", {}))
+    assert check(delivered).damaged == []
+    (path,) = files(place, "receipts/main_cash/*/amlyze/resolved-0001.jsonl")
+    path.write_bytes(path.read_bytes().replace(b"Ada", b"Eve"))
+    (damage,) = check(delivered).damaged
+    assert str(path) in damage.told
+
+
+def test_a_try_without_a_plan_is_damage(place: Any, delivered: Store) -> None:
+    files(place, "receipts/main_cash/*/amlyze/plan-0001.jsonl.gz")[0].unlink()
+    (damage,) = check(delivered).damaged
+    assert "plan-0001.jsonl.gz is missing" in damage.told
+
+
+def test_an_object_in_a_log_that_is_no_part_of_it_is_damage_since_no_run_delivers_past_it(
+    place: Any, delivered: Store
+) -> None:
+    path = files(place, "receipts/main_cash/*/amlyze/plan-0001.jsonl.gz")[0]
+    (path.parent / "planned.json").write_text("{}")
+    (damage,) = check(delivered).damaged
+    assert "planned.json is not part of a delivery log of this release" in damage.told
+
+
+def test_a_dry_run_that_is_not_what_was_written_is_named(place: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    place.reconcile("main_cash", place.yesterday)
+    assert cli.main(["preview", "main_cash", str(place.yesterday), "--destination", "amlyze"]) == 0
+    store = settings.open_store()
+    assert check(store).damaged == []
+    (path,) = files(place, "dry/main_cash/*/amlyze/0001.jsonl.gz")
+    path.write_bytes(path.read_bytes()[:-10])
+    (damage,) = check(store).damaged
+    assert damage.key == str(path.relative_to(place.folder / "balances"))
 
 
 def test_a_day_that_was_left_out_is_a_gap_and_no_damage(place: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,14 +197,20 @@ def test_only_what_is_asked_for_is_read(place: Any, delivered: Store) -> None:
     place.deliver("main_margin", place.yesterday)
     both, one = check(delivered), check(delivered, ["main_cash"])
     assert 0 < one.objects["raw"] < both.objects["raw"]
-    assert check(delivered, since=place.today + timedelta(days=2)).objects.total() <= 2 * 2
+    # What is of no day in particular: whose account a key is, and where destinations lead.
+    late = check(delivered, since=place.today + timedelta(days=2)).objects
+    assert set(late) == {"raw", "receipts"}
+    assert late["receipts"] == len(files(place, "receipts/*/places/*/*"))
 
 
-def test_foreign_files_are_told_and_are_no_damage(place: Any, delivered: Store) -> None:
-    path = place.folder / "balances" / "raw" / "main_cash" / str(place.yesterday) / "notes.txt"
-    path.write_text("mine")
+@pytest.mark.parametrize(
+    "name",
+    ["raw/main_cash/DAY/notes.txt", "receipts/main_cash/DAY/notes.txt", "receipts/main_cash/places/amlyze/notes.txt"],
+)
+def test_foreign_files_are_named_and_are_no_damage(place: Any, delivered: Store, name: str) -> None:
+    (place.folder / "balances" / name.replace("DAY", str(place.yesterday))).write_text("mine")
     report = check(delivered)
-    assert (report.damaged, len(report.foreign)) == ([], 1)
+    assert (report.damaged, report.foreign) == ([], [name.replace("DAY", str(place.yesterday))])
 
 
 def test_an_old_day_that_was_delivered_can_go_and_its_receipts_stay(
@@ -149,15 +251,20 @@ def kept(store: Store, day: date, before: date) -> str:
 
 def test_what_is_undelivered_stays(place: Any, delivered: Store) -> None:
     assert kept(delivered, place.yesterday, place.today) == ""
-    answered = files(place, "receipts/main_cash/*/amlyze/*/answered/0001.json")[0]
-    content = answered.read_bytes()
-    answered.unlink()
+    (result,) = files(place, "receipts/main_cash/*/amlyze/plan-0001/0001.res.jsonl")
+    made = result.with_name("0001.try.jsonl")
+    contents = result.read_bytes(), made.read_bytes()
+    result.unlink()
+    assert "are unknown at amlyze" in kept(delivered, place.yesterday, place.today)
+    made.unlink()
     assert "are planned at amlyze" in kept(delivered, place.yesterday, place.today)
-    answered.write_bytes(content)
-    planned = answered.parents[1]
-    planned.rename(place.folder / "elsewhere")
+    for path, content in zip((result, made), contents, strict=True):
+        path.write_bytes(content)
+    its_log = result.parents[1]
+    its_log.rename(place.folder / "elsewhere")
     assert "were never sent to amlyze" in kept(delivered, place.yesterday, place.today)
-    (place.folder / "elsewhere").rename(planned)
+    (place.folder / "elsewhere").rename(its_log)
+    assert kept(delivered, place.yesterday, place.today) == ""
     for path in files(place, "reconciliation/main_cash/*/*.json"):
         path.unlink()
     assert kept(delivered, place.yesterday, place.today) == "it was never worked out"
@@ -175,7 +282,7 @@ def test_a_day_that_stays_keeps_the_snapshot_that_closes_it(place: Any) -> None:
     for day in days:
         place.deliver("main_cash", day)
     store = settings.open_store()
-    files(place, f"receipts/main_cash/{days[0]}/amlyze/*/answered/0001.json")[0].unlink()
+    files(place, f"receipts/main_cash/{days[0]}/amlyze/plan-0001/0001.res.jsonl")[0].unlink()
     first, second = old_days(store, place.yesterday)
     assert (bool(first.kept), second.kept) == (True, "")
     assert not any("/snapshot/" in key for key in second.keys)
@@ -185,22 +292,40 @@ def test_a_day_that_stays_keeps_the_snapshot_that_closes_it(place: Any) -> None:
     assert [each.day for each in old_days(store, place.yesterday) if each.keys and not each.kept] == []
 
 
-def test_a_day_that_is_broken_by_now_or_whose_correction_was_never_sent_stays(place: Any, delivered: Store) -> None:
-
-    import pandas as pd
-
-    from balance_bridge.store import to_json
-    from balance_bridge.transform import balances
-
-    prefix = f"balances/main_cash/{place.yesterday}/amlyze"
-    newest = delivered.newest(prefix, ".parquet")
+def worked_out_again(place: Any, store: Store, **columns: Callable[[Any], Any]) -> bytes:
+    """The newest balances for Amlyze, with other values in some columns."""
+    newest = store.newest(f"balances/main_cash/{place.yesterday}/amlyze", ".parquet")
     assert newest is not None
-    frame = balances.from_parquet(delivered.read(newest))
-    frame["balance"] = pd.Series([amount + 1 for amount in frame["balance"]], dtype=frame["balance"].dtype)
-    delivered.append(prefix, ".parquet", balances.to_parquet(frame))
+    frame = balances.from_parquet(store.read(newest))
+    for name, change in columns.items():
+        frame[name] = pd.Series([change(value) for value in frame[name]], dtype=frame[name].dtype)
+    return balances.to_parquet(frame)
+
+
+def test_a_day_that_is_broken_by_now_or_whose_correction_was_never_sent_stays(place: Any, delivered: Store) -> None:
+    corrected = worked_out_again(place, delivered, balance=lambda amount: amount + 1)
+    delivered.append(f"balances/main_cash/{place.yesterday}/amlyze", ".parquet", corrected)
     assert "were never sent to amlyze" in kept(delivered, place.yesterday, place.today)
     delivered.append(f"reconciliation/main_cash/{place.yesterday}", ".json", to_json({"status": "broken"}))
     assert kept(delivered, place.yesterday, place.today) == "its last proof is broken"
+
+
+def test_a_correction_stays_although_it_has_the_number_of_balances_that_were_delivered_and_pruned(
+    place: Any, delivered: Store
+) -> None:
+    prefix = f"balances/main_cash/{place.yesterday}/amlyze"
+    corrected = worked_out_again(place, delivered, balance=lambda amount: amount + 1)
+    delivered.prune(first := f"{prefix}/0001.parquet")
+    assert delivered.append(prefix, ".parquet", corrected) == first
+    assert "were never sent to amlyze" in kept(delivered, place.yesterday, place.today)
+
+
+def test_balances_that_were_worked_out_again_and_are_the_same_can_go(place: Any, delivered: Store) -> None:
+    same = worked_out_again(place, delivered, points=lambda points: f"{points},open")
+    key = delivered.append(f"balances/main_cash/{place.yesterday}/amlyze", ".parquet", same)
+    assert key.endswith("/0002.parquet")
+    place.load("main_cash", "amlyze", {"day": str(place.yesterday), "status": "proven", "balances": {"amlyze": key}})
+    assert kept(delivered, place.yesterday, place.today) == ""
 
 
 def test_an_object_that_cannot_be_read_is_damage_and_ends_nothing(

@@ -180,13 +180,39 @@ def test_the_parameters_are_optional_and_typed(dags: Any) -> None:
     from airflow.sdk.exceptions import ParamValidationError
 
     params = dags["balances_main_cash"].params
-    assert dict(params) == {"date": None, "destinations": None, "dry_run": False, "refetch": False}
-    for name, value in {"date": "2026-11-20", "destinations": ["elven"], "dry_run": True, "refetch": True}.items():
+    flags = ("dry_run", "refetch", "redeliver")
+    assert dict(params) == {"date": None, "destinations": None, **dict.fromkeys(flags, False)}
+    for name, value in {"date": "2026-11-20", "destinations": ["elven"], **dict.fromkeys(flags, True)}.items():
         assert params.get_param(name).resolve(value) == value
-    for name, value in {"date": 20261120, "destinations": "elven", "dry_run": "no", "refetch": None}.items():
+    wrong = {"date": 20261120, "destinations": "elven", "dry_run": "no", "refetch": None, "redeliver": 1}
+    for name, value in wrong.items():
         with pytest.raises(ParamValidationError):
             params.get_param(name).resolve(value)
     assert "elven, amlyze" in params.get_param("destinations").description
+    assert "under new numbers" in params.get_param("redeliver").description
+
+
+def test_a_delivery_is_repeated_under_new_numbers_by_the_daily_run_only(parse: Parse) -> None:
+    dags = parse(FOLLOWED).dags
+    assert dict(dags["balances_main_cash_intraday"].params) == {"dry_run": False}
+    assert dict(parse.preflight.params) == {}  # type: ignore[attr-defined]
+
+
+def test_the_dag_of_a_broken_account_takes_what_the_right_one_takes(parse: Parse) -> None:
+    params = dict(parse(RIGHT).dags["balances_main_cash"].params)
+    assert dict(parse(RIGHT.replace("category: cash", "category: cahs")).dags["balances_main_cash"].params) == params
+
+
+def test_every_task_of_every_dag_checks_what_its_run_was_triggered_with(parse: Parse) -> None:
+    from balance_bridge.operators.base import BridgeOperator
+
+    bags = [parse(text).dags for text in (FOLLOWED, RIGHT, RIGHT.replace("category: cash", "category: cahs"))]
+    found = [dag for dags in bags for dag in dags.values()] + [parse.preflight]  # type: ignore[attr-defined]
+    assert len(found) == 7
+    for dag in found:
+        for task in dag.tasks:
+            assert isinstance(task, BridgeOperator), (dag.dag_id, task.task_id)
+            assert type(task).pre_execute is BridgeOperator.pre_execute
 
 
 def test_a_dag_says_what_it_does_and_for_whom(dags: Any) -> None:

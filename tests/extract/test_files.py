@@ -25,7 +25,7 @@ NEXT = date(2026, 11, 21)
 AFTER = date(2026, 11, 22)
 SNAPSHOT = "account,sn,at,asset,balance\n"
 CHANGES = "account,sn,at,event,reference,asset,delta,balance,fee\n"
-WANTED = [daily.Wanted("books", ["close", "changes"], "UTC", "instant")]
+WANTED = [daily.BalanceRequest("books", ["close", "changes"], "UTC", "instant", DAY)]
 
 
 @pytest.fixture

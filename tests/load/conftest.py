@@ -2,21 +2,26 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import doubles
+from balance_bridge.accounts import AmlyzeDestination, ElvenDestination
+from balance_bridge.clock import SYSTEM_CLOCK, Clock
 from balance_bridge.load.amlyze import Amlyze
-from balance_bridge.load.audit import outcomes
-from balance_bridge.load.delivery import deliver
-from balance_bridge.load.destination import Balance
+from balance_bridge.load.delivery import Delivery, deliver
+from balance_bridge.load.destination import Balance, Credentials
 from balance_bridge.load.elven import Elven
+from balance_bridge.load.fold import Folded, fold, outcomes
+from balance_bridge.load.log import DayLog
 from balance_bridge.store import Store
-from balance_bridge.transport import Answer
+from balance_bridge.transport import Answer, credentials
 
 DAY = date(2026, 11, 20)
 CLOSE_MS = int(datetime(2026, 11, 21, tzinfo=UTC).timestamp() * 1000)
@@ -45,16 +50,15 @@ class FakeTransport:
         self.script = list(script)
         self.requests: list[SimpleNamespace] = []
 
-    def send(self, method, url, *, headers, params=None, body=None, timeout_s=30.0, deadline_s=60.0) -> Answer:
-        self.requests.append(
-            SimpleNamespace(method=method, url=url, headers=headers, params=params, body=body, timeout_s=timeout_s)
-        )
+    def send(self, method, url, *, headers, body=None, **options) -> Answer:
+        self.requests.append(SimpleNamespace(method=method, url=url, headers=headers, body=body, **options))
         entry = self.script.pop(0) if len(self.script) > 1 else self.script[0]
         if callable(entry):
             entry = entry(body)
         if isinstance(entry, BaseException):
             raise entry
-        return entry
+        # As the real transport does.
+        return replace(entry, secrets=(*options["secrets"], *credentials(headers)))
 
     def rows(self, index: int = -1) -> list[dict[str, Any]]:
         document = json.loads(self.requests[index].body, parse_float=Decimal, parse_int=Decimal)
@@ -90,30 +94,33 @@ class FakeAmlyzeServer:
         return [(record["accountExtId"], record["balanceAt"]) for record in self.accepted]
 
 
-def elven(transport: Any, name: str = "elven", **options: Any) -> Elven:
+def elven(transport: Any, *, url: str = "https://elven.test", clock: Clock = SYSTEM_CLOCK, **options: Any) -> Elven:
     given = {
-        "base_url": "https://elven.test",
-        "api_key": "elven-key-not-real",
-        "api_secret": SECRET,
+        "name": "elven",
+        "conn_id": "elven_default",
         "entity_account_id": "ENTITY",
         "source_id": "SOURCE",
         "timezone": "Asia/Shanghai",
     }
-    return Elven(name, transport=transport, **(given | options))
+    credentials = Credentials(url, "elven-key-not-real", SECRET)
+    return Elven(ElvenDestination(**(given | options)), credentials, transport, clock=clock)
 
 
-def amlyze(transport: Any, name: str = "amlyze", **options: Any) -> Amlyze:
+def amlyze(transport: Any, *, url: str = "https://amlyze.test", **options: Any) -> Amlyze:
     given = {
-        "base_url": "https://amlyze.test",
-        "token": TOKEN,
+        "name": "amlyze",
+        "conn_id": "amlyze_default",
         "requester": "treasury",
         "account_ext_id": "CASH-{asset}",
     }
-    return Amlyze(name, transport=transport, **(given | options))
+    return Amlyze(AmlyzeDestination(**(given | options)), Credentials(url, "", TOKEN), transport)
 
 
 def balance(asset: str = "BTC", amount: str = "1.5", at_ms: int = CLOSE_MS, points: str = "close") -> Balance:
     return Balance(asset, at_ms, Decimal(amount), tuple(points.split(",")))
+
+
+RUNS = count(1)
 
 
 def run(destination: Any, store: Store, balances: Any, **options: Any) -> Any:
@@ -121,14 +128,20 @@ def run(destination: Any, store: Store, balances: Any, **options: Any) -> Any:
         "account": "main_cash",
         "day": DAY,
         "namespace": "bb",
-        "run_id": "run-1",
+        "generation": "balances/main_cash/2026-11-20/0001.parquet",
+        # Each a run of its own, as if somebody had cleared the task; a retry by Airflow has the same id.
+        "run_id": f"run-{next(RUNS)}",
         "clock": FakeClock().clock,
     }
-    return deliver(destination=destination, store=store, balances=balances, **(given | options))
+    return deliver(Delivery(destination=destination, store=store, **(given | options)), balances)
+
+
+def folded(store: Store, destination: str = "amlyze", day: date = DAY) -> Folded:
+    return fold(DayLog(store, "main_cash", day, destination).read())
 
 
 def told(store: Store, destination: str = "amlyze", day: date = DAY) -> dict[str, str]:
-    return {row.asset: row.outcome for row in outcomes(store, "main_cash", day, destination)}
+    return {each.row.asset: str(each.outcome.status) for each in outcomes(folded(store, destination, day))}
 
 
 @pytest.fixture(scope="session")
@@ -148,4 +161,5 @@ def kit() -> SimpleNamespace:
         balance=balance,
         run=run,
         told=told,
+        folded=folded,
     )

@@ -9,10 +9,11 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
+from hashlib import sha256
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,18 +23,21 @@ from hypothesis import strategies as st
 
 from balance_bridge.errors import (
     AnswerLost,
+    BadAnswer,
     BalanceBridgeError,
     InvalidAmount,
     NotReached,
     OutcomeUnknown,
-    Overtaken,
     RecordsRejected,
     StoreUnwritable,
+    SupersededRun,
+    WindowFull,
 )
-from balance_bridge.load.audit import outcomes
-from balance_bridge.load.delivery import deliver
-from balance_bridge.load.destination import Balance, Destination
-from balance_bridge.load.sending import MAX_DIVISIONS
+from balance_bridge.load.delivery import MAX_DIVISIONS, Delivery, deliver
+from balance_bridge.load.destination import Balance, Destination, content
+from balance_bridge.load.fold import fold, outcomes
+from balance_bridge.load.log import Action, DayLog, Events, Plan, Row, decode
+from balance_bridge.load.replies import Said
 from balance_bridge.money import to_text
 from balance_bridge.sandbox.wire import Call, Reply
 from balance_bridge.transport import Answer, credentials
@@ -51,7 +55,6 @@ COUNTS = (
     "rejected_locally",
     "unknown",
     "ignored",
-    "covered",
     "pending",
 )
 #: An asset that the far side does not know.
@@ -79,6 +82,7 @@ class Line:
         bodies: Every body that was sent, in order.
         headers: Their headers.
         times_s: The timeout and the deadline of each.
+        max_bytes: How long each response may be.
         before: Called before each request.
     """
 
@@ -88,6 +92,7 @@ class Line:
         self.bodies: list[bytes] = []
         self.headers: list[Mapping[str, str]] = []
         self.times_s: list[tuple[float, float]] = []
+        self.max_bytes: list[int] = []
         self.before: Callable[[bytes], None] = lambda _: None
 
     def send(
@@ -98,8 +103,10 @@ class Line:
         headers: Mapping[str, str],
         params: Mapping[str, str] | None = None,
         body: bytes | None = None,
+        secrets: Sequence[str] = (),
         timeout_s: float = 30.0,
         deadline_s: float = 60.0,
+        max_bytes: int = 0,
     ) -> Answer:
         sent = body or b""
         self.before(sent)
@@ -108,6 +115,7 @@ class Line:
             self.bodies.append(sent)
             self.headers.append(headers)
             self.times_s.append((timeout_s, deadline_s))
+            self.max_bytes.append(max_bytes)
         query = "&".join(f"{name}={value}" for name, value in (params or {}).items())
         call = Call(method, urlsplit(url).path, query, {name.lower(): value for name, value in headers.items()}, sent)
 
@@ -116,7 +124,7 @@ class Line:
             return answer(reply.document, reply.status)
 
         # As the real transport does.
-        return replace(fault(self._harness, act) if fault else act(), secrets=credentials(headers))
+        return replace(fault(self._harness, act) if fault else act(), secrets=(*secrets, *credentials(headers)))
 
 
 def answer(document: Any, status: int = 200, *, body: bytes | None = None, **headers: str) -> Answer:
@@ -145,7 +153,7 @@ class Harness(ABC):
 
     @abstractmethod
     def destination(self, **options: Any) -> Destination:
-        """The destination, with options of its constructor."""
+        """The destination, with options of the accounts file."""
 
     @abstractmethod
     def answer(self, call: Call) -> Reply:
@@ -256,33 +264,35 @@ RESULT_FAULTS: dict[str, Fault] = {
 class Run:
     """Deliveries of one day into one store."""
 
-    def __init__(self, harness: Harness) -> None:
+    def __init__(self, harness: Harness, store: MemoryStore | None = None, generation: int = 1) -> None:
         self.harness = harness
-        self.store = MemoryStore()
+        self.store = store or MemoryStore()
+        self.generation = f"balances/main_cash/{DAY}/here/{generation:04}.parquet"
+        self.store.objects[self.generation] = b""
         self.told: list[str] = []
         self.summary: Any = None
 
-    def once(self, due: list[Balance], **options: Any) -> BalanceBridgeError | None:
+    def once(self, due: list[Balance], *, dry_run: bool = False, **options: Any) -> BalanceBridgeError | None:
         """Deliver; the error that it ended with."""
-        dry_run = options.pop("dry_run", False)
         destination = self.harness.destination(**options)
         self.told.append(repr(destination))
+        delivery = Delivery(
+            destination=destination,
+            store=self.store,
+            account="main_cash",
+            day=DAY,
+            namespace="bb",
+            generation=self.generation,
+            run_id=f"run-{len(self.told)}",
+            dry_run=dry_run,
+            clock=self.harness.clock.clock,
+            log=self.told.append,
+        )
         try:
-            self.summary = deliver(
-                destination=destination,
-                store=self.store,
-                account="main_cash",
-                day=DAY,
-                namespace="bb",
-                balances=due,
-                run_id="run",
-                clock=self.harness.clock.clock,
-                log=self.told.append,
-                dry_run=dry_run,
-            )
+            self.summary = deliver(delivery, due)
         except BalanceBridgeError as error:
             self.told.append(str(error))
-            self.summary = vars(error)["summary"]
+            self.summary = vars(error).get("summary")
             return error
         return None
 
@@ -292,16 +302,24 @@ class Run:
                 return
         raise AssertionError(f"not green after {most} runs: {self.told[-1]}")
 
-    def outcomes(self) -> dict[str, str]:
-        """The outcome by asset, as the receipts tell it; each balance has exactly one."""
-        rows = outcomes(self.store, "main_cash", DAY, self.harness.destination().name)
-        last = {row.asset: row.outcome for row in rows}
-        assert all(count == 1 for count in Counter(row.number for row in rows if row.number).values())
-        return last
+    def events(self) -> Events:
+        """All that the log holds."""
+        return DayLog(self.store, "main_cash", DAY, self.harness.destination().name).read()
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Every row that was ever planned."""
-        return [row for document in self.store.documents("/planned.json") for row in document["rows"]]
+    def outcomes(self) -> dict[str, str]:
+        """The outcome by asset, by the log; each balance has exactly one."""
+        found = [(each.row.asset, str(each.outcome.status)) for each in outcomes(fold(self.events()))]
+        assert len(dict(found)) == len(found)
+        return dict(found)
+
+    def rows(self) -> list[Row]:
+        """Every row that was ever planned to be sent."""
+        return [row for plan in self.events().plans.values() for row in plan.rows if row.action is Action.SEND]
+
+    def bodies(self, destination: Destination) -> list[bytes]:
+        """Every request that was ever planned."""
+        batches = [batch for plan in self.events().plans.values() for batch in plan.batches().values()]
+        return [destination.encode(row.wire for row in batch) for batch in batches]
 
 
 def held(harness: Harness) -> dict[tuple[str, str], Decimal]:
@@ -338,8 +356,8 @@ def repeat_until_green(harness: Harness, fault: Fault, index: int) -> None:
 
 def hung_at(step: int, harness: Harness, old: list[Balance], new: list[Balance]) -> str:
     """Let a delivery hang at a step, correct the day meanwhile, and let it go on; then run the corrected day again."""
-    run, corrected = Run(harness), Run(harness)
-    corrected.store = run.store
+    run = Run(harness)
+    corrected = Run(harness, run.store, generation=2)
     left, hung = [step], []
 
     def count(_: object) -> None:
@@ -358,7 +376,7 @@ def hung_at(step: int, harness: Harness, old: list[Balance], new: list[Balance])
     error = run.once(old, max_rows=2)
     run.store.before_put, harness.line.faults = lambda _: None, {}
     # Once the corrected day has begun, nothing goes out that it does not know of but what was under way.
-    assert error is None or isinstance(error, Overtaken | RecordsRejected), error
+    assert error is None or isinstance(error, SupersededRun | RecordsRejected), error
     assert hung or error is None
     corrected.until_green(new, max_rows=2)
     assert held(harness) == due_there(harness, new), f"hung at step {step}"
@@ -376,6 +394,20 @@ WRITTEN = st.builds(
     st.sampled_from(["", "-"]),
     st.integers(0, 10**20 - 1),
     st.integers(-18, 18),
+)
+
+
+NAMES = st.sampled_from(
+    ["status", "success", "data", "code", "message", "error", "errors", "results", "number", "text"]
+)
+NAMES |= st.sampled_from(["communicationNumber", "resultType", "errorCode", "errorDescription", "requestId"])
+WORDS = st.sampled_from(
+    ["accepted", "rejected", "success", "failed", "n1", "n2", "REQUEST_ACCEPTED", "REQUEST_REJECTED", "O005", "true"]
+)
+DOCUMENTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | WORDS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=5),
+    max_leaves=20,
 )
 
 
@@ -409,22 +441,20 @@ class DestinationConformance:
         seen = []
 
         def look(body: bytes) -> None:
-            destination = harness.destination()
-            planned = [
-                destination.encode(row["wire"] for row in document["rows"])
-                for document in run.store.documents("/planned.json")
-            ]
-            seen.append(body in planned)
+            events = run.events()
+            tried = [made.body_sha256 for at, made in events.tries.items() if at not in events.results]
+            seen.append(body in run.bodies(harness.destination()) and tried == [sha256(body).hexdigest()])
 
         harness.line.before = look
         run.until_green(balances(), max_rows=2)
         assert seen == [True, True, True]
 
-    def test_nothing_is_sent_whose_receipt_cannot_be_written(self, harness: Harness) -> None:
+    @pytest.mark.parametrize("name", ["plan-0001.jsonl.gz", "plan-0001/0001.try.jsonl"])
+    def test_nothing_is_sent_whose_receipt_cannot_be_written(self, harness: Harness, name: str) -> None:
         run = Run(harness)
 
         def full(key: str) -> None:
-            if key.endswith("planned.json"):
+            if key.endswith(name):
                 raise StoreUnwritable("the disk is full")
 
         run.store.before_put = full
@@ -455,9 +485,9 @@ class DestinationConformance:
         run.until_green([balance("A0", "1.5"), balance("A1", "7")])
         run.until_green([balance("A0", "1.25"), balance("A1", "7")])
         assert held(harness) == due_there(harness, [balance("A0", "1.25"), balance("A1", "7")])
-        old, new = sorted((row for row in run.rows() if row["asset"] == "A0"), key=lambda row: row["number"])
-        assert (new["supersedes"], new["replaces"]) == ("1.5", old["number"])
-        assert len({row["number"] for row in run.rows()}) == 3
+        old, new = sorted((row for row in run.rows() if row.asset == "A0"), key=lambda row: row.number)
+        assert (new.supersedes, new.replaces) == ("1.5", old.number)
+        assert len({row.number for row in run.rows()}) == 3
 
     def test_a_copy_that_hung_and_wakes_after_a_correction_does_not_have_the_last_word(self) -> None:
         old, new = balances(5), [balance(each.asset, each.amount + 1) for each in balances(5)]
@@ -481,7 +511,7 @@ class DestinationConformance:
         run.until_green([balance("A0", "2"), balance("A1", "7")])
         contents: dict[str, Any] = {}
         for row in run.rows():
-            assert contents.setdefault(row["number"], row["wire"]) == row["wire"]
+            assert contents.setdefault(row.number, row.wire) == row.wire
 
     def test_a_bad_record_is_rejected_alone_and_goes_under_a_new_number_when_the_run_is_repeated(
         self, harness: Harness
@@ -494,7 +524,7 @@ class DestinationConformance:
         sent = len(harness.line.bodies)
         assert run.once(due) is not None
         assert len(harness.line.bodies) == sent + 1
-        numbers = [row["number"] for row in run.rows() if row["asset"] == BAD]
+        numbers = [row.number for row in run.rows() if row.asset == BAD]
         assert len(set(numbers)) == len(numbers) >= 2
         # Corrected: it is left out.
         run.until_green(due, assets={BAD: "ignore"})
@@ -592,7 +622,7 @@ class DestinationConformance:
         assert bodies[0] == bodies[1]
 
     @SMALL
-    @given(st.integers(1, 12), st.integers(1, 5), st.integers(300, 2000))
+    @given(st.integers(1, 12), st.integers(1, 5), st.integers(1000, 3000))
     def test_no_request_holds_more_than_it_may(self, count: int, max_rows: int, max_bytes: int) -> None:
         harness = self.make_harness()
         run = Run(harness)
@@ -617,7 +647,7 @@ class DestinationConformance:
             harness.line.faults = {index: echo(status)}
             assert run.once(balances(3)) is not None
         headers = [value for sent in harness.line.headers for name, value in sent.items() if _is_secret(name)]
-        left = "".join(run.told) + b"".join(run.store.objects.values()).decode() + repr(harness.destination())
+        left = "".join(run.told) + run.store.text() + repr(harness.destination())
         assert headers
         assert len(harness.line.bodies) == 6
         for secret in (*harness.secrets, *headers):
@@ -629,9 +659,91 @@ class DestinationConformance:
         (longer, longer_in_all), (shorter, shorter_in_all) = harness.line.times_s
         assert longer > shorter > 0
         assert longer_in_all > shorter_in_all >= shorter
+        assert (longer_in_all, shorter_in_all) == (
+            harness.destination().deadline_s(6),
+            harness.destination().deadline_s(1),
+        )
         harness.line.times_s.clear()
         run.until_green([balance("A0", "8")], timeout_s=111)
         assert harness.line.times_s[0][0] > 111
+
+    def test_a_response_may_be_the_longer_the_more_rows_a_request_has(self, harness: Harness) -> None:
+        Run(harness).until_green(balances(7), max_rows=6)
+        longer, shorter = harness.line.max_bytes
+        assert shorter < longer < 200_000
+
+    def test_a_response_with_far_more_values_than_rows_is_refused_before_it_is_built(self, harness: Harness) -> None:
+        harness.line.faults[0] = lambda harness, act: answer(None, body=b"[" + b"{}," * 5_000 + b"{}]")
+        run = Run(harness)
+        error = run.once(balances(2))
+        assert isinstance(error, BadAnswer)
+        assert "far more values than 2 records" in str(error)
+        assert set(run.outcomes().values()) == {"unknown"}
+
+    def test_a_document_with_a_key_twice_accepts_nothing(self, harness: Harness) -> None:
+        def twice(body: bytes) -> bytes:
+            first = next(iter(json.loads(body)))
+            return b'{"%s": null, %s' % (first.encode(), body[1:])
+
+        harness.line.faults[0] = body_after(twice)
+        run = Run(harness)
+        assert isinstance(run.once(balances(2)), BadAnswer)
+        assert set(run.outcomes().values()) == {"unknown"}
+        run.until_green(balances(2))
+
+    def test_a_refusal_whose_document_accepts_leaves_the_outcome_unknown(self, harness: Harness) -> None:
+        harness.line.faults[0] = lambda harness, act: answer(json.loads(act().body), 400)
+        run = Run(harness)
+        assert isinstance(run.once(balances(2)), BadAnswer)
+        assert set(run.outcomes().values()) == {"unknown"}
+        run.until_green(balances(2))
+        assert held(harness) == due_there(harness, balances(2))
+
+    def test_a_redirect_leaves_the_outcome_unknown_because_it_may_follow_an_acceptance(self, harness: Harness) -> None:
+        harness.line.faults[0] = status_after(303)
+        run = Run(harness)
+        run.once(balances(2))
+        assert set(run.outcomes().values()) == {"unknown"}
+        run.until_green(balances(2))
+        assert held(harness) == due_there(harness, balances(2))
+
+    @settings(SMALL, max_examples=300)
+    @given(st.sampled_from([200, 201, 204, 302, 400, 401, 404, 408, 409, 422, 429, 500]), DOCUMENTS)
+    def test_whatever_comes_back_is_read_as_facts_about_what_was_sent(self, status: int, document: Any) -> None:
+        harness = self.make_harness()
+        harness.line.faults[-1] = lambda harness, act: answer(document, status)
+        destination = harness.destination()
+        try:
+            reply = destination.send(destination.encode([]), ["n1", "n2"])
+        except WindowFull:
+            assert status == 429
+            return
+        words = [word for word in (reply.whole, *reply.records.values()) if word is not None]
+        assert set(reply.records) <= {"n1", "n2"}
+        assert all(len(word.code) <= 61 and len(word.text) <= 501 for word in words)
+        assert 200 <= status < 300 or all(word.said != Said.ACCEPTED for word in words)
+        if reply.stop is not None and status < 400:
+            assert [word.said for word in words] == [Said.NOTHING]
+
+    def test_a_place_is_told_apart_by_its_address_and_holds_no_secret(self, harness: Harness) -> None:
+        here, same, there = (
+            harness.destination(url=f"https://{host}/in") for host in ("a.test", "A.test:443", "b.test")
+        )
+        assert here.place() == same.place() != there.place()
+        assert here.place()["kind"] == here.kind
+        assert not [secret for secret in harness.secrets if secret in str((here.place(), here.key_settings()))]
+        guarded = harness.destination(url=f"https://user:{harness.secrets[0]}@a.test/in?key={harness.secrets[0]}")
+        assert guarded.place() == here.place()
+
+    def test_records_with_the_same_content_differ_only_in_their_numbers_and_points(self, harness: Harness) -> None:
+        destination = harness.destination()
+        one, again, other = destination.prepare([balance("A0"), balance("A0"), balance("A0", "2")]).candidates
+        wires = [
+            destination.numbered(candidate.wire, number, replaces=number and "n0", supersedes=number and "7")
+            for candidate, number in ((one, ""), (again, "n1"), (other, "n1"))
+        ]
+        first, second, third = map(content, wires)
+        assert first == second != third
 
     def test_what_is_to_be_ignored_is_left_out_and_counted(self, harness: Harness) -> None:
         run = Run(harness)
@@ -654,8 +766,8 @@ class DestinationConformance:
         assert not [key for key in run.store.objects if key.startswith("receipts/")]
         (shown,) = (value for key, value in run.store.objects.items() if key.startswith("dry/"))
         run.until_green(balances(5), max_rows=2)
-        destination = harness.destination()
-        previewed = [destination.encode(row["wire"] for row in batch) for batch in json.loads(shown)["batches"]]
+        destination, plan = harness.destination(), decode(shown, Plan, "dry")
+        previewed = [destination.encode(row.wire for row in batch) for batch in plan.batches().values()]
         assert previewed == harness.line.bodies
 
     def test_the_connection_test_delivers_nothing_and_finds_a_server_that_is_none(self, harness: Harness) -> None:

@@ -7,8 +7,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from destination_conformance import ASSETS, BAD, Books, DestinationConformance, Harness, PerRecordConformance
 
+from balance_bridge import accounts
 from balance_bridge.load import amlyze, elven, webhook
-from balance_bridge.load.destination import Balance, Destination
+from balance_bridge.load.destination import Balance, Credentials, Destination
 from balance_bridge.load.numbers import rfc3339
 from balance_bridge.sandbox import amlyze as tenant
 from balance_bridge.sandbox import elven as books
@@ -36,16 +37,10 @@ class ElvenHarness(Harness):
         )
 
     def destination(self, **options: Any) -> Destination:
-        given = {
-            "base_url": "https://elven.test",
-            "api_key": self.secrets[0],
-            "api_secret": self.secrets[1],
-            "entity_account_id": "ENTITY",
-            "source_id": "SOURCE",
-            "timezone": "Asia/Shanghai",
-            "clock": self.clock.clock,
-        }
-        return elven.Elven(transport=self.line, **(given | options))  # type: ignore[arg-type]
+        given = {"entity_account_id": "ENTITY", "source_id": "SOURCE", "timezone": "Asia/Shanghai"}
+        url = options.pop("url", "https://elven.test")
+        config = accounts.ElvenDestination(name="elven", conn_id="elven_default", **(given | options))
+        return elven.Elven(config, Credentials(url, *self.secrets), self.line, clock=self.clock.clock)  # type: ignore[arg-type]
 
     def answer(self, call: Call) -> Reply:
         return self.there.answer(call)
@@ -76,13 +71,13 @@ class AmlyzeHarness(Harness):
         self.there = tenant.Amlyze(token=self.secrets[0], clock=self.clock.clock, journal=Journal())
 
     def destination(self, **options: Any) -> Destination:
-        given = {
-            "base_url": "https://amlyze.test",
-            "token": self.secrets[0],
-            "requester": "treasury",
-            "account_ext_id": "CASH-{asset}",
-        }
-        return amlyze.Amlyze(transport=self.line, **(given | options))  # type: ignore[arg-type]
+        given = {"requester": "treasury", "account_ext_id": "CASH-{asset}"}
+        credentials = Credentials(options.pop("url", "https://amlyze.test"), "", self.secrets[0])
+        max_bytes = options.pop("max_bytes", amlyze.Amlyze.max_bytes)
+        config = accounts.AmlyzeDestination(name="amlyze", conn_id="amlyze_default", **(given | options))
+        made = amlyze.Amlyze(config, credentials, self.line)  # type: ignore[arg-type]
+        made.max_bytes = max_bytes
+        return made
 
     def answer(self, call: Call) -> Reply:
         return self.there.answer(call)
@@ -113,13 +108,15 @@ class WebhookHarness(Harness):
         self.there = receiver.Webhook(secret=self.secrets[0], clock=self.clock.clock, journal=Journal(), **options)
 
     def destination(self, **options: Any) -> Destination:
-        given = {
-            "url": f"https://ledger.test{receiver.PATH}",
-            "secret": self.secrets[0],
-            "account": "main_cash",
-            "clock": self.clock.clock,
-        }
-        return webhook.Webhook(transport=self.line, **(given | options))  # type: ignore[arg-type]
+        url, secret = options.pop("url", f"https://ledger.test{receiver.PATH}"), options.pop("secret", self.secrets[0])
+        config = accounts.WebhookDestination(name="webhook", conn_id="webhook_default", **options)
+        return webhook.Webhook(
+            config,
+            Credentials(url, "", secret),
+            self.line,  # type: ignore[arg-type]
+            account="main_cash",
+            clock=self.clock.clock,
+        )
 
     def answer(self, call: Call) -> Reply:
         return self.there.answer(call)

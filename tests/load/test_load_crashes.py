@@ -1,10 +1,13 @@
-"""A delivery killed at every step, by every kind of death, and done again until it ends."""
+"""A delivery that is killed at every step or meets every fault, and is run again until it ends."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from balance_bridge.errors import AnswerLost, BalanceBridgeError, NotReached
+from balance_bridge.load.fold import outcomes
 
 
 class Killed(BaseException):
@@ -28,10 +31,13 @@ def balances_of(kit):
     return [*(kit.balance(f"A{index}", f"{index}.000000001") for index in range(5)), far]
 
 
-# A mark, a pointer, and for each of three batches two receipts and a request with a death before and one after.
-@pytest.mark.parametrize("kill_at", range(1, 16))
+# A place, a plan, and for each of three requests a try, a death before it, one after it, and a result.
+STEPS = 2 + 3 * 4
+
+
+@pytest.mark.parametrize("kill_at", range(1, STEPS + 2))
 def test_wherever_a_delivery_is_killed_everything_is_accepted_once_in_the_end(kit, kill_at):
-    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
+    store, server, clock = kit.MemoryStore(), kit.FakeAmlyzeServer(), kit.FakeClock().clock
     steps = Steps(kill_at)
     store.before_put = lambda _: steps.step()
 
@@ -46,26 +52,26 @@ def test_wherever_a_delivery_is_killed_everything_is_accepted_once_in_the_end(ki
     killed = 0
     for _ in range(3):
         try:
-            summary = kit.run(kit.amlyze(transport, max_rows=2), store, balances)
+            summary = kit.run(kit.amlyze(transport, max_rows=2), store, balances, clock=clock)
             break
         except Killed:
             killed += 1
-    assert killed == (kill_at < 15)
+    assert killed == (kill_at <= STEPS)
     assert {account for account, _ in server.delivered()} == {f"CASH-{each.asset}" for each in balances}
     assert len(server.accepted) == len(balances)
     assert summary.accepted_now + summary.accepted_before + summary.seen == len(balances)
     assert {str(record["value"]) for record in server.accepted} == {str(each.amount) for each in balances}
     # Once more: nothing is left to do.
     count = len(transport.requests)
-    kit.run(kit.amlyze(transport, max_rows=2), store, balances)
+    kit.run(kit.amlyze(transport, max_rows=2), store, balances, clock=clock)
     assert len(transport.requests) == count
 
 
-@pytest.mark.parametrize("fault", [AnswerLost("gone"), NotReached("down"), "503", "cut"])
+@pytest.mark.parametrize("fault", [AnswerLost("gone"), NotReached("down"), ValueError("?"), "503", "cut"])
 @pytest.mark.parametrize("applied", [True, False])
 @pytest.mark.parametrize("which", [1, 2, 3])
 def test_whatever_happens_to_one_request_everything_is_accepted_once_in_the_end(kit, fault, applied, which):
-    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
+    store, server, clock = kit.MemoryStore(), kit.FakeAmlyzeServer(), kit.FakeClock().clock
     asked = 0
 
     def serve(body):
@@ -83,7 +89,7 @@ def test_whatever_happens_to_one_request_everything_is_accepted_once_in_the_end(
     balances = balances_of(kit)
     for _ in range(3):
         try:
-            summary = kit.run(kit.amlyze(transport, max_rows=2), store, balances)
+            summary = kit.run(kit.amlyze(transport, max_rows=2), store, balances, clock=clock)
             break
         except BalanceBridgeError:
             continue
@@ -99,13 +105,134 @@ def test_elven_gets_the_very_same_rows_again_after_a_lost_answer(kit):
         bodies.append(body)
         return AnswerLost("gone") if len(bodies) == 2 else kit.answer({"success": True})
 
-    store, transport = kit.MemoryStore(), kit.FakeTransport(serve)
+    store, transport, clock = kit.MemoryStore(), kit.FakeTransport(serve), kit.FakeClock().clock
     balances = balances_of(kit)
     for _ in range(2):
         try:
-            kit.run(kit.elven(transport, max_rows=2), store, balances)
+            kit.run(kit.elven(transport, max_rows=2), store, balances, clock=clock)
         except BalanceBridgeError:
             continue
     assert bodies[1] == bodies[2]
     assert len(set(bodies)) == 3
     assert len(bodies) == 4
+
+
+# --- seeded histories of faults, deaths and corrections, against a tenant that remembers everything ---
+
+FAULTS = [
+    "none",
+    "none",
+    "lost",
+    "unsent",
+    "busy",
+    "fault",
+    "garbage",
+    "no results",
+    "no access",
+    "gateway",
+    "divides",
+    "killed",
+]
+
+
+class FaultyTenant:
+    """Each request meets the next fault; some faults strike after the tenant has taken the balances."""
+
+    def __init__(self, kit, server) -> None:
+        self.kit = kit
+        self.server = server
+        self.faults: list[tuple[str, bool]] = []
+        self.contents: dict[str, dict] = {}
+
+    def __call__(self, body):
+        kit = self.kit
+        fault, applied = self.faults.pop(0) if self.faults else ("none", True)
+        unapplied = {
+            "unsent": NotReached("down"),
+            "busy": kit.answer({}, 429),
+            "no access": kit.answer({}, 401),
+            "gateway": kit.answer(None, 413, body=b"<html>too large</html>"),
+            "divides": kit.answer({"resultType": "REQUEST_REJECTED", "errorCode": "O001"}, 400),
+        }
+        if fault in unapplied:
+            return unapplied[fault]
+        whole = self.server(body) if applied or fault in ("none", "no results") else None
+        after = {
+            "lost": AnswerLost("gone"),
+            "fault": kit.answer({}, 500),
+            "garbage": kit.answer(body=b"<html>"),
+            "no results": kit.answer({"results": []}),
+            "killed": Killed(),
+        }
+        return after.get(fault, whole)
+
+    def check(self, transport) -> None:
+        for index in range(len(transport.requests)):
+            for record in transport.rows(index):
+                known = self.contents.setdefault(record["communicationNumber"], record)
+                assert known == record, "a number went out with two contents"
+
+
+class History:
+    """Runs of one day, at one tenant, with one store."""
+
+    def __init__(self, kit) -> None:
+        self.kit, self.store, self.server = kit, kit.MemoryStore(), kit.FakeAmlyzeServer()
+        self.tenant, self.clock = FaultyTenant(kit, self.server), kit.FakeClock().clock
+        self.generation = 0
+
+    def run(self, balances, faults) -> bool:
+        kit, self.tenant.faults = self.kit, list(faults)
+        transport = kit.FakeTransport(self.tenant)
+        options = {"clock": self.clock, "generation": f"balances/{self.generation:04}.parquet"}
+        try:
+            kit.run(kit.amlyze(transport, max_rows=2), self.store, balances, **options)
+        except (Killed, BalanceBridgeError):
+            return False
+        finally:
+            self.tenant.check(transport)
+        told = [each.outcome.status for each in outcomes(kit.folded(self.store))]
+        assert len(told) == len(balances)
+        assert set(told) <= {"accepted", "seen"}
+        return True
+
+    def finish(self, balances) -> None:
+        for _ in range(3):
+            if self.run(balances, []):
+                return
+        raise AssertionError("a run without faults does not end")
+
+
+def due(kit, amounts: list[int]):
+    return [kit.balance(asset, str(amount)) for asset, amount in zip("ABCDE", amounts, strict=True)]
+
+
+SCRIPT = st.lists(st.tuples(st.sampled_from(FAULTS), st.booleans()), max_size=4)
+AMOUNTS = st.lists(st.integers(1, 3), min_size=5, max_size=5)
+
+
+# Slow: hundreds of whole histories, each of up to nine deliveries.
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
+@given(st.lists(SCRIPT, max_size=6), AMOUNTS)
+def test_without_corrections_every_key_is_accepted_exactly_once(kit, scripts, amounts):
+    history = History(kit)
+    for faults in scripts:
+        history.run(due(kit, amounts), faults)
+    history.finish(due(kit, amounts))
+    assert len(history.server.delivered()) == len(set(history.server.delivered())) == 5
+
+
+# Slow: as above.
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(AMOUNTS, SCRIPT), max_size=6), AMOUNTS)
+def test_with_corrections_the_destination_holds_the_last_balances_in_the_end(kit, runs, last):
+    history = History(kit)
+    for amounts, faults in runs:
+        history.generation += 1
+        history.run(due(kit, amounts), faults)
+    history.generation += 1
+    history.finish(due(kit, last))
+    held = {record["accountExtId"][-1]: int(record["value"]) for record in history.server.accepted}
+    assert held == dict(zip("ABCDE", last, strict=True))

@@ -1,108 +1,133 @@
+"""The promises of a delivery, as they show from outside: what is sent, what is written, and how it ends."""
+
 from __future__ import annotations
 
-from datetime import date, timedelta
-from decimal import Decimal
+import json
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from balance_bridge.errors import (
     AnswerLost,
     BadAnswer,
+    BalanceBridgeError,
     CredentialsRefused,
     FinalError,
     NotReached,
-    NumberReused,
     OutcomeUnknown,
-    Overtaken,
     RecordsRejected,
     RequestRefused,
     ServerFault,
-    StoreDamaged,
+    StoreUnwritable,
+    SupersededRun,
+    Unconfirmed,
     WindowFull,
 )
-from balance_bridge.load import preview
-from balance_bridge.load.audit import outcomes
-from balance_bridge.load.batches import Batch, Row
-from balance_bridge.load.history import History
-from balance_bridge.load.outcomes import PLANNED
-from balance_bridge.load.plan import guard_numbers
+from balance_bridge.load.delivery import MAX_DIVISIONS
+from balance_bridge.load.fold import fold
+from balance_bridge.load.log import VERSION, DayLog, Plan, Resolution, decode
+from balance_bridge.load.replies import Said, Word
 
 OK = {"status": "success", "data": True}
-HOUR_MS = 3_600_000
-DAY_MS = 24 * HOUR_MS
+FOLDER = "receipts/main_cash/2026-11-20"
 
 
 def numbers(transport, index=-1):
     return [row["communicationNumber"].rpartition("-")[2] for row in transport.rows(index)]
 
 
+def balances(kit, count):
+    return [kit.balance(f"A{index:03d}") for index in range(count)]
+
+
+def lose(server):
+    """The server acts, and its response is lost."""
+
+    def act(body):
+        server(body)
+        return AnswerLost("the connection was reset")
+
+    return act
+
+
 def test_every_balance_is_counted_once_and_planned_before_it_is_sent(kit):
-    store = kit.MemoryStore()
-    seen = []
+    store, there, lines = kit.MemoryStore(), [], []
 
     def serve(body):
-        seen.append([key.rpartition("/")[2] for key in store.objects])
+        there.append(sorted(key.removeprefix(f"{FOLDER}/elven/") for key in store.objects if key.startswith(FOLDER)))
         return kit.answer(OK)
 
-    lines: list[str] = []
-    balances = [kit.balance(f"A{index}") for index in range(5)]
-    summary = kit.run(kit.elven(kit.FakeTransport(serve), max_rows=2), store, balances, log=lines.append)
+    target = kit.elven(kit.FakeTransport(serve), max_rows=2)
+    summary = kit.run(target, store, balances(kit, 5), log=lines.append, run_id="run-1")
     assert (summary.rows, summary.accepted_now, summary.requests, summary.batches, summary.pending) == (5, 5, 3, 3, 0)
-    assert seen[0] == ["0001.json", "planned.json"]
-    assert seen[1].count("planned.json") == 2
+    first = ["plan-0001.jsonl.gz", "plan-0001/0001.try.jsonl"]
+    second = ["plan-0001/0001.res.jsonl", "plan-0001/0002.try.jsonl"]
+    assert there[:2] == [first, sorted([*first, *second])]
     assert lines[1:] == [
-        "elven: batch 1 of 3: 2 accepted",
-        "elven: batch 2 of 3: 2 accepted",
-        "elven: batch 3 of 3: 1 accepted",
+        "elven: request 1 of 3: 2 accepted",
+        "elven: request 2 of 3: 2 accepted",
+        "elven: request 3 of 3: 1 accepted",
     ]
-    planned = store.documents("planned")[0]
-    assert (planned["version"], planned["account"], planned["run_id"]) == (1, "main_cash", "run-1")
-    assert planned["rows"][0]["amount"] == "1.5"
-    assert planned["rows"][0]["wire"]["balance"] == "1.5"
-    assert planned["created_at"].endswith("Z")
+    plan = decode(store.objects[f"{FOLDER}/elven/plan-0001.jsonl.gz"], Plan, "")
+    assert (plan.account, plan.day, plan.run_id, plan.kind) == ("main_cash", "2026-11-20", "run-1", "elven")
+    assert (plan.rows[0].amount, plan.rows[0].wire["balance"]) == ("1.5", "1.5")
+    assert plan.created_at.endswith("Z")
 
 
-def test_a_repeated_run_sends_nothing(kit):
+def test_a_repeated_run_sends_and_writes_nothing(kit):
     store, transport = kit.MemoryStore(), kit.FakeTransport(kit.answer(OK))
     kit.run(kit.elven(transport), store, [kit.balance()])
     before = dict(store.objects)
-    summary = kit.run(kit.elven(transport), store, [kit.balance(amount="1.50")])
+    summary = kit.run(kit.elven(transport), store, [kit.balance(amount="1.50")], run_id="run-2")
     assert (summary.accepted_before, summary.requests) == (1, 0)
     assert store.objects == before
 
 
-def test_a_dry_run_sends_nothing_writes_no_receipt_and_keeps_what_it_would_do(kit):
-    store, transport = kit.MemoryStore(), kit.FakeTransport(None)
-    lines: list[str] = []
-    balances = [kit.balance(f"A{index}") for index in range(5)]
-    summary = kit.run(kit.elven(transport, max_rows=2), store, balances, dry_run=True, log=lines.append)
-    assert (summary.pending, summary.batches, summary.requests, summary.dry_run) == (5, 3, 0, True)
-    assert "5 would be sent in 3 batches" in lines[0]
-    assert not transport.requests
+def test_a_dry_run_sends_nothing_leaves_no_receipt_and_keeps_what_it_would_do(kit):
+    store, transport, lines = kit.MemoryStore(), kit.FakeTransport(None), []
+    due = balances(kit, 5)
+    summary = kit.run(kit.elven(transport, max_rows=2), store, due, dry_run=True, log=lines.append)
+    assert (summary.pending, summary.requests, summary.dry_run) == (5, 0, True)
+    assert "5 would be sent in 3 requests" in lines[0]
+    assert transport.requests == []
     assert list(store.objects) == [summary.preview]
-    kept = preview.read(store, summary.preview)
-    assert [len(rows) for rows in kept.batches] == [2, 2, 1]
-    assert [row.number for rows in kept.batches for row in rows] == sorted(
-        f"bb-main_cash.elven-A{index}-20261121T000000000Z-1" for index in range(5)
-    )
+    kept = decode(store.objects[summary.preview], Plan, "")
+    assert [len(rows) for rows in kept.batches().values()] == [2, 2, 1]
+    assert [row.number for row in kept.rows] == [
+        f"bb-main_cash.elven-A{index:03d}-20261121T000000000Z-1" for index in range(5)
+    ]
     assert summary.as_dict()["pending"] == 5
-    # The same once more says the very same; the real run is not disturbed by it.
-    assert kit.run(kit.elven(transport, max_rows=2), store, balances, dry_run=True).preview == summary.preview
-    assert kit.run(kit.elven(kit.FakeTransport(kit.answer(OK))), store, balances).accepted_now == 5
+    # The same once more leaves the same bytes; the real run is not disturbed by it.
+    assert kit.run(kit.elven(transport, max_rows=2), store, due, dry_run=True).preview == summary.preview
+    assert kit.run(kit.elven(kit.FakeTransport(kit.answer(OK))), store, due).accepted_now == 5
+
+
+def test_a_dry_run_counts_what_is_there_already_and_what_would_go_again(kit):
+    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
+    kit.run(kit.amlyze(kit.FakeTransport(server)), store, [kit.balance("A"), kit.balance("B", "1")])
+    with pytest.raises(OutcomeUnknown):
+        kit.run(kit.amlyze(kit.FakeTransport(AnswerLost("gone"))), store, [kit.balance("A"), kit.balance("C")])
+    due = [kit.balance("A"), kit.balance("B", "2"), kit.balance("C"), kit.balance("D")]
+    summary = kit.run(kit.amlyze(kit.FakeTransport(None)), store, due, dry_run=True)
+    assert (summary.rows, summary.accepted_before, summary.pending) == (4, 1, 3)
+    assert (summary.resent, summary.superseded) == (1, 1)
+
+
+# --- repeated within seconds, or left to the next run ---
 
 
 def test_no_connection_is_tried_three_times_within_seconds_and_then_left_to_the_next_run(kit):
     store, clock = kit.MemoryStore(), kit.FakeClock()
     transport = kit.FakeTransport(NotReached("nobody there"))
-    with pytest.raises(NotReached) as caught:
+    with pytest.raises(NotReached, match=r"^amlyze: nobody there\. Nothing was sent") as caught:
         kit.run(kit.amlyze(transport), store, [kit.balance()], clock=clock.clock)
     assert clock.slept == [1, 2]
     assert (caught.value.summary.requests, caught.value.summary.pending) == (3, 1)
     assert kit.told(store) == {"BTC": "planned"}
     second = kit.FakeTransport(kit.FakeAmlyzeServer())
-    summary = kit.run(kit.amlyze(second), store, [kit.balance()])
+    summary = kit.run(kit.amlyze(second), store, [kit.balance()], clock=clock.clock)
     assert second.requests[0].body == transport.requests[0].body
     assert summary.accepted_now == 1
 
@@ -122,7 +147,7 @@ def test_too_many_requests_are_repeated_as_the_server_asks_under_the_same_number
 
 
 @pytest.mark.parametrize("headers", [{}, {"retry_after": "0"}, {"retry_after": "50"}, {"retry_after": "3600"}])
-def test_waiting_for_a_place_is_bounded(kit, headers):
+def test_waiting_for_a_server_that_is_too_busy_is_bounded(kit, headers):
     clock, store = kit.FakeClock(), kit.MemoryStore()
     transport = kit.FakeTransport(kit.answer({}, 429, **headers))
     with pytest.raises(WindowFull):
@@ -132,23 +157,64 @@ def test_waiting_for_a_place_is_bounded(kit, headers):
     assert kit.told(store) == {"BTC": "planned"}
 
 
-def test_a_lost_answer_is_unknown_and_the_very_same_rows_go_out_first(kit):
+# --- a response that says nothing ---
+
+
+def test_a_lost_response_is_unknown_and_the_very_same_rows_go_out_first(kit):
     store = kit.MemoryStore()
     lost = kit.FakeTransport(AnswerLost("no answer within 30 s"))
     with pytest.raises(OutcomeUnknown, match="no answer within 30 s"):
         kit.run(kit.elven(lost, max_rows=2), store, [kit.balance("B"), kit.balance("C"), kit.balance("D")])
     assert len(lost.requests) == 1
-    assert kit.told(store, "elven") == {"B": "unknown", "C": "unknown"}
+    assert kit.told(store, "elven") == {"B": "unknown", "C": "unknown", "D": "planned"}
     second = kit.FakeTransport(kit.answer(OK))
-    summary = kit.run(
-        kit.elven(second, max_rows=2), store, [kit.balance(asset) for asset in ("D", "A", "C", "B")], run_id="run-2"
-    )
+    due = [kit.balance(asset) for asset in ("D", "A", "C", "B")]
+    summary = kit.run(kit.elven(second, max_rows=2), store, due, run_id="run-2")
     assert second.requests[0].body == lost.requests[0].body
     assert (summary.accepted_now, summary.resent) == (4, 2)
-    # The same rows are the same batch: one plan, two reports.
-    folders = {key.split("/")[4] for key in store.objects} - {"begun", "local", "agreed"}
-    assert len(folders) == 2
-    assert len(store.documents("answered/0002.json")) == 1
+    assert set(kit.told(store, "elven").values()) == {"accepted"}
+
+
+@pytest.mark.parametrize("acted", [True, False])
+@pytest.mark.parametrize(
+    "error", [AnswerLost("the proxy closed the connection"), AnswerLost("reset"), ValueError("port"), RecursionError()]
+)
+def test_a_response_lost_in_whatever_way_after_the_request_was_carried_out_accepts_nothing_twice(kit, acted, error):
+    """A reset by a proxy, or an exception that nobody expected, once a byte has left: all are a lost response."""
+    store, server, clock = kit.MemoryStore(), kit.FakeAmlyzeServer(), kit.FakeClock().clock
+
+    def fail(body):
+        if acted:
+            server(body)
+        return error
+
+    transport = kit.FakeTransport(fail)
+    with pytest.raises(OutcomeUnknown):
+        kit.run(kit.amlyze(transport, max_rows=1), store, [kit.balance("A"), kit.balance("B")], clock=clock)
+    # Neither is it repeated within the run, nor is there no trace of it.
+    assert len(transport.requests) == 1
+    assert kit.told(store) == {"A": "unknown", "B": "planned"}
+    assert f"{FOLDER}/amlyze/plan-0001/0001.res.jsonl" in store.objects
+    summary = kit.run(kit.amlyze(kit.FakeTransport(server)), store, [kit.balance("A"), kit.balance("B")], clock=clock)
+    assert sorted(server.delivered()) == sorted(set(server.delivered()))
+    assert (len(server.accepted), summary.seen) == (2, int(acted))
+
+
+def test_an_exception_that_nobody_expected_is_named_by_its_kind_alone(kit):
+    store = kit.MemoryStore()
+    transport = kit.FakeTransport(ValueError(f"cannot read {kit.TOKEN}"))
+    with pytest.raises(OutcomeUnknown, match=r"could not be read \(ValueError\)") as caught:
+        kit.run(kit.amlyze(transport), store, [kit.balance()])
+    written = store.objects[f"{FOLDER}/amlyze/plan-0001/0001.res.jsonl"].decode() + str(caught.value)
+    assert kit.TOKEN not in written
+
+
+def test_one_request_that_is_lost_does_not_discard_the_results_of_the_others(kit):
+    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
+    transport = kit.FakeTransport(server, lambda body: ValueError("what is this?"))
+    with pytest.raises(OutcomeUnknown):
+        kit.run(kit.amlyze(transport, max_rows=1), store, [kit.balance(asset) for asset in "ABC"])
+    assert kit.told(store) == {"A": "accepted", "B": "unknown", "C": "planned"}
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 408])
@@ -173,42 +239,104 @@ def test_an_untrusted_certificate_ends_it_with_nothing_sent(kit):
     assert kit.told(store) == {"BTC": "planned"}
 
 
+def test_where_nobody_is_reached_what_an_earlier_response_said_stays(kit):
+    store = kit.MemoryStore()
+    with pytest.raises(ServerFault):
+        kit.run(kit.amlyze(kit.FakeTransport(kit.answer({"error": "broken"}, 500))), store, [kit.balance()])
+    with pytest.raises(NotReached):
+        kit.run(kit.amlyze(kit.FakeTransport(NotReached("refused"))), store, [kit.balance()])
+    (attempt,) = kit.folded(store).numbers.values()
+    assert (attempt.outcome.status, attempt.outcome.code) == ("unknown", "HTTP 500")
+
+
+# --- refused ---
+
+
 @pytest.mark.parametrize(
     ("status", "error", "part"),
     [
         (401, CredentialsRefused, "check the connection's key"),
         (403, CredentialsRefused, "permitted"),
         (404, RequestRefused, "base URL"),
-        (302, RequestRefused, "https://other.test/login"),
     ],
 )
 def test_a_refused_access_stops_at_once_and_uses_the_numbers_up(kit, status, error, part):
     store = kit.MemoryStore()
-    transport = kit.FakeTransport(kit.answer({}, status, location="https://u:p@other.test/login?token=abc"))
-    with pytest.raises(error, match=part) as caught:
+    transport = kit.FakeTransport(kit.answer({}, status))
+    with pytest.raises(error, match=part):
         kit.run(kit.amlyze(transport, max_rows=1), store, [kit.balance(), kit.balance("ETH")])
-    assert "abc" not in str(caught.value)
     assert len(transport.requests) == 1
-    assert kit.told(store) == {"BTC": "rejected"}
+    assert kit.told(store) == {"BTC": "rejected", "ETH": "planned"}
     second = kit.FakeTransport(kit.FakeAmlyzeServer())
     kit.run(kit.amlyze(second, max_rows=2), store, [kit.balance(), kit.balance("ETH")])
-    assert numbers(second) == ["2", "1"]
+    last = {asset: attempts[-1].row.number[-1] for (asset, _), attempts in kit.folded(store).balances.items()}
+    assert last == {"BTC": "2", "ETH": "1"}
+
+
+def test_a_redirect_is_unknown_stops_at_once_and_names_the_host_without_its_secrets(kit):
+    store = kit.MemoryStore()
+    transport = kit.FakeTransport(kit.answer({}, 302, location="https://u:p@other.test/login?token=abc"))
+    with pytest.raises(RequestRefused, match=r"https://other\.test/login") as caught:
+        kit.run(kit.amlyze(transport), store, [kit.balance()])
+    assert "abc" not in str(caught.value)
+    assert kit.told(store) == {"BTC": "unknown"}
+
+
+WHOLE_REFUSALS = (400, 405, 406, 407, 409, 413, 421, 423, 425, 426, 431, 451)
+BODIES: dict[str, Any] = {
+    "a page": {"body": b"<html>nginx</html>", "content_type": "text/html"},
+    "its own document": {"document": {"resultType": "REQUEST_REJECTED", "errorCode": "O001", "errorDescription": "no"}},
+    "a code that divides": {"document": {"status": "failed", "data": {"code": 19734, "message": "no"}}},
+    "nothing": {"body": b""},
+}
+
+
+@pytest.mark.parametrize("status", [*WHOLE_REFUSALS, 401, 403, 404])
+@pytest.mark.parametrize("body", BODIES)
+def test_a_refusal_as_a_whole_says_nothing_about_an_earlier_unanswered_request(kit, status, body):
+    store, server, clock = kit.MemoryStore(), kit.FakeAmlyzeServer(), kit.FakeClock().clock
+    due = [kit.balance(asset) for asset in "ABCD"]
+    with pytest.raises(OutcomeUnknown):
+        kit.run(kit.amlyze(kit.FakeTransport(lose(server))), store, due, clock=clock)
+    options = dict(BODIES[body])
+    refused = kit.FakeTransport(kit.answer(options.pop("document", None), status, **options))
+    with pytest.raises((OutcomeUnknown, CredentialsRefused, RequestRefused)):
+        kit.run(kit.amlyze(refused), store, due, clock=clock)
+    # Unknown stays unknown; and whatever is divided keeps its numbers.
+    assert set(kit.told(store).values()) == {"unknown"}
+    assert {number for index in range(len(refused.requests)) for number in numbers(refused, index)} == {"1"}
+    summary = kit.run(kit.amlyze(kit.FakeTransport(server)), store, due, clock=clock)
+    assert summary.seen == 4
+    assert len(server.accepted) == 4
+
+
+def test_a_request_divided_after_a_lost_response_keeps_its_numbers(kit):
+    """The lost request was carried out; the resend meets a refusal that divides, until its halves get through."""
+    store, server, clock = kit.MemoryStore(), kit.FakeAmlyzeServer(), kit.FakeClock().clock
+    due = balances(kit, 8)
+
+    def gateway(body):
+        if len(json.loads(body)["accountBalances"]) > 2:
+            return kit.answer({"resultType": "REQUEST_REJECTED", "errorCode": "O001"}, 413)
+        return server(body)
+
+    with pytest.raises(OutcomeUnknown):
+        kit.run(kit.amlyze(kit.FakeTransport(lose(server))), store, due, clock=clock)
+    transport = kit.FakeTransport(gateway)
+    summary = kit.run(kit.amlyze(transport), store, due, clock=clock)
+    assert {number for index in range(len(transport.requests)) for number in numbers(transport, index)} == {"1"}
+    assert (summary.seen, summary.divided, summary.requests) == (8, 3, 7)
+    assert len(server.accepted) == 8
 
 
 def test_a_refused_access_says_nothing_about_an_earlier_unanswered_request(kit):
-    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
-
-    def lose(body):
-        server(body)
-        return AnswerLost("gone")
-
+    store, server, clock = kit.MemoryStore(), kit.FakeAmlyzeServer(), kit.FakeClock().clock
     with pytest.raises(OutcomeUnknown):
-        kit.run(kit.amlyze(kit.FakeTransport(lose)), store, [kit.balance()])
+        kit.run(kit.amlyze(kit.FakeTransport(lose(server))), store, [kit.balance()], clock=clock)
     with pytest.raises(CredentialsRefused):
-        kit.run(kit.amlyze(kit.FakeTransport(kit.answer({}, 401))), store, [kit.balance()])
+        kit.run(kit.amlyze(kit.FakeTransport(kit.answer({}, 401))), store, [kit.balance()], clock=clock)
     assert kit.told(store) == {"BTC": "unknown"}
-    summary = kit.run(kit.amlyze(kit.FakeTransport(server)), store, [kit.balance()])
-    assert summary.seen == 1
+    assert kit.run(kit.amlyze(kit.FakeTransport(server)), store, [kit.balance()], clock=clock).seen == 1
     assert len(server.accepted) == 1
 
 
@@ -229,8 +357,127 @@ def test_rejected_balances_go_again_when_repeated_under_numbers_that_name_the_ol
     server.refuse = {}
     summary = kit.run(kit.amlyze(transport), store, [kit.balance(), kit.balance("ETH")])
     assert (summary.accepted_now, summary.accepted_before) == (1, 1)
-    row = next(row for row in outcomes(store, "main_cash", kit.DAY, "amlyze") if row.asset == "BTC")
-    assert (row.number[-2:], row.replaces[-2:], row.outcome) == ("-3", "-2", "accepted")
+    last = kit.folded(store).balances["BTC", kit.CLOSE_MS][-1]
+    assert (last.row.number[-2:], last.row.replaces[-2:], last.outcome.status) == ("-3", "-2", "accepted")
+
+
+def test_what_a_run_had_rejected_stays_rejected_when_airflow_tries_the_same_run_again(kit):
+    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
+    server.refuse = {"CASH-BAD": "404"}
+
+    def silent(body):
+        found = json.loads(server(body).body)
+        found["results"] = [each for each in found["results"] if "LOST" not in each["communicationNumber"]]
+        return kit.answer(found)
+
+    transport, due = kit.FakeTransport(silent), [kit.balance("BAD"), kit.balance("LOST")]
+    for _ in range(3):
+        with pytest.raises(OutcomeUnknown):
+            kit.run(kit.amlyze(transport, max_rejected=1), store, due, run_id="one")
+        assert kit.told(store) == {"BAD": "rejected", "LOST": "unknown"}
+    sent = [[row["accountExtId"] for row in transport.rows(index)] for index in range(len(transport.requests))]
+    assert sent == [["CASH-BAD", "CASH-LOST"], ["CASH-LOST"], ["CASH-LOST"]]
+    # Repeated by a person, it goes under its next number.
+    assert kit.run(kit.amlyze(kit.FakeTransport(server), max_rejected=1), store, due, run_id="two").seen == 1
+    assert kit.folded(store).balances["BAD", kit.CLOSE_MS][-1].row.number.endswith("-2")
+
+
+def test_after_a_repaired_rejection_the_day_counts_each_balance_once(kit):
+    store, far = kit.MemoryStore(), []
+
+    def serve(body):
+        rows = json.loads(body)
+        if any(row["symbol"] == "A005" for row in rows):
+            return kit.answer({"status": "failed", "data": {"code": 19734, "message": "no such symbol"}}, 400)
+        far.extend(row["symbol"] for row in rows)
+        return kit.answer(OK)
+
+    due = balances(kit, 12)
+    with pytest.raises(RecordsRejected, match="1 of 12"):
+        kit.run(kit.elven(kit.FakeTransport(serve)), store, due)
+    # The symbol is put right, and the task cleared.
+    mapped = {"assets": {"A005": {"symbol": "RIGHT"}}}
+    summary = kit.run(kit.elven(kit.FakeTransport(serve), **mapped), store, due)
+    assert (summary.rows, summary.accepted_now, summary.accepted_before, summary.rejected) == (12, 1, 11, 0)
+    assert (summary.ignored, summary.other_keys, summary.superseded) == (0, 0, 0)
+    again = kit.run(kit.elven(kit.FakeTransport(None), **mapped), store, due)
+    assert (again.rows, again.accepted_before, again.requests) == (12, 12, 0)
+    assert set(kit.told(store, "elven").values()) == {"accepted"}
+    assert sorted(far) == sorted({each.asset for each in due} - {"A005"} | {"RIGHT"})
+
+
+def test_what_was_refused_and_is_ignored_since_is_shown_as_ignored(kit):
+    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
+    server.refuse["CASH-SPAM"] = "404"
+    due = [kit.balance("BTC"), kit.balance("SPAM")]
+    with pytest.raises(RecordsRejected):
+        kit.run(kit.amlyze(kit.FakeTransport(server)), store, due)
+    assert kit.told(store) == {"BTC": "accepted", "SPAM": "rejected"}
+    summary = kit.run(kit.amlyze(kit.FakeTransport(server), assets={"SPAM": "ignore", "BTC": "ignore"}), store, due)
+    assert kit.told(store) == {"BTC": "ignored", "SPAM": "ignored"}
+    # What was delivered before it was left out is said.
+    assert (summary.ignored, summary.other_keys, summary.example[:3]) == (2, 1, "BTC")
+
+
+@pytest.mark.parametrize("amount", ["1.5", "9"])
+def test_a_midnight_that_two_days_ask_for_is_accepted_once_until_a_person_resolves_it(kit, amount):
+    """Points changed from close to open: the next day's log knows nothing of this day's."""
+    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
+    transport, following = kit.FakeTransport(server), kit.DAY + timedelta(days=1)
+    kit.run(kit.amlyze(transport), store, [kit.balance()])
+    due = [kit.balance(amount=amount, points="open")]
+    for _ in range(2):
+        with pytest.raises(OutcomeUnknown, match="points or start_date"):
+            kit.run(kit.amlyze(transport), store, due, day=following)
+    assert kit.told(store, day=following) == {"BTC": "unknown"}
+    assert [str(record["value"]) for record in server.accepted] == ["1.5"]
+
+
+def test_a_midnight_that_an_earlier_start_date_asks_for_again_is_accepted_once_and_the_others_go(kit):
+    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
+    transport, following, day_ms = kit.FakeTransport(server), kit.DAY + timedelta(days=1), 86_400_000
+    kit.run(
+        kit.amlyze(transport),
+        store,
+        [kit.balance(points="open"), kit.balance(at_ms=kit.CLOSE_MS + day_ms)],
+        day=following,
+    )
+    due = [kit.balance(at_ms=kit.CLOSE_MS - day_ms, points="open"), kit.balance()]
+    for _ in range(2):
+        with pytest.raises(OutcomeUnknown, match="1 of 2 balances is unknown"):
+            kit.run(kit.amlyze(transport), store, due)
+    assert len(server.accepted) == len(set(server.delivered())) == 3
+
+
+def test_one_request_that_a_gateway_repeats_is_accepted_once(kit):
+    """The answer that comes back is the one to the repeated request: already used."""
+    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
+
+    def gateway(body):
+        server(body)
+        return server(body)
+
+    for max_rejected in (0, 5):
+        with pytest.raises(OutcomeUnknown):
+            kit.run(kit.amlyze(kit.FakeTransport(gateway), max_rejected=max_rejected), store, [kit.balance()])
+        with pytest.raises(OutcomeUnknown):
+            kit.run(kit.amlyze(kit.FakeTransport(server), max_rejected=max_rejected), store, [kit.balance()])
+    assert len(server.accepted) == 1
+
+
+def test_a_passing_error_after_rejections_is_final_so_that_nothing_rejected_goes_out_by_itself(kit):
+    transport = kit.FakeTransport(kit.answer({"errorCode": "X9"}, 400), AnswerLost("gone"))
+    with pytest.raises(RecordsRejected, match=r"X9 x1.*stopped early.*gone") as caught:
+        kit.run(kit.amlyze(transport, max_rows=1), kit.MemoryStore(), [kit.balance("A"), kit.balance("B")])
+    assert (caught.value.summary.rejected, caught.value.summary.unknown) == (1, 1)
+
+
+def test_an_instant_that_no_text_can_hold_is_rejected_before_sending(kit):
+    with pytest.raises(RecordsRejected, match="years 1 to 9999"):
+        kit.run(kit.elven(kit.FakeTransport(kit.answer(OK))), kit.MemoryStore(), [kit.balance(at_ms=10**17)])
+
+
+# --- corrections ---
 
 
 def test_a_corrected_balance_supersedes_visibly_and_then_back(kit):
@@ -240,159 +487,20 @@ def test_a_corrected_balance_supersedes_visibly_and_then_back(kit):
     for amount, old in (("2", "1"), ("1", "2")):
         summary = kit.run(kit.amlyze(transport), store, [kit.balance(amount=amount)])
         assert (summary.accepted_now, summary.superseded) == (1, 1)
-        (row,) = outcomes(store, "main_cash", kit.DAY, "amlyze")
-        assert (str(row.amount), str(row.supersedes)) == (amount, old)
+        last = kit.folded(store).balances["BTC", kit.CLOSE_MS][-1]
+        assert (last.row.amount, last.row.supersedes) == (amount, old)
     assert [str(record["value"]) for record in server.accepted] == ["1", "2", "1"]
 
 
 def test_an_unresolved_number_never_goes_out_with_another_amount(kit):
-    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
+    store, server, clock = kit.MemoryStore(), kit.FakeAmlyzeServer(), kit.FakeClock().clock
     with pytest.raises(OutcomeUnknown):
-        kit.run(kit.amlyze(kit.FakeTransport(AnswerLost("gone"))), store, [kit.balance(amount="1")])
+        kit.run(kit.amlyze(kit.FakeTransport(AnswerLost("gone"))), store, [kit.balance(amount="1")], clock=clock)
     transport = kit.FakeTransport(server)
-    summary = kit.run(kit.amlyze(transport), store, [kit.balance(amount="2")])
+    summary = kit.run(kit.amlyze(transport), store, [kit.balance(amount="2")], clock=clock)
     assert numbers(transport) == ["2"]
     assert (summary.accepted_now, summary.superseded, summary.resent) == (1, 0, 0)
-    (row,) = outcomes(store, "main_cash", kit.DAY, "amlyze")
-    assert row.replaces.endswith("-1")
-
-
-def test_another_account_id_does_not_use_an_instants_numbers_again(kit):
-    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
-    transport = kit.FakeTransport(server)
-    kit.run(kit.amlyze(transport), store, [kit.balance()])
-    kit.run(kit.amlyze(transport, account_ext_id="NEW-{asset}"), store, [kit.balance()])
-    assert numbers(transport) == ["2"]
-    assert len(server.accepted) == 2
-
-
-def test_a_number_about_to_go_out_with_other_content_stops_everything(kit):
-    row = Row("s-1", "k", "BTC", 0, "1", "2026-11-20", "close", {"value": "1"})
-    other = Row("s-1", "k", "BTC", 0, "2", "2026-11-20", "close", {"value": "2"})
-    history = History()
-    history.add(row, "b", PLANNED)
-    guard_numbers([Batch("b", (row,), b"", True)], history)
-    for batches in ([Batch("b", (other,), b"", True)], [Batch("b", (row, other), b"", False)]):
-        with pytest.raises(NumberReused, match="s-1"):
-            guard_numbers(batches, history)
-
-
-def test_a_row_larger_than_a_request_is_rejected_before_sending(kit):
-    transport = kit.FakeTransport(kit.answer(OK))
-    with pytest.raises(RecordsRejected, match="max_bytes") as caught:
-        kit.run(kit.elven(transport, max_bytes=140), kit.MemoryStore(), [kit.balance(), kit.balance("X" * 60)])
-    assert caught.value.summary.accepted_now == 1
-
-
-def test_an_instant_that_no_text_can_hold_is_rejected_before_sending(kit):
-    with pytest.raises(RecordsRejected, match="years 1 to 9999"):
-        kit.run(kit.elven(kit.FakeTransport(kit.answer(OK))), kit.MemoryStore(), [kit.balance(at_ms=10**17)])
-
-
-def test_a_passing_error_after_rejections_is_final_so_that_nothing_rejected_goes_out_by_itself(kit):
-    transport = kit.FakeTransport(kit.answer({"errorCode": "O001"}, 400), AnswerLost("gone"))
-    with pytest.raises(RecordsRejected, match=r"O001 x1.*stopped early.*gone") as caught:
-        kit.run(kit.amlyze(transport, max_rows=1), kit.MemoryStore(), [kit.balance("A"), kit.balance("B")])
-    assert (caught.value.summary.rejected, caught.value.summary.unknown) == (1, 1)
-
-
-def test_a_live_copys_answer_to_the_same_batch_is_taken_as_ours(kit):
-    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
-    copied = []
-
-    def other_copy(key):
-        # Between our reading of the receipts and our first plan, the other copy does all of its work.
-        store.before_put = lambda _: None
-        copied.append(kit.run(kit.amlyze(kit.FakeTransport(server)), store, [kit.balance()]))
-
-    store.before_put = other_copy
-    transport = kit.FakeTransport(server)
-    summary = kit.run(kit.amlyze(transport), store, [kit.balance()])
-    assert copied[0].accepted_now == 1
-    assert (summary.accepted_before, summary.requests) == (1, 0)
-
-
-def test_two_copies_that_send_at_the_same_time_end_accepted_once(kit):
-    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
-    balances = [kit.balance("A"), kit.balance("B")]
-
-    def other_copy_first(body):
-        kit.run(kit.amlyze(kit.FakeTransport(server)), store, balances)
-        return server(body)
-
-    transport = kit.FakeTransport(other_copy_first)
-    summary = kit.run(kit.amlyze(transport), store, balances)
-    assert (summary.accepted_now, summary.seen) == (2, 0)
-    assert len(server.accepted) == 2
-    assert set(kit.told(store).values()) == {"accepted"}
-
-
-def test_two_copies_with_different_balances_leave_nothing_undelivered(kit):
-    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
-
-    def other_copy(key):
-        if key.endswith("planned.json"):
-            store.before_put = lambda _: None
-            kit.run(kit.amlyze(kit.FakeTransport(server)), store, [kit.balance(amount="1")])
-
-    store.before_put = other_copy
-    with pytest.raises(Overtaken, match="another run of this day"):
-        kit.run(kit.amlyze(kit.FakeTransport(server)), store, [kit.balance(amount="2")])
-    again = kit.run(kit.amlyze(kit.FakeTransport(server)), store, [kit.balance(amount="2")])
-    assert again.accepted_now == 1
-    assert [str(record["value"]) for record in server.accepted] == ["1", "2"]
-
-
-# --- several days ---
-
-
-def test_a_days_close_is_not_delivered_again_as_the_next_ones_open(kit):
-    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
-    next_day = kit.DAY + timedelta(days=1)
-    for order in ((kit.DAY, next_day), (next_day, kit.DAY)):
-        store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
-        transport = kit.FakeTransport(server)
-        for day in order:
-            kit.run(kit.amlyze(transport), store, [kit.balance(points="close" if day == kit.DAY else "open")], day=day)
-        assert len(server.accepted) == 1
-        assert kit.told(store) == {"BTC": "accepted"}
-
-
-def test_which_day_wins_a_shared_key_does_not_depend_on_the_order_of_runs(kit):
-    late = kit.CLOSE_MS - 700
-    earlier = kit.balance(amount="1", at_ms=late - 200, points="changes")
-    later = kit.balance(amount="2", at_ms=late, points="changes")
-    next_day = kit.DAY + timedelta(days=1)
-    for order in ([(kit.DAY, earlier), (next_day, later)], [(next_day, later), (kit.DAY, earlier)]):
-        store, transport = kit.MemoryStore(), kit.FakeTransport(kit.answer(OK))
-        runs = [kit.run(kit.elven(transport), store, [row], day=day) for day, row in order]
-        assert transport.rows()[0]["balance"] == 2
-        assert [each.covered for each in runs] == [0, order[0][0] == next_day]
-        again = [kit.run(kit.elven(transport), store, [row], day=day) for day, row in order]
-        assert not any(each.requests for each in again)
-
-
-def test_a_snapshots_balance_wins_over_another_days_record(kit):
-    record = kit.balance(amount="1", at_ms=kit.CLOSE_MS + 900, points="changes")
-    close = kit.balance(amount="2", points="close")
-    next_day = kit.DAY + timedelta(days=1)
-    store, transport = kit.MemoryStore(), kit.FakeTransport(kit.answer(OK))
-    kit.run(kit.elven(transport), store, [record], day=next_day)
-    summary = kit.run(kit.elven(transport), store, [close])
-    assert summary.superseded == 1
-    assert kit.run(kit.elven(transport), store, [record], day=next_day).covered == 1
-
-
-def test_a_correction_by_a_lower_day_does_not_undo_what_a_higher_day_stands_for(kit):
-    store, transport = kit.MemoryStore(), kit.FakeTransport(kit.FakeAmlyzeServer())
-    next_day = kit.DAY + timedelta(days=1)
-    kit.run(kit.amlyze(transport), store, [kit.balance(amount="1", points="open")], day=next_day)
-    # The day's own close finds its amount delivered already: nothing to send, but it stands for it.
-    assert kit.run(kit.amlyze(transport), store, [kit.balance(amount="1")]).requests == 0
-    corrected = kit.run(kit.amlyze(transport), store, [kit.balance(amount="2", points="open")], day=next_day)
-    assert (corrected.covered, corrected.requests) == (1, 0)
-    # Once the day itself is corrected, so is the key.
-    assert kit.run(kit.amlyze(transport), store, [kit.balance(amount="2")]).superseded == 1
+    assert kit.folded(store).balances["BTC", kit.CLOSE_MS][-1].row.replaces.endswith("-1")
 
 
 def test_a_rejected_correction_shows_until_the_old_balance_is_right_again(kit):
@@ -410,26 +518,6 @@ def test_a_rejected_correction_shows_until_the_old_balance_is_right_again(kit):
     assert kit.told(store) == {"BTC": "rejected"}
 
 
-@given(st.lists(st.tuples(st.integers(-6, 6), st.integers(-6, 6)), min_size=1, max_size=5))
-def test_an_instant_is_found_again_however_far_from_its_day_it_was_delivered(kit, runs):
-    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
-    transport = kit.FakeTransport(server)
-    for day, instant in runs:
-        row = kit.balance(at_ms=kit.CLOSE_MS + instant * DAY_MS + HOUR_MS, points="changes")
-        kit.run(kit.amlyze(transport), store, [row], day=kit.DAY + timedelta(days=day))
-    assert len(server.accepted) == len({instant for _, instant in runs})
-
-
-def test_only_a_row_that_lies_on_another_day_leaves_a_pointer(kit):
-    store, transport = kit.MemoryStore(), kit.FakeTransport(kit.FakeAmlyzeServer())
-    rows = [kit.balance("A"), kit.balance("B", at_ms=kit.CLOSE_MS - DAY_MS - 1, points="changes")]
-    kit.run(kit.amlyze(transport), store, rows)
-    pointers = [key for key in store.objects if "/see-" in key]
-    assert pointers == ["receipts/main_cash/2026-11-19/amlyze/see-2026-11-20.json"]
-    assert kit.told(store) == {"A": "accepted", "B": "accepted"}
-    assert kit.told(store, day=date(2026, 11, 19)) == {"B": "accepted"}
-
-
 def test_two_destinations_of_an_account_know_nothing_of_each_other(kit):
     store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
     for name in ("amlyze", "second"):
@@ -437,108 +525,276 @@ def test_two_destinations_of_an_account_know_nothing_of_each_other(kit):
     assert len({record["communicationNumber"] for record in server.accepted}) == 2
 
 
-# --- damage ---
+# --- dividing ---
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("planned.json", b"{"),
-        ("planned.json", b'{"version": 2}'),
-        ("planned.json", b'{"version": 1}'),
-        ("answered/0001.json", b'{"version": 1, "outcomes": {"a": {"status": "perhaps"}}}'),
-        ("answered/0001.json", b"\xff"),
-        ("planned.json", None),
-    ],
-)
-def test_a_damaged_receipt_stops_before_anything_is_sent(kit, name, content):
-    store, transport = kit.MemoryStore(), kit.FakeTransport(kit.FakeAmlyzeServer())
-    kit.run(kit.amlyze(transport), store, [kit.balance()])
-    key = next(key for key in store.objects if key.endswith(name))
-    store.objects.pop(key)
-    if content is not None:
-        store.objects[key] = content
-    with pytest.raises(StoreDamaged, match="receipts/main_cash/2026-11-20/amlyze/"):
-        kit.run(kit.amlyze(transport), store, [kit.balance("ETH")])
-    assert len(transport.requests) == 1
+def failed(code=19734, message="a symbol is unknown"):
+    return {"status": "failed", "data": {"code": code, "message": message}}
 
 
-# --- while the day goes on, beside the run of the whole day ---
+class Picky:
+    """An Elven that refuses a whole request for one bad record, and remembers what it took."""
+
+    def __init__(self, kit, bad, *, status=400, code=19734):
+        self.kit, self.bad, self.status, self.code = kit, set(bad), status, code
+        self.taken = []
+        self.sizes = []
+
+    def __call__(self, body):
+        rows = json.loads(body)
+        self.sizes.append(len(rows))
+        if any(row["symbol"] in self.bad for row in rows):
+            return self.kit.answer(failed(self.code), self.status)
+        self.taken += [row["symbol"] for row in rows]
+        return self.kit.answer(OK)
 
 
-def test_a_delivery_of_the_day_so_far_never_stops_the_whole_day_s_and_ends_once_that_has_begun(kit):
-    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
-    so_far = kit.FakeTransport(server)
-
-    def meanwhile(body):
-        with pytest.raises(Overtaken) as told:
-            kit.run(kit.amlyze(so_far), store, [kit.balance("BTC", "1")], so_far=True)
-        assert told.value.late == 0
-        return server(body)
-
-    whole = [kit.balance("BTC", "2"), kit.balance("ETH")]
-    summary = kit.run(kit.amlyze(kit.FakeTransport(meanwhile)), store, whole)
-    assert (summary.accepted_now, so_far.requests) == (2, [])
-    # A late one, such as an old run that is cleared, would put an old amount in the place of the proven one.
-    with pytest.raises(Overtaken):
-        kit.run(kit.amlyze(so_far), store, [kit.balance("BTC", "1")], so_far=True)
-    assert so_far.requests == []
-    assert kit.run(kit.amlyze(so_far), store, whole).accepted_before == 2
-
-
-def test_what_was_under_way_of_the_day_so_far_when_the_whole_day_began_is_put_right(kit):
-    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
-    whole = [kit.balance("BTC", "2"), kit.balance("ETH")]
-
-    def slowly(body):
-        # Our own rows are planned and not answered: the whole day's delivery takes the next number.
-        kit.run(kit.amlyze(kit.FakeTransport(server)), store, whole)
-        return server(body)
-
-    with pytest.raises(Overtaken, match="1 of its balances may have arrived after other amounts") as told:
-        kit.run(kit.amlyze(kit.FakeTransport(slowly)), store, [kit.balance("BTC", "1")], so_far=True)
-    assert told.value.late == 1
-    assert server.accepted[-1]["value"] == Decimal("1")
-    kit.run(kit.amlyze(kit.FakeTransport(server)), store, whole)
-    assert (server.accepted[-1]["accountExtId"], server.accepted[-1]["value"]) == ("CASH-BTC", Decimal("2"))
-    assert kit.told(store) == {"BTC": "accepted", "ETH": "accepted"}
-
-
-def test_runs_of_the_day_so_far_follow_each_other(kit):
-    store, transport = kit.MemoryStore(), kit.FakeTransport(kit.FakeAmlyzeServer())
-    for count in (1, 2, 3):
-        balances = [kit.balance(asset) for asset in ("BTC", "ETH", "USDT")[:count]]
-        assert kit.run(kit.amlyze(transport), store, balances, so_far=True).accepted_now == 1
-
-
-# --- what is told of it ---
-
-
-def test_what_was_refused_and_is_ignored_since_is_shown_as_ignored(kit):
-    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
-    server.refuse["CASH-SPAM"] = "404"
-    balances = [kit.balance("BTC"), kit.balance("SPAM")]
+def test_what_is_divided_goes_out_under_new_numbers_that_name_the_old(kit):
+    store = kit.MemoryStore()
     with pytest.raises(RecordsRejected):
-        kit.run(kit.amlyze(kit.FakeTransport(server)), store, balances)
-    assert kit.told(store) == {"BTC": "accepted", "SPAM": "rejected"}
-    kit.run(kit.amlyze(kit.FakeTransport(server), assets={"SPAM": "ignore", "BTC": "ignore"}), store, balances)
-    assert kit.told(store) == {"BTC": "accepted", "SPAM": "ignored"}
+        kit.run(kit.elven(kit.FakeTransport(Picky(kit, {"A001"}))), store, balances(kit, 4))
+    last = {asset: attempts[-1].row for (asset, _), attempts in kit.folded(store, "elven").balances.items()}
+    found = {asset: (row.number[-1], row.replaces[-1:]) for asset, row in last.items()}
+    assert found == {"A000": ("3", "2"), "A001": ("3", "2"), "A002": ("2", "1"), "A003": ("2", "1")}
+
+
+def test_a_repeated_run_sends_only_what_was_bad_under_the_next_number(kit):
+    store, server = kit.MemoryStore(), Picky(kit, {"A001"})
+    with pytest.raises(RecordsRejected):
+        kit.run(kit.elven(kit.FakeTransport(server)), store, balances(kit, 4))
+    server.bad.clear()
+    server.taken.clear()
+    summary = kit.run(kit.elven(kit.FakeTransport(server)), store, balances(kit, 4))
+    assert server.taken == ["A001"]
+    assert (summary.accepted_now, summary.accepted_before) == (1, 3)
+
+
+@pytest.mark.parametrize("status", [200, 400, 422, 413])
+def test_whatever_the_status_of_a_refusal_with_a_record_s_code_it_divides(kit, status):
+    server = Picky(kit, {"A001"}, status=status)
+    with pytest.raises(RecordsRejected, match="1 of 4"):
+        kit.run(kit.elven(kit.FakeTransport(server)), kit.MemoryStore(), balances(kit, 4))
+    assert sorted(server.taken) == ["A000", "A002", "A003"]
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, 33333), (422, 1), (413, 19735), (200, 5)])
+def test_another_code_does_not_divide(kit, status, code):
+    server = Picky(kit, {"A001"}, status=status, code=code)
+    with pytest.raises(RecordsRejected, match="4 of 4"):
+        kit.run(kit.elven(kit.FakeTransport(server)), kit.MemoryStore(), balances(kit, 4))
+    assert server.sizes == [4]
+
+
+def test_the_accounts_file_says_which_codes_divide(kit):
+    for codes, rejected in ((("33333",), "1 of 4"), ((), "4 of 4")):
+        server = Picky(kit, {"A001"}, code=33333)
+        with pytest.raises(RecordsRejected, match=rejected):
+            kit.run(kit.elven(kit.FakeTransport(server), bisect_codes=codes), kit.MemoryStore(), balances(kit, 4))
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 408, 429, 500, 503])
+def test_what_judges_no_record_never_divides_whatever_its_code(kit, status):
+    server = Picky(kit, {"A001"}, status=status)
+    with pytest.raises(BalanceBridgeError):
+        kit.run(kit.elven(kit.FakeTransport(server)), kit.MemoryStore(), balances(kit, 4))
+    assert set(server.sizes) == {4}
+    assert server.taken == []
+
+
+def test_where_everything_is_bad_the_number_of_requests_is_bounded(kit):
+    server, lines = Picky(kit, {f"A{index:03d}" for index in range(600)}), []
+    with pytest.raises(RecordsRejected, match="600 of 600"):
+        kit.run(kit.elven(kit.FakeTransport(server)), kit.MemoryStore(), balances(kit, 600), log=lines.append)
+    assert len(server.sizes) == 1 + 2 * MAX_DIVISIONS
+    assert any("200 requests went into finding bad records" in line for line in lines)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_further_run_goes_on_dividing_where_the_last_one_stopped(kit, monkeypatch, lost):
+    monkeypatch.setattr("balance_bridge.load.delivery.MAX_DIVISIONS", 2)
+    bad = {"A003", "A004", "A011"}
+    store, server, clock, due = kit.MemoryStore(), Picky(kit, bad), kit.FakeClock().clock, balances(kit, 16)
+    if lost:
+        with pytest.raises(OutcomeUnknown):
+            kit.run(kit.elven(kit.FakeTransport(AnswerLost("gone"))), store, due, clock=clock)
+    for sizes in ([16, 8, 8, 4, 4], [4, 4, 2, 2, 2, 2, 2, 2, 1, 1], [1, 1, 1, 1, 1]):
+        with pytest.raises((RecordsRejected, OutcomeUnknown)):
+            kit.run(kit.elven(kit.FakeTransport(server)), store, due, clock=clock)
+        assert server.sizes == sizes
+        server.sizes.clear()
+    # Every good record is there, once.
+    assert sorted(server.taken) == [each.asset for each in due if each.asset not in bad]
+
+
+def test_the_error_of_a_division_that_stopped_names_only_what_was_refused_alone(kit, monkeypatch):
+    monkeypatch.setattr("balance_bridge.load.delivery.MAX_DIVISIONS", 2)
+    store, target = kit.MemoryStore(), kit.elven(kit.FakeTransport(Picky(kit, {"A002", "A005"})))
+    with pytest.raises(
+        RecordsRejected, match=r"4 of 6 .*: 19734 x4 \(A002; 3 refused together with others\): a symbol"
+    ):
+        kit.run(target, store, balances(kit, 6))
+    with pytest.raises(RecordsRejected, match=r"2 of 6 .*: 19734 x2 \(A002, A005\): a symbol"):
+        kit.run(target, store, balances(kit, 6))
+    # Where nothing was divided, nobody knows of any.
+    refusing = kit.elven(kit.FakeTransport(Picky(kit, {"A001"}, code=33333)))
+    with pytest.raises(RecordsRejected, match=r": 33333 x4 \(4 refused together with others\): a symbol"):
+        kit.run(refusing, kit.MemoryStore(), balances(kit, 4))
+
+
+class Killed(BaseException):
+    """Nothing in the package may catch this."""
+
+
+@pytest.mark.parametrize("after", range(1, 6))
+def test_killed_while_dividing_a_repeated_run_delivers_the_rest(kit, after):
+    store, server, clock = kit.MemoryStore(), Picky(kit, {"A001"}), kit.FakeClock().clock
+
+    def kill(body):
+        if len(server.sizes) == after:
+            raise Killed
+        return server(body)
+
+    with suppress(Killed, RecordsRejected):
+        kit.run(kit.elven(kit.FakeTransport(kill)), store, balances(kit, 8), clock=clock)
+    # What was cut off may have arrived: if it holds the bad record, nobody can say that of it.
+    with pytest.raises((RecordsRejected, OutcomeUnknown), match="1 of 8"):
+        kit.run(kit.elven(kit.FakeTransport(server)), store, balances(kit, 8), clock=clock)
+    assert sorted(server.taken) == [f"A{index:03d}" for index in range(8) if index != 1]
+
+
+# --- what the accounts file tolerates, and what people find out ---
+
+
+def test_so_many_rejected_balances_are_tolerated_and_said(kit):
+    lines, server = [], Picky(kit, {"A001", "A003"})
+    target = kit.elven(kit.FakeTransport(server), max_rejected=2)
+    summary = kit.run(target, kit.MemoryStore(), balances(kit, 5), log=lines.append)
+    assert (summary.accepted_now, summary.rejected) == (3, 2)
+    assert "2 balances were rejected (2 are tolerated): 19734 x2 (A001, A003)" in lines[-1]
+    server.bad.add("A004")
+    with pytest.raises(RecordsRejected, match="3 of 6"):
+        kit.run(kit.elven(kit.FakeTransport(server), max_rejected=2), kit.MemoryStore(), balances(kit, 6))
+
+
+@pytest.mark.parametrize("on_unconfirmed", ["warn", "fail"])
+def test_what_was_seen_and_not_confirmed_is_said_or_fails_as_configured(kit, on_unconfirmed):
+    server, store, lines, clock = kit.FakeAmlyzeServer(), kit.MemoryStore(), [], kit.FakeClock().clock
+    with pytest.raises(OutcomeUnknown):
+        kit.run(kit.amlyze(kit.FakeTransport(lose(server))), store, [kit.balance()], clock=clock)
+    target = kit.amlyze(kit.FakeTransport(server), on_unconfirmed=on_unconfirmed)
+    if on_unconfirmed == "warn":
+        assert kit.run(target, store, [kit.balance()], log=lines.append, clock=clock).seen == 1
+        assert "1 balances were seen and not confirmed" in lines[-1]
+        return
+    for _ in range(2):
+        with pytest.raises(Unconfirmed, match=r"1 of 1 .*receipts resolve main_cash 2026-11-20"):
+            kit.run(target, store, [kit.balance()], clock=clock)
 
 
 def test_a_delivery_says_how_many_balances_go_again(kit):
-    store, lines = kit.MemoryStore(), []
+    store, lines, clock = kit.MemoryStore(), [], kit.FakeClock().clock
+    due = [kit.balance("A"), kit.balance("B")]
     with pytest.raises(OutcomeUnknown):
-        kit.run(kit.amlyze(kit.FakeTransport(AnswerLost("gone"))), store, [kit.balance("A"), kit.balance("B")])
-    balances = [kit.balance("A"), kit.balance("B"), kit.balance("C")]
-    kit.run(kit.amlyze(kit.FakeTransport(kit.FakeAmlyzeServer())), store, balances, log=lines.append)
-    assert lines[0].endswith("3 to send in 2 batches, 2 of them again under the same numbers")
+        kit.run(kit.amlyze(kit.FakeTransport(AnswerLost("gone"))), store, due, clock=clock)
+    target = kit.amlyze(kit.FakeTransport(kit.FakeAmlyzeServer()))
+    kit.run(target, store, [*due, kit.balance("C")], log=lines.append, clock=clock)
+    assert lines[0].endswith("3 to send in 2 requests, 2 of them again under the same numbers")
 
 
-def test_where_nobody_is_reached_the_destination_is_named_and_the_last_answer_s_reason_stays(kit):
+def resolve(kit, store, said: Said) -> None:
+    (number,) = kit.folded(store).numbers
+    log = DayLog(store, "main_cash", kit.DAY, "amlyze")
+    log.read()
+    log.put_resolution(Resolution(VERSION, "Ada", "asked", "now", {number: Word(said, text="Ada: asked")}))
+
+
+@pytest.mark.parametrize(("said", "sent"), [(Said.ACCEPTED, []), (Said.REJECTED, ["2"])])
+def test_what_a_person_found_out_settles_what_was_unknown(kit, said, sent):
+    server, store = kit.FakeAmlyzeServer(), kit.MemoryStore()
+    with pytest.raises(OutcomeUnknown):
+        kit.run(kit.amlyze(kit.FakeTransport(kit.answer({"results": []}))), store, [kit.balance()])
+    resolve(kit, store, said)
+    assert kit.told(store) == {"BTC": str(said)}
+    kit.run(kit.amlyze(kit.FakeTransport(server)), store, [kit.balance()])
+    assert [record["communicationNumber"][-1] for record in server.accepted] == sent
+    assert kit.told(store) == {"BTC": "accepted"}
+
+
+def test_a_resolution_says_nothing_about_a_request_that_was_under_way_when_it_was_written(kit):
+    """Ada has asked the destination before the second request arrived there."""
+    store, server, clock = kit.MemoryStore(), kit.FakeAmlyzeServer(), kit.FakeClock().clock
+    with pytest.raises(OutcomeUnknown):
+        kit.run(kit.amlyze(kit.FakeTransport(AnswerLost("never arrived"))), store, [kit.balance()], clock=clock)
+    log = DayLog(store, "main_cash", kit.DAY, "amlyze")
+    (number,) = fold(log.read()).numbers
+
+    def second(body):
+        log.put_resolution(Resolution(VERSION, "Ada", "asked", "now", {number: Word(Said.REJECTED, text="not there")}))
+        server(body)
+        return AnswerLost("gone")
+
+    with pytest.raises(OutcomeUnknown):
+        kit.run(kit.amlyze(kit.FakeTransport(second)), store, [kit.balance()], clock=clock)
+    assert kit.told(store) == {"BTC": "unknown"}
+    assert kit.run(kit.amlyze(kit.FakeTransport(server)), store, [kit.balance()], clock=clock).seen == 1
+    assert len(server.accepted) == 1
+
+
+def test_what_a_response_said_outweighs_a_person(kit):
     store = kit.MemoryStore()
-    with pytest.raises(ServerFault):
-        kit.run(kit.amlyze(kit.FakeTransport(kit.answer({"error": "broken"}, 500))), store, [kit.balance()])
-    with pytest.raises(NotReached, match=r"^amlyze: refused\. Nothing was sent; it is tried again by itself"):
-        kit.run(kit.amlyze(kit.FakeTransport(NotReached("refused"))), store, [kit.balance()])
-    (row,) = outcomes(store, "main_cash", kit.DAY, "amlyze")
-    assert (row.outcome, row.code) == ("unknown", "HTTP 500")
+    kit.run(kit.amlyze(kit.FakeTransport(kit.FakeAmlyzeServer())), store, [kit.balance()])
+    resolve(kit, store, Said.REJECTED)
+    assert kit.told(store) == {"BTC": "accepted"}
+
+
+# --- the store ---
+
+
+def test_a_response_whose_receipt_cannot_be_written_may_have_arrived(kit):
+    store, server, clock = kit.MemoryStore(), kit.FakeAmlyzeServer(), kit.FakeClock().clock
+
+    def full(key):
+        if key.endswith(".res.jsonl"):
+            raise StoreUnwritable("the disk is full")
+
+    store.before_put = full
+    with pytest.raises(StoreUnwritable):
+        kit.run(kit.amlyze(kit.FakeTransport(server)), store, [kit.balance()], clock=clock)
+    assert kit.told(store) == {"BTC": "unknown"}
+    store.before_put = lambda _: None
+    assert kit.run(kit.amlyze(kit.FakeTransport(server)), store, [kit.balance()], clock=clock).seen == 1
+    assert len(server.accepted) == 1
+
+
+def test_every_error_once_sending_has_begun_carries_the_counts(kit):
+    for reply in (AnswerLost("gone"), NotReached("down"), ValueError("?"), kit.answer({}, 401), kit.answer({}, 500)):
+        with pytest.raises(BalanceBridgeError) as caught:
+            kit.run(kit.amlyze(kit.FakeTransport(reply)), kit.MemoryStore(), balances(kit, 3))
+        summary = caught.value.summary
+        assert summary.rows == 3 == summary.unknown + summary.pending + summary.rejected
+
+
+# --- the day so far, and older balances ---
+
+
+def test_runs_of_the_day_so_far_follow_each_other_and_the_whole_day_follows_them(kit):
+    store, transport = kit.MemoryStore(), kit.FakeTransport(kit.FakeAmlyzeServer())
+    for count in (1, 2, 3):
+        due = [kit.balance(asset) for asset in ("BTC", "ETH", "USDT")[:count]]
+        options = {"so_far": True, "generation": f"intraday/main_cash/2026-11-20/{count:04}.parquet"}
+        assert kit.run(kit.amlyze(transport), store, due, **options).accepted_now == 1
+    assert kit.run(kit.amlyze(transport), store, [*due, kit.balance("XRP")]).accepted_now == 1
+
+
+def test_balances_that_were_worked_out_before_the_delivered_ones_are_not_sent(kit):
+    store, transport = kit.MemoryStore(), kit.FakeTransport(kit.FakeAmlyzeServer())
+    older, newer = (f"balances/main_cash/2026-11-20/{number}.parquet" for number in ("0001", "0002"))
+    for key in (older, newer):
+        store.objects[key] = b""
+    kit.run(kit.amlyze(transport), store, [kit.balance(amount="2")], generation=newer)
+    with pytest.raises(SupersededRun, match="worked out later"):
+        kit.run(kit.amlyze(transport), store, [kit.balance(amount="1")], generation=older)
+    assert len(transport.requests) == 1
+    # Once the newer ones were pruned, their numbers begin again, and nothing can be said.
+    del store.objects[newer]
+    assert kit.run(kit.amlyze(transport), store, [kit.balance(amount="1")], generation=older).superseded == 1

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import pytest
 
 from balance_bridge.errors import BadAnswer, ConfigurationError, RecordsRejected
+from balance_bridge.load.destination import Credentials
 from balance_bridge.load.elven import sign
 
 VENDOR_SECRET = "BjGiqCWfHGCrl065dlEBWFO5vLj7Hqie"
@@ -23,7 +24,7 @@ def test_signatures_match_the_known_vectors(timestamp, path, signature):
 
 def test_a_row_carries_local_time_exact_digits_and_one_asset_identity(kit):
     transport = kit.FakeTransport(kit.answer({"status": "success", "data": True, "requestId": "r-1"}))
-    assets = {"BTMX-S": {"symbol": "BTMX"}, "BTC": {"asset_id": "BTC-1", "symbol": "XBT"}, "SPAM": "ignore"}
+    assets = {"BTMX-S": {"symbol": "BTMX"}, "BTC": {"asset_id": "BTC-1"}, "SPAM": "ignore"}
     balances = [kit.balance("BTMX-S", "0.000000007"), kit.balance("BTC", "1E+3"), kit.balance("ETH", "-0.0")]
     store = kit.MemoryStore()
     summary = kit.run(kit.elven(transport, assets=assets), store, [*balances, kit.balance("SPAM")])
@@ -39,8 +40,8 @@ def test_a_row_carries_local_time_exact_digits_and_one_asset_identity(kit):
     assert b'"balance":0.000000007}' in request.body
     assert b'"balance":1000}' in request.body
     assert (summary.accepted_now, summary.ignored) == (3, 1)
-    assert store.documents("answered")[0]["request_id"] == "r-1"
-    assert store.documents("local")[0]["ignored"] == {"SPAM": 1}
+    (result,) = kit.folded(store, "elven").events.results.values()
+    assert result.request_id == "r-1"
 
 
 def test_each_attempt_is_signed_anew_with_its_own_time(kit):
@@ -65,8 +66,30 @@ def test_each_attempt_is_signed_anew_with_its_own_time(kit):
         ({"status": "failed", "data": {"code": 19734, "message": "no"}}, "rejected"),
         ({"status": "success", "data": False}, "rejected"),
         ({"success": False}, "rejected"),
-        ({"status": "failed", "success": True}, "rejected"),
+        ({"success": False, "code": 19734, "message": "no"}, "rejected"),
+        ({"success": True, "code": None, "requestId": "r"}, "accepted"),
+        ({"status": "failed", "success": True}, "unknown"),
+        ({"status": "failed", "data": True}, "unknown"),
+        ({"status": "success", "success": False}, "unknown"),
+        ({"success": True, "data": False}, "unknown"),
+        ({"success": True, "code": 19734}, "unknown"),
+        ({"success": True, "error": "no such symbol"}, "unknown"),
+        ({"success": True, "data": {"code": 19734}}, "unknown"),
+        ({"status": "success", "data": {"code": 19734, "message": "no"}}, "unknown"),
+        ({"status": "success", "data": {"success": True, "code": 19734}}, "unknown"),
+        ({"status": "success", "data": {"failed": 3}}, "unknown"),
+        ({"success": "false"}, "unknown"),
+        ({"success": "false", "data": True}, "unknown"),
+        ({"success": "true"}, "unknown"),
+        ({"success": 1}, "unknown"),
+        ({"success": 0}, "unknown"),
+        ({"success": True, "data": 1}, "unknown"),
+        ({"success": True, "data": "no"}, "unknown"),
+        ({"success": True, "data": [False]}, "unknown"),
+        ({"success": True, "status": "pending"}, "unknown"),
+        ({"success": True, "status": True}, "unknown"),
         ({"status": "success"}, "unknown"),
+        ({"code": 19734, "message": "no"}, "unknown"),
         ({"data": "true"}, "unknown"),
         ({"data": 1}, "unknown"),
         ([], "unknown"),
@@ -83,6 +106,21 @@ def test_a_200_is_believed_only_in_its_documented_forms(kit, document, outcome):
     with endings[outcome]:
         kit.run(kit.elven(kit.FakeTransport(kit.answer(document))), store, [kit.balance()])
     assert kit.told(store, "elven") == {"BTC": outcome}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"success": false, "success": true}',
+        b'{"success": true, "success": true}',
+        b'{"status": "success", "data": {"success": false, "success": true}}',
+    ],
+)
+def test_a_200_with_a_key_twice_is_not_believed(kit, body):
+    store = kit.MemoryStore()
+    with pytest.raises(BadAnswer, match="the same key twice"):
+        kit.run(kit.elven(kit.FakeTransport(kit.answer(body=body))), store, [kit.balance()])
+    assert kit.told(store, "elven") == {"BTC": "unknown"}
 
 
 def test_a_refused_batch_tells_code_message_and_assets(kit):
@@ -103,42 +141,10 @@ def test_two_assets_with_one_symbol_are_refused_by_name_before_anything_happens(
     assert not store.objects
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"source_id": ""},
-        {"entity_account_id": ""},
-        {"max_rows": 1001},
-        {"max_rows": 0},
-        {"max_bytes": 0},
-        {"assets": {"BTC": "keep"}},
-        {"assets": {"BTC": {}}},
-        {"base_url": "ftp://elven.test"},
-        {"base_url": "https://user:hidden-word@elven.test"},
-        {"base_url": "https://elven.test/?a=1"},
-        {"base_url": ""},
-        {"base_url": "https://elven.test:port"},
-        {"api_key": ""},
-        {"api_secret": "hidden-word\n"},
-    ],
-)
-def test_options_that_cannot_work_are_refused_without_showing_a_secret(kit, options):
-    with pytest.raises(ConfigurationError, match="elven: ") as caught:
-        kit.elven(kit.FakeTransport(None), **options)
-    assert "hidden-word" not in str(caught.value)
-
-
-def test_an_unknown_zone_is_refused_before_anything_is_sent(kit):
-    transport = kit.FakeTransport(None)
-    with pytest.raises(ConfigurationError, match="Mars"):
-        kit.run(kit.elven(transport, timezone="Mars/Olympus"), kit.MemoryStore(), [kit.balance()])
-    assert not transport.requests
-
-
 def test_the_connection_test_signs_path_and_query_and_says_what_it_did_not_check(kit):
     for document in ({"total": 3, "list": [{}]}, {"status": "success", "data": {"total": 3, "list": [{}]}}):
         transport = kit.FakeTransport(kit.answer(document))
-        ok, message = kit.elven(transport, base_url="elven.test/").check()
+        ok, message = kit.elven(transport).check()
         assert ok
         assert "3 entity account" in message
         assert "Not checked" in message
@@ -147,6 +153,16 @@ def test_the_connection_test_signs_path_and_query_and_says_what_it_did_not_check
     assert request.params == {"page": "1", "limit": "1"}
     signed = sign(kit.SECRET, request.headers["elven-api-timestamp"], "GET", "/open/v3/entityAccount?page=1&limit=1")
     assert request.headers["elven-api-sign"] == signed
+
+
+def test_a_place_is_the_entity_account_and_keys_depend_on_source_and_zone(kit):
+    destination = kit.elven(kit.FakeTransport(None), url="https://Elven.test:443/eu")
+    assert destination.place() == {"kind": "elven", "url": "https://elven.test/eu", "entity_account_id": "ENTITY"}
+    assert destination.key_settings() == {"source_id": "SOURCE", "timezone": "Asia/Shanghai"}
+
+
+def test_credentials_show_neither_key_nor_secret():
+    assert repr(Credentials("https://elven.test", "some-key", "some-secret")) == "Credentials(url='https://elven.test')"
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balance_bridge.errors import ConfigurationError, StoreDamaged
-from balance_bridge.load.numbers import Numbering, compact_instant, is_instant, rfc3339, split
+from balance_bridge.errors import ConfigurationError
+from balance_bridge.load.numbers import Numbering, compact_instant, is_instant, rfc3339
 
 # Few letters, many separators: collisions would be found if there were any.
 NAMES = st.text("ab_-.~%", min_size=1, max_size=5)
@@ -30,12 +30,6 @@ def test_two_different_things_never_share_a_number(first, second):
     assert (make(first) == make(second)) == (first == second)
 
 
-@given(PARTS, st.integers(-62_135_510_400_000, 253_402_214_399_999))
-def test_a_number_splits_into_its_stem_and_its_attempt(parts, at_ms):
-    numbering = Numbering(namespace=parts[0], account=parts[1], destination=parts[2])
-    assert split(numbering.number(parts[3], at_ms, parts[5])) == (numbering.stem(parts[3], at_ms), parts[5])
-
-
 def test_a_number_can_be_read_by_people():
     numbering = Numbering(namespace="bb", account="main_cash", destination="amlyze")
     assert numbering.number("BTMX-S", 1_795_132_800_123, 2) == "bb-main_cash.amlyze-BTMX-S-20261120T000000123Z-2"
@@ -45,12 +39,6 @@ def test_a_number_can_be_read_by_people():
 def test_a_namespace_that_could_blur_numbers_is_refused(namespace):
     with pytest.raises(ConfigurationError, match="namespace"):
         Numbering(namespace=namespace, account="a", destination="amlyze")
-
-
-@pytest.mark.parametrize("number", ["", "abc", "-1", "a-", "a-x", "a-²"])
-def test_a_text_that_is_no_number_counts_as_damage(number):
-    with pytest.raises(StoreDamaged):
-        split(number)
 
 
 def test_instants_are_written_with_milliseconds_in_utc():

@@ -46,7 +46,7 @@ def transport():
 
 def test_a_server_that_hangs_up_in_the_middle_leaves_the_outcome_unknown(kit, server, transport):
     store = kit.MemoryStore()
-    destination = kit.amlyze(transport, base_url=f"http://127.0.0.1:{server.server_port}")
+    destination = kit.amlyze(transport, url=f"http://127.0.0.1:{server.server_port}")
     with pytest.raises(OutcomeUnknown, match="the connection was lost"):
         kit.run(destination, store, [kit.balance()])
     assert kit.told(store) == {"BTC": "unknown"}
@@ -59,5 +59,5 @@ def test_a_refused_connection_means_that_nothing_was_sent(kit, transport):
         port = taken.server_port
     store = kit.MemoryStore()
     with pytest.raises(NotReached):
-        kit.run(kit.elven(transport, base_url=f"http://127.0.0.1:{port}"), store, [kit.balance()])
+        kit.run(kit.elven(transport, url=f"http://127.0.0.1:{port}"), store, [kit.balance()])
     assert kit.told(store, "elven") == {"BTC": "planned"}

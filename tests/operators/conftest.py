@@ -90,13 +90,15 @@ class World:
         """Run a day in this process, as ``dag.test()`` does it."""
         return self.run_dag(self.dag(account), logical_date=logical_date, **conf)
 
-    def run_dag(self, dag: Any, *, logical_date: datetime | None = None, **conf: Any) -> Ended:
-        """The same with a DAG that was parsed before."""
+    def run_dag(
+        self, dag: Any, *, logical_date: datetime | None = None, skipping: str | None = None, **conf: Any
+    ) -> Ended:
+        """The same with a DAG that was parsed before; tasks whose id matches ``skipping`` are marked as done."""
         self.request.getfixturevalue("airflow_db")
         results: dict[str, Any] = {}
         with self.monkeypatch.context() as patch:
             patch.setattr("airflow.sdk.execution_time.supervisor.run_task_in_process", _spied(results))
-            run = dag.test(run_after=self.now, logical_date=logical_date, run_conf=conf)
+            run = dag.test(run_after=self.now, logical_date=logical_date, run_conf=conf, mark_success_pattern=skipping)
         return Ended(
             str(run.state),
             {task.task_id: str(task.state) for task in run.get_task_instances()},

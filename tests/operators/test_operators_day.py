@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 from datetime import UTC, datetime, time, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from balance_bridge.errors import AccountsFileError, ConfigurationError, InvalidDay
+from balance_bridge.operators.daily import ResolveDay
 from balance_bridge.operators.deliver import Deliver
 
 # Each test lets Airflow run a whole day: seven tasks, a second.
@@ -134,9 +136,26 @@ def test_only_the_destinations_asked_for_are_served(world: Any) -> None:
 def test_an_unknown_destination_is_refused_with_those_that_there_are(world: Any) -> None:
     error = the_error(world.run(destinations=["elven", "eleven"]))
     assert isinstance(error, ConfigurationError)
-    assert "destinations = eleven" in str(error)
+    assert "destinations = 'eleven'" in str(error)
     assert "allowed: elven, amlyze" in str(error)
     assert not world.sandbox.journal.requests
+
+
+def test_an_empty_choice_of_destinations_does_not_mean_all(world: Any) -> None:
+    error = the_error(world.run(destinations=[]))
+    assert isinstance(error, ConfigurationError)
+    assert "leave the parameter out to deliver to all of them" in str(error)
+    assert not world.sandbox.journal.requests
+
+
+@pytest.mark.parametrize("run_type", ["backfill", "scheduled"])
+def test_a_date_in_a_backfill_is_refused_before_anything_is_asked(world: Any, run_type: str) -> None:
+    run = SimpleNamespace(run_type=run_type, conf={}, logical_date=midnight(world.yesterday), run_after=world.now)
+    with pytest.raises(InvalidDay, match="cannot be given to a run of a backfill"):
+        ResolveDay(task_id="day", account="main_cash").execute(
+            {"dag_run": run, "params": {"date": str(world.yesterday)}}
+        )
+    assert ResolveDay(task_id="day", account="main_cash").execute({"dag_run": run, "params": {"date": None}})
 
 
 @pytest.mark.parametrize("name", ["dryrun", "dry-run", "dry_runs"])

@@ -1,4 +1,4 @@
-"""The task that delivers, when what it was handed is not the newest any more."""
+"""The task that delivers, when what it was handed is no longer the newest."""
 
 from __future__ import annotations
 
@@ -7,58 +7,37 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 
-from balance_bridge.errors import Overtaken
+from balance_bridge.errors import SupersededRun
 
 
-def test_a_task_that_is_cleared_alone_does_not_deliver_what_was_worked_out_before_the_last_time(world: Any) -> None:
-    from balance_bridge import settings
+def deliver(handed: Any, run_id: str) -> Any:
     from balance_bridge.operators.deliver import Deliver
+
+    task = Deliver(task_id="load_elven", account="main_cash", destination="elven", reconciled=handed)
+    return task.execute({"run_id": run_id, "params": {}})
+
+
+@pytest.mark.slow  # Airflow runs the day
+def test_a_task_that_is_cleared_alone_does_not_take_back_what_was_worked_out_and_delivered_later(world: Any) -> None:
+    from balance_bridge import settings
 
     ended = world.run("main_cash", date=str(world.yesterday))
     assert ended.state == "success", ended.errors
-    handed, sent = ended.handed_on["reconcile"], world.requests("elven")
-    task = Deliver(task_id="load_elven", account="main_cash", destination="elven", reconciled=handed)
-    context = {"run_id": "cleared", "params": {}}
-    assert task.execute(context)["accepted_now"] == 0
+    handed, store = ended.handed_on["reconcile"], settings.open_store()
+    assert deliver(handed, "cleared")["accepted_now"] == 0
     key = handed["balances"]["elven"]
-    store = settings.open_store()
-    corrected = store.append(key.rpartition("/")[0], ".parquet", store.read(key) + b"corrected")
-    with pytest.raises(Overtaken, match="the day was worked out anew since, and what this task was handed is not"):
-        task.execute(context)
-    assert corrected.endswith("0002.parquet")
+    # The same balances, worked out later.
+    assert store.put(key.replace("0001", "0002"), store.read(key))
+    later = {**handed, "balances": {**handed["balances"], "elven": key.replace("0001", "0002")}}
+    assert deliver(later, "later")["accepted_before"] == ended.handed_on["load_elven"]["accepted_now"]
+    sent = world.requests("elven")
+    with pytest.raises(SupersededRun, match=r"balances that were worked out later .* have been delivered"):
+        deliver(handed, "cleared again")
     assert world.requests("elven") == sent
 
 
-def test_a_task_that_hangs_before_its_delivery_begins_has_not_the_last_word(
-    world: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from balance_bridge import settings
-    from balance_bridge.hooks import prices
-    from balance_bridge.operators.deliver import Deliver
-
+@pytest.mark.slow  # Airflow runs the day
+def test_a_run_of_the_day_so_far_that_comes_after_the_whole_day_s_is_skipped(world: Any) -> None:
     ended = world.run("main_cash", date=str(world.yesterday))
-    handed, read, store = ended.handed_on["reconcile"], prices.due_balances, settings.open_store()
-    key = handed["balances"]["elven"]
-
-    def hangs(*arguments: Any) -> Any:
-        found = read(*arguments)
-        store.append(key.rpartition("/")[0], ".parquet", store.read(key) + b"corrected")
-        return found
-
-    monkeypatch.setattr(prices, "due_balances", hangs)
-    task = Deliver(task_id="load_elven", account="main_cash", destination="elven", reconciled=handed)
-    with pytest.raises(Overtaken, match="worked out anew since"):
-        task.execute({"run_id": "hung", "params": {}})
-
-
-def test_an_earlier_run_of_the_day_so_far_that_is_cleared_is_skipped(world: Any) -> None:
-    from balance_bridge import settings
-    from balance_bridge.operators.deliver import Deliver
-
-    ended = world.run("main_cash", date=str(world.yesterday))
-    handed, store = {**ended.handed_on["reconcile"], "status": "so far"}, settings.open_store()
-    key = handed["balances"]["elven"]
-    store.append(key.rpartition("/")[0], ".parquet", store.read(key) + b"later")
-    task = Deliver(task_id="load_elven", account="main_cash", destination="elven", reconciled=handed)
-    with pytest.raises(AirflowSkipException, match="worked out anew since"):
-        task.execute({"run_id": "cleared", "params": {}})
+    with pytest.raises(AirflowSkipException, match="the whole day is being delivered already"):
+        deliver({**ended.handed_on["reconcile"], "status": "so far"}, "late")

@@ -33,7 +33,7 @@ def test_where_all_is_right_each_thing_is_told(world: Any) -> None:
         (
             "entity_account_id: ",
             "entity_account_id: x",
-            r"entity_account_id x\S+ is none that this key can see",
+            r"entity_account_id x\S+ is not among those that this key can see",
         ),
     ],
 )

@@ -1,318 +1,428 @@
-"""What must hold after every run, judged from the receipts' plain JSON and the servers' books alone."""
+"""What must hold at every step and after every run, judged from the logs' plain JSON and the servers' books alone."""
 
 from __future__ import annotations
 
 import gzip
-import json
-from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from balance_bridge.load.audit import outcomes
-from balance_bridge.sandbox.books import expected
-from balance_bridge.sandbox.world import Book
-from simulation.delivery_model import ACCOUNT, IGNORED, POINTS, ZONE, Ended, Simulation
-from simulation.delivery_wire import Sent, elven_row
+from balance_bridge.errors import PlaceChanged, SupersededRun
+from balance_bridge.load.fold import LATE, LOCAL, fold, outcomes
+from balance_bridge.load.log import DayLog
+from simulation.delivery_model import ACCOUNT, DESTINATIONS, IGNORED, Ended, Simulation
+from simulation.delivery_paper import Content, Json, Number, Paper, Request, balance_of, content, lines_of
+from simulation.delivery_settings import Settings
+from simulation.delivery_turns import Killed
+from simulation.delivery_wire import Sent
 
-Key = tuple[str, str]
+Balance = tuple[tuple[str, int], Content]
+Key = tuple[str, ...]
+Value = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A balance that a server has taken.
+
+    Attributes:
+        key: What it is held under there.
+        text: The digits.
+        value: The exact amount, and what else must be right.
+        number: The communication number; empty where the server knows none.
+    """
+
+    key: Key
+    text: str
+    value: Value
+    number: str
+
+
+def entries(simulation: Simulation, name: str) -> list[Entry]:
+    """A server's books in the order in which they grew."""
+    if name == "elven":
+        return [Entry(kept.key[1:], kept.text, (kept.balance,), "") for kept in simulation.elven.imports]
+    return [
+        Entry(
+            (kept.account_ext_id, kept.balance_at),
+            kept.text,
+            (kept.value, kept.balance_type, kept.business_unit),
+            kept.number,
+        )
+        for kept in simulation.amlyze.registered
+    ]
+
+
+def key_of(name: str, wire: dict[str, str]) -> Key:
+    """Under what a server holds a record."""
+    if name == "elven":
+        identity = f"assetID:{wire['assetID']}" if "assetID" in wire else f"symbol:{wire['symbol']}"
+        return wire["sourceId"], identity, wire["datetime"]
+    return wire["accountExtId"], wire["balanceAt"]
 
 
 @dataclass
-class Planned:
-    """A row as it stands on a receipt, with every report about its number."""
-
-    day: date
-    batch: str
-    row: dict[str, Any]
-    created_at: str
-    reports: list[tuple[str, str]] = field(default_factory=list)
-    silent: bool = False
-    shared: bool = False
-    after: int = 0
-    codes: set[str] = field(default_factory=set)
-
-    @property
-    def withdrawn(self) -> bool:
-        """Whether it is certain that it was never sent."""
-        return self.codes == {"NOT SENT"} and not self.silent
-
-    @property
-    def place(self) -> tuple[int, bool]:
-        """Its place among its key's attempts, in the order in which they may have arrived."""
-        return max(attempt(self.row["number"]), self.after), self.after > 0
-
-    @property
-    def content(self) -> frozenset[tuple[str, str]]:
-        return content(self.row["wire"])
-
-    @property
-    def outcome(self) -> str:
-        told = {status for status, _ in self.reports}
-        if self.silent:
-            # Planned in a batch that has no report: it may have been sent all the same.
-            told.add("unknown")
-        if "used" in told and "unknown" in told:
-            # The number was used, and by a copy of ours.
-            told.add("seen")
-        ranks = {"accepted": "accepted", "rejected": "rejected", "seen": "seen", "unknown": "unknown"}
-        # That we were refused, or that the number was used, says nothing of what another copy has sent.
-        ranks |= {"used": "rejected", "refused": "rejected"}
-        found = next((outcome for status, outcome in ranks.items() if status in told), "planned")
-        # Of a number that two copies planned with different contents only what was accepted counts.
-        return "rejected" if self.shared and found != "accepted" and not self.after else found
-
-
-def content(wire: dict[str, str]) -> frozenset[tuple[str, str]]:
-    """What a row says, whatever its number."""
-    return frozenset((name, value) for name, value in wire.items() if name != "communicationNumber")
-
-
-class Paper:
-    """The receipts of one destination, read without the package."""
-
-    def __init__(self, simulation: Simulation, destination: str) -> None:
-        self.rows: list[Planned] = []
-        batches: dict[tuple[str, str], list[Planned]] = {}
-        told: list[tuple[tuple[str, str], dict[str, Any]]] = []
-        for key, data in sorted(simulation.store.objects.items()):
-            parts = key.split("/")
-            if parts[:2] != ["receipts", ACCOUNT] or parts[3] != destination or len(parts) < 6:
-                continue
-            batch, document = (parts[2], parts[4]), json.loads(data)
-            if parts[5] == "planned.json":
-                batches[batch] = [self._planned(batch, row, document["created_at"]) for row in document["rows"]]
-            elif parts[5] in ("answered", "resolved"):
-                told.append((batch, document))
-        self._report(batches, told)
-        numbers = Counter(planned.row["number"] for planned in self.rows if not planned.withdrawn)
-        for planned in self.rows:
-            planned.shared = numbers[planned.row["number"]] > 1
-
-    def _planned(self, batch: tuple[str, str], row: dict[str, Any], created_at: str) -> Planned:
-        for known in self.rows:
-            if known.row["number"] == row["number"] and known.row["wire"] == row["wire"]:
-                return known
-        self.rows.append(Planned(date.fromisoformat(batch[0]), batch[1], row, created_at))
-        return self.rows[-1]
-
-    def _report(
-        self, batches: dict[tuple[str, str], list[Planned]], told: list[tuple[tuple[str, str], dict[str, Any]]]
-    ) -> None:
-        reported: set[tuple[tuple[str, str], str]] = set()
-        for batch, document in told:
-            at = document.get("ended_at") or document["resolved_at"]
-            reported |= {(batch, number) for number in document["outcomes"]}
-            for planned in batches[batch]:
-                each = document["outcomes"].get(planned.row["number"])
-                if each is not None:
-                    planned.codes.add(each.get("code", ""))
-                    planned.reports.append((each.get("weak") or each["status"], at))
-                planned.after = max(planned.after, document.get("after", {}).get(planned.row["number"], 0))
-        for batch, rows in batches.items():
-            for planned in rows:
-                if (batch, planned.row["number"]) not in reported:
-                    planned.silent |= bool({status for status, _ in planned.reports} & {"used", "refused"})
-
-    def attempts(self) -> dict[str, list[Planned]]:
-        """By key, in the order of the attempts' numbers."""
-        found: dict[str, list[Planned]] = {}
-        for planned in self.rows:
-            found.setdefault(planned.row["key"], []).append(planned)
-        for each in found.values():
-            each.sort(key=lambda planned: planned.place)
-        return found
-
-    def settled(self) -> set[frozenset[tuple[str, str]]]:
-        """What need not be sent again: the last attempt of its key that was not rejected is accepted."""
-        lasting = [
-            live[-1]
-            for attempts in self.attempts().values()
-            if (live := [each for each in attempts if each.outcome != "rejected"])
-        ]
-        return {planned.content for planned in lasting if planned.outcome == "accepted" and not self._in_doubt(planned)}
-
-    def _in_doubt(self, late: Planned) -> bool:
-        """Whether it was sent by an overtaken run, and may have arrived before another amount that is there."""
-        return late.after > 0 and any(
-            each.row["amount"] != late.row["amount"]
-            and each.outcome != "rejected"
-            and attempt(each.row["number"]) >= attempt(late.row["number"])
-            for each in self.attempts()[late.row["key"]]
-        )
-
-
-def attempt(number: str) -> int:
-    return int(number.rpartition("-")[2])
-
-
-def due(simulation: Simulation, destination: str, book: Book | None = None) -> dict[Key, Decimal]:
-    """What the destination's books must hold in the end, worked out from the exchange's books (or from others)."""
-    kind = "local_second" if destination == "elven" else "instant"
-    zone = ZONE if destination == "elven" else "UTC"
-    days = simulation.all_days
-    found, _ = expected(book or simulation.book, days[0], days[-1], POINTS[destination], zone, kind)  # type: ignore[arg-type]
-    if destination == "elven":
-        names = {"BTC": "assetID:BTC", "BTMX-S": "symbol:BTMX"}
-        return {
-            (names.get(one.asset, f"symbol:{one.asset}"), one.local): one.balance
-            for one in found
-            if one.asset != IGNORED
-        }
-    return {(f"CASH-{one.asset}", str(one.at_ms)): one.balance for one in found if one.asset != IGNORED}
-
-
-def entries(simulation: Simulation, destination: str) -> list[tuple[Key, str, str]]:
-    """A server's books in the order in which they grew: key, digits, communication number."""
-    if destination == "elven":
-        return [((kept.identity, kept.datetime), kept.text, "") for kept in simulation.elven.imports]
-    taken = simulation.amlyze.registered
-    return [((kept.account_ext_id, str(kept.at_ms)), kept.text, kept.number) for kept in taken]
-
-
 class Watch:
-    """Looks on at each request and receipt, and from run to run."""
+    """Looks on at each request and each object of the log, and from run to run."""
 
-    def __init__(self, simulation: Simulation) -> None:
-        self._sim = simulation
-        self._looked_at = {"elven": 0, "amlyze": 0}
-        self._sent = 0
-        self._settled: dict[str, set[frozenset[tuple[str, str]]]] = {"elven": set(), "amlyze": set()}
-        self._planned: dict[str, list[dict[str, Any]]] = {}
-        simulation.written, simulation.sending = self._written, self._sending
+    simulation: Simulation
+    _entries_seen: dict[str, int] = field(default_factory=lambda: dict.fromkeys(DESTINATIONS, 0))
+    _sent: int = 0
+    _before: dict[str, Paper] = field(default_factory=dict)
+    _settled: dict[str, dict[Balance, Number]] = field(default_factory=dict)
+    _due: dict[tuple[int, str, Settings], dict[Key, Value]] = field(default_factory=dict)
+    _plans: dict[str, list[Json]] = field(default_factory=dict)
+    _failures: list[AssertionError] = field(default_factory=list)
+    _lines: dict[str, list[Json]] = field(default_factory=dict)
+    _generations: dict[str, str] = field(default_factory=dict)
+    _try_of: dict[int, tuple[str, Json]] = field(default_factory=dict)
+    _looks_of: dict[int, dict[str, bool]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        its = self.simulation
+        its.written, its.looked, its.sending = self._noting(self._written), self._looked, self._noting(self._sending)
+
+    def _noting(self, check: Callable[[Any], None]) -> Callable[[Any], None]:
+        """A check that what it is called by cannot take for a fault of the wire."""
+
+        def noting(what: Any) -> None:
+            try:
+                check(what)
+            except AssertionError as failure:
+                self._failures.append(failure)
+
+        return noting
+
+    # --- at each step
 
     def _written(self, key: str) -> None:
-        """A receipt of an acceptance is true in the moment in which it is written."""
-        folder, _, what = key.partition("/planned.json") if "/planned.json" in key else key.partition("/answered/")
-        if not key.startswith("receipts/") or folder == key:
-            return
-        document, name = json.loads(self._sim.store.objects[key]), key.split("/")[3]
-        if not what:
-            self._planned[folder] = document["rows"]
-            return
-        held = {(key, digits) for key, digits, _ in entries(self._sim, name)}
-        numbers = {number: digits for _, digits, number in entries(self._sim, name)}
-        for row in self._planned[folder]:
-            if document["outcomes"].get(row["number"], {}).get("status") == "accepted":
-                identity, at, digits = elven_row(row["wire"]) if name == "elven" else ("", "", row["amount"])
-                there = ((identity, at), digits) in held if name == "elven" else numbers.get(row["number"]) == digits
-                assert there, f"told as accepted, and not in the books: {row}"
+        folder, _, name = key.rpartition("/")
+        if name.startswith("plan-"):
+            head, *self._plans[key.removesuffix(".jsonl.gz")] = lines_of(key, self.simulation.store.objects[key])
+            generation = self._generations.get(folder, "")
+            assert head["generation"] >= generation, f"{key} goes back from {generation} to {head['generation']}"
+            self._generations[folder] = head["generation"]
+        elif name.endswith(".try.jsonl"):
+            self._try_of[self.simulation.copy] = folder, lines_of(key, self.simulation.store.objects[key])[0]
+            self._looks_of[self.simulation.copy] = {}
+        elif name.endswith(".res.jsonl"):
+            self._accepted_is_true(key, folder)
+
+    def _looked(self, key: str, found: bool) -> None:
+        self._looks_of.setdefault(self.simulation.copy, {})[key] = found
 
     def _sending(self, sent: Sent) -> None:
-        """What goes out is on a receipt already."""
-        planned = [
-            row["wire"] for folder, rows in self._planned.items() if folder.split("/")[3] == sent.api for row in rows
-        ]
-        for row in sent.rows:
-            assert row in planned, f"{sent.api}: sent before it was planned: {row}"
+        """What goes out is in a plan, has a try, and the sender has seen no newer plan or place since it wrote that."""
+        folder, made = self._try_of[sent.copy]
+        rows = [row for row in self._plans[folder] if row.get("batch") == made["batch"]]
+        sent.numbers = [row["number"] for row in rows]
+        assert sent.rows == [row["wire"] for row in rows], f"sent, but not planned like that: {sent}"
+        assert sent.body_sha256 == made["body_sha256"], f"sent without a try: {sent}"
+        following = f"{folder[:-4]}{int(folder[-4:]) + 1:04}.jsonl.gz"
+        looks = self._looks_of[sent.copy]
+        assert looks.get(following) is False, f"sent without having looked for a newer plan: {looks}"
+        places = [found for key, found in looks.items() if key.startswith(f"receipts/{ACCOUNT}/places/{sent.api}/")]
+        assert places == [False], f"sent without having looked for another place: {looks}"
+
+    def _accepted_is_true(self, key: str, folder: str) -> None:
+        """A result that says accepted is true in the moment in which it is written."""
+        objects, name = self.simulation.store.objects, key.split("/")[3]
+        made = lines_of(key, objects[key.replace(".res.", ".try.")])[0]
+        result = lines_of(key, objects[key])[0]
+        held = {(each.key, each.text, each.number) for each in entries(self.simulation, name)}
+        for row in self._plans[folder]:
+            if row.get("batch") != made["batch"]:
+                continue
+            word = result.get("records", {}).get(row["number"]) or result.get("whole") or {"said": "nothing"}
+            if word["said"] == "accepted":
+                number = row["number"] if name == "amlyze" else ""
+                assert (key_of(name, row["wire"]), row["amount"], number) in held, f"accepted, not in the books: {row}"
+
+    # --- from run to run
 
     def before(self) -> None:
         """A run is about to begin."""
-        self._settled = {name: Paper(self._sim, name).settled() for name in self._looked_at}
-        self._sent = len(self._sim.sent)
+        self._before = {name: self.paper(name) for name in DESTINATIONS}
+        self._settled = {name: paper.settled() for name, paper in self._before.items()}
+        self._sent = len(self.simulation.sent)
 
-    def after(self, ended: list[Ended], *, woken: bool = False) -> dict[str, Paper]:
-        """A run has ended, or died; if ``woken``, beside one that hung before the last correction."""
+    def paper(self, name: str) -> Paper:
+        """A destination's logs as they are now."""
+        return Paper(self.simulation.store.objects, ACCOUNT, name, self._lines)
+
+    def after(self, ended: list[Ended], *, frozen: bool = False) -> None:
+        """A run has ended, in which a copy stood still or none did."""
+        if self._failures:
+            raise self._failures[0]
+        died = any(isinstance(each.error, Killed) for each in ended)
+        # Whether a copy took part that hung before the last correction.
+        woken = any(each.by.hung for each in ended)
         for each in ended:
-            if each.summary is not None:
-                counted(each)
-        papers = {name: Paper(self._sim, name) for name in self._looked_at}
-        for sent in self._sim.sent[self._sent :]:
-            for row in sent.rows:
-                known = content(row) in self._settled[sent.api]
-                assert woken or not known, f"sent again, though accepted before: {row}"
-                wires = [planned.row["wire"] for planned in papers[sent.api].rows]
-                assert sent.api != "amlyze" or row in wires, "not what was planned"
-        for name, paper in papers.items():
+            counted(each)
+            late = isinstance(each.error, SupersededRun) and each.error.late
+            assert frozen or not late, "something came late, though nothing was frozen"
+        for name in DESTINATIONS:
+            paper = self.paper(name)
+            if not woken:
+                self._not_sent_again(name, paper)
+            self._refused_elsewhere(name, [each for each in ended if each.task == name])
+            self._decided_well(name, paper)
             self._agrees(name, paper)
             self._grew(name, paper, woken=woken)
-            told = set[str]()
-            for day in self._sim.all_days:
-                of_day = [one.key for one in outcomes(self._sim.store, ACCOUNT, day, name)]
-                assert len(of_day) == len(set(of_day)), "a balance with two outcomes"
-                told |= set(of_day)
-            planned_for = {planned.row["key"] for planned in paper.rows if not planned.withdrawn}
-            assert told == planned_for, "a balance with no outcome"
-        return papers
+            for day in self.simulation.all_days:
+                self._as_said(name, paper, day)
+                of_day = [each for each in ended if (each.task, each.day) == (name, day)]
+                if not died and green(of_day):
+                    self._green_is_right(name, paper, day)
+
+    def _not_sent_again(self, name: str, paper: Paper) -> None:
+        """What was accepted when a run began is not sent again, unless something else may have come after it."""
+        for sent in self.simulation.sent[self._sent :]:
+            for number in sent.numbers if sent.api == name else ():
+                row = paper.numbers[number].row
+                known = self._settled[name].get((balance_of(row), content(row["wire"])))
+                assert known is None, f"sent again, though accepted before: {row}, {known}"
+
+    def _refused_elsewhere(self, name: str, ended: list[Ended]) -> None:
+        """A destination that leads elsewhere, or makes other keys, is refused before any request."""
+        place, settings = self._before[name].place, self.simulation.settings
+        if place is None or not self._before[name].used:
+            return
+        moved = place["leads_to"]["url"] != f"http://{name}.{settings.address}"
+        keys = {"source_id": settings.source, "timezone": settings.zone} if name == "elven" else {}
+        if moved or (place["key_settings"] != keys and not any(each.by.redeliver for each in ended)):
+            assert all(isinstance(each.error, (PlaceChanged, Killed)) for each in ended), ended
+            assert name not in {sent.api for sent in self.simulation.sent[self._sent :]}, "sent to another place"
+
+    def _decided_well(self, name: str, paper: Paper) -> None:
+        """What this run's plans give a new number has a reason; what is being divided goes out in halves."""
+        for day, plan in paper.plans.keys() - self._before[name].plans.keys():
+            batches: dict[int, list[tuple[Any, ...] | None]] = {}
+            for row in paper.plans[day, plan][1]:
+                if row["action"] == "send":
+                    number = paper.numbers[row["number"]]
+                    if number.plan == plan:
+                        _new_number_has_a_reason(paper, number)
+                    batches.setdefault(row["batch"], []).append(_part(paper, number, plan))
+            _in_halves({batch: [part for part in parts if part] for batch, parts in batches.items()})
+
+    def counts_other_keys(self, ended: Sequence[Ended]) -> None:
+        """Each summary counts what the destination may hold under keys that the day does not ask for any more."""
+        for each in ended:
+            asked = {key for _, key, _ in self._wanted(each.task, each.day)}
+            numbers = [one for one in self.paper(each.task).numbers.values() if one.day == each.day.isoformat()]
+            held = {key_of(each.task, one.row["wire"]) for one in numbers if one.status in ("accepted", "open")}
+            assert each.summary is not None
+            assert each.summary.other_keys == len(held - asked), f"{each.summary}, but {held - asked}"
 
     def _agrees(self, name: str, paper: Paper) -> None:
-        if name == "elven":
-            held = {(*kept.key[2:], kept.text) for kept in self._sim.elven.imports}
-            for planned in paper.rows:
-                if planned.outcome == "accepted":
-                    assert elven_row(planned.row["wire"]) in held, f"accepted, and not in the books: {planned}"
+        """What the log says of a number is so in the books."""
+        held = {(each.key, each.text, each.number) for each in entries(self.simulation, name)}
+        for number, each in paper.numbers.items():
+            there = (key_of(name, each.row["wire"]), each.row["amount"], number if name == "amlyze" else "") in held
+            assert each.status != "accepted" or there, f"accepted, and not in the books: {each}"
+            if name == "amlyze":
+                assert each.status not in ("rejected", "unsent") or not there, (
+                    f"{each.status}, yet in the books: {each}"
+                )
+
+    def _as_said(self, name: str, paper: Paper, day: date) -> None:
+        """The package says of each balance what its log says; what it calls accepted is what is there now."""
+        current = {each.key: each for each in entries(self.simulation, name)}
+        seen = set[tuple[str, int]]()
+        for each in outcomes(fold(DayLog(self.simulation.store, ACCOUNT, day, name).read())):
+            row, status = each.row, each.outcome.status
+            assert row.balance not in seen, "a balance with two outcomes"
+            seen.add(row.balance)
+            if status == "ignored" or each.outcome.code == LOCAL:
+                continue
+            number = paper.numbers[row.number]
+            allowed = {
+                "accepted": {"accepted"},
+                "rejected": {"rejected"},
+                "planned": {"unsent"},
+                "seen": {"open"},
+                "unknown": {"accepted"} if each.outcome.code == LATE else {"open"},
+            }
+            # LATE of a number that is open besides is no contradiction.
+            late_too = each.outcome.code == LATE and number.status == "open"
+            assert number.status in allowed[status] or late_too, f"{each.outcome}, but {number}"
+            ours = any(request.word(number.name)[0] != "used" for request in number.left)
+            assert status != "seen" or ours, f"said to be seen, though nobody knows by whom it was used: {number}"
+            if status == "accepted":
+                there = current[key_of(name, number.row["wire"])]
+                assert there.text == row.amount, f"{row} is said to be accepted, but {there} came after it"
+        assert seen == {balance_of(row) for row in paper.newest(day.isoformat())[1]}
+
+    def _green_is_right(self, name: str, paper: Paper, day: date) -> None:
+        """After a green run each balance that the day has to deliver is what arrived last under its key."""
+        head, rows = paper.newest(day.isoformat())
+        if head.get("generation") != self.simulation.due.get(day, {}).get(name):
             return
-        taken = {kept.number: kept.text for kept in self._sim.amlyze.registered}
-        for planned in paper.rows:
-            there = taken.get(planned.row["number"]) == planned.row["amount"]
-            assert planned.outcome != "accepted" or there, f"accepted, and not in the books: {planned}"
-            assert planned.outcome != "rejected" or not there, f"rejected, and in the books: {planned}"
+        kept_elsewhere = {balance_of(row) for row in rows if row.get("text")}
+        current = {each.key: each for each in entries(self.simulation, name)}
+        for balance, key, value in self._wanted(name, day):
+            if balance not in kept_elsewhere:
+                assert key in current, f"green, but {balance} is not there"
+                assert current[key].value == value, f"green, but {current[key]} is there instead of {value}"
 
     def _grew(self, name: str, paper: Paper, *, woken: bool) -> None:
         """What a server's books grew by in this run is right, and nothing is there twice without a reason."""
-        grown, wanted = entries(self._sim, name), [due(self._sim, name)]
+        grown = entries(self.simulation, name)
+        wanted = [self.due(name, settings) for settings in {self.simulation.settings, *self.simulation.settings_before}]
         if woken:
-            wanted.append(due(self._sim, name, self._sim.book_before))
-        last: dict[Key, tuple[str, str]] = {}
-        for index, (key, digits, number) in enumerate(grown):
-            before = last.get(key)
-            last[key] = digits, number
-            if index < self._looked_at[name]:
+            wanted.append(self.due(name, self.simulation.settings, before=True))
+        last: dict[Key, Entry] = {}
+        for index, entry in enumerate(grown):
+            old = last.get(entry.key)
+            last[entry.key] = entry
+            if index < self._entries_seen[name]:
                 continue
-            assert Decimal(digits) in [each.get(key) for each in wanted], f"{name}: {key} {digits} is not due"
-            if before is None or woken:
+            assert entry.value in [each.get(entry.key) for each in wanted], f"{name}: {entry} is not due"
+            if old is None or woken:
                 continue
             if name == "elven":
-                assert before[0] == digits or Decimal(before[0]) != Decimal(digits), "the same amount in other digits"
+                assert old.text == entry.text or old.value != entry.value, "the same amount in other digits"
             else:
-                self._supersedes(paper, before, digits, number)
-        self._looked_at[name] = len(grown)
+                self._follows(paper, paper.numbers[old.number], paper.numbers[entry.number])
+        self._entries_seen[name] = len(grown)
 
-    def _supersedes(self, paper: Paper, before: tuple[str, str], digits: str, number: str) -> None:
-        by_number = {(each.row["number"], each.row["amount"]): each for each in paper.rows}
-        new, old = by_number[number, digits], by_number[before[1], before[0]]
-        assert new.row.get("replaces"), f"accepted twice, and the second does not name the first: {new}"
-        if digits == before[0]:
-            between = [
-                each.row["amount"] for each in paper.attempts()[new.row["key"]] if old.place < each.place < new.place
-            ]
-            doubt = old.after or any(amount != digits for amount in between)
-            assert doubt, f"accepted twice under one key: {old} and {new}"
-            return
-        known = [at for status, at in old.reports if status in ("accepted", "seen") and at <= new.created_at]
-        shown = new.row.get("supersedes")
-        # What a run that hung has told late may have been told after the receipts were read.
-        right = shown == before[0] or (old.after and not shown) if known else shown != digits
-        assert right, f"the value that was superseded is not shown: {new}"
+    def _follows(self, paper: Paper, old: Number, new: Number) -> None:
+        """A second acceptance under one key names the first, and has a reason."""
+        if balance_of(old.row) == balance_of(new.row):
+            assert old.name in paper.chain(new), f"accepted twice, and the second does not name the first: {new}"
+        if old.content == new.content:
+            reason = any(each.left for each in paper.rivals(old) if each.status != "rejected")
+            assert reason, f"accepted twice under one key: {old} and {new}"
+        shown = new.row.get("supersedes", "")
+        if shown:
+            before = [each.row for each in paper.numbers.values() if balance_of(each.row) == balance_of(new.row)]
+            assert shown in {row["amount"] for row in before}, f"supersedes what never was: {new}"
 
-    def ended_well(self, papers: dict[str, Paper]) -> None:
-        """Everything is delivered; nothing is left to do."""
-        for name in self._looked_at:
-            wanted = due(self._sim, name)
-            held = {key: Decimal(digits) for key, digits, _ in entries(self._sim, name)}
-            assert held == wanted, f"{name}: the books differ"
-            told = {one.key: one for day in self._sim.all_days for one in outcomes(self._sim.store, ACCOUNT, day, name)}
-            assert {one.outcome for one in told.values()} == {"accepted"}
-            assert sorted(one.amount for one in told.values()) == sorted(wanted.values())
-        assert not self._sim.elven.oddities
-        assert not self._sim.amlyze.oddities
-        assert not self._sim.elven.stray_sources()
+    def due(self, name: str, settings: Settings | None = None, *, before: bool = False) -> dict[Key, Value]:
+        """What a destination's books must hold, by the exchange's books, or by those from before their correction."""
+        chosen = settings or self.simulation.settings
+        at = (self.simulation.version - before, name, chosen)
+        if at not in self._due:
+            days = self.simulation.all_days
+            found = [each for day in days for each in self._wanted(name, day, chosen, before=before)]
+            self._due[at] = {key: value for _, key, value in found}
+        return self._due[at]
+
+    def _wanted(
+        self, name: str, day: date, settings: Settings | None = None, *, before: bool = False
+    ) -> list[tuple[tuple[str, int], Key, Value]]:
+        chosen, book = settings or self.simulation.settings, self.simulation.book_before if before else None
+        found: list[tuple[tuple[str, int], Key, Value]] = []
+        for one in self.simulation.wanted(name, day, book, chosen):
+            if one.asset == IGNORED:
+                continue
+            balance = one.asset, one.at_ms
+            if name == "elven":
+                key: Key = (chosen.source, chosen.elven_identity(one.asset), one.local)
+                found.append((balance, key, (one.balance,)))
+            else:
+                key = (chosen.amlyze_account(one.asset), instant_text(one.at_ms))
+                value = (one.balance, chosen.balance_type or "", chosen.business_unit or "")
+                found.append((balance, key, value))
+        return found
+
+    def ended_well(self) -> None:
+        """Everything is delivered as the accounts file has it now; nothing is left to do."""
+        its = self.simulation
+        for name in DESTINATIONS:
+            wanted = self.due(name)
+            held = {each.key: each.value for each in entries(its, name)}
+            assert {key: held.get(key) for key in wanted} == wanted, f"{name}: the books differ"
+            assert held.keys() == wanted.keys() or its.settings_before, f"{name}: the books hold more than is due"
+            found = []
+            for day in its.all_days:
+                found += outcomes(fold(DayLog(its.store, ACCOUNT, day, name).read()))
+            delivered = [each for each in found if each.outcome.status != "ignored"]
+            assert {each.outcome.status for each in delivered} == {"accepted"}
+            assert not any(each.row.text for each in delivered), "kept with other settings"
+            amounts = sorted(Decimal(each.row.amount) for each in delivered)
+            assert amounts == sorted(value[0] for value in wanted.values())
+        assert not its.elven.oddities
+        assert not its.amlyze.oddities
+        assert not its.elven.stray_sources()
         self._no_secrets()
 
     def _no_secrets(self) -> None:
-        kept = {
-            key: gzip.decompress(data) if key.endswith(".gz") else data for key, data in self._sim.store.objects.items()
-        }
-        everything = "\n".join(self._sim.told).encode() + b"".join(kept.values()) + "".join(kept).encode()
-        for secret in self._sim.secrets:
-            assert secret.encode() not in everything, f"{secret} is told"
+        objects = self.simulation.store.objects
+        kept = [gzip.decompress(data) if key.endswith(".gz") else data for key, data in objects.items()]
+        everything = "\n".join(self.simulation.told).encode() + b"".join(kept) + "".join(objects).encode()
+        for secret in self.simulation.secrets:
+            assert secret.encode() not in everything, f"{secret} is shown"
+
+
+def _new_number_has_a_reason(paper: Paper, new: Number) -> None:
+    """Nothing gets a new number while its content is open under another one, or because the very same run failed."""
+    for old in paper.numbers.values():
+        if old.name == new.name or balance_of(old.row) != balance_of(new.row) or old.content != new.content:
+            continue
+        known, _ = paper.known(old, new.plan)
+        if old.found is None and old.status_by(known) == "open":
+            assert paper.may_have_rivals(old), f"open, and yet under a new number: {old} and {new}"
+    before = paper.numbers.get(new.row.get("replaces", ""))
+    known, others = paper.known(before, new.plan) if before else ([], False)
+    if before is None or not known or others or before.found is not None:
+        return
+    run_of = {plan: head["run_id"] for (day, plan), (head, _) in paper.plans.items() if day == new.day}
+    if before.status_by(known) == "rejected" and run_of[known[-1].plan] == run_of[new.plan]:
+        assert known[-1].rows > 1, f"rejected, and sent again by the same run: {before} and {new}"
+        assert _bad_record(known[-1], before.name), f"rejected, and sent again by the same run: {before} and {new}"
+
+
+def _bad_record(request: Request, number: str) -> bool:
+    """Whether a request was refused as a whole in the way in which an API refuses it for one bad record."""
+    result = request.result or {}
+    return request.says(number) == "nothing done" and result["whole"].get("code") in ("19734", "O001", "001")
+
+
+def _part(paper: Paper, number: Number, plan: int) -> tuple[Any, ...] | None:
+    """Of what a row is a part: of the refused request that is being divided, or of nothing; None if that is open."""
+    one = number
+    if number.plan == plan and number.row.get("replaces"):
+        one = paper.numbers[number.row["replaces"]]
+    known, others = paper.known(one, plan)
+    if others:
+        return None
+    if not known or not _bad_record(known[-1], one.name):
+        return ("whole",)
+    return ("half", known[-1].plan, known[-1].number, known[-1].rows) if known[-1].rows > 1 else ("alone",)
+
+
+def _in_halves(batches: dict[int, list[tuple[Any, ...]]]) -> None:
+    """No request mixes what is being divided with anything else, and none has more than a half of it."""
+    alone = [batch for batch, parts in batches.items() if ("alone",) in parts]
+    for batch, parts in batches.items():
+        assert len(set(parts)) <= 1, f"a request of several kinds: {parts}"
+        for part in parts[:1]:
+            assert part[0] != "half" or len(parts) <= -(-part[3] // 2), f"more than a half: {parts}"
+            assert part[0] == "alone" or all(batch < other for other in alone), "refused alone, and goes first"
+
+
+def instant_text(at_ms: int) -> str:
+    """An instant as Amlyze gets it."""
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at_ms)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at_ms % 1000:03}Z"
+
+
+def green(ended: list[Ended]) -> bool:
+    """Whether one ended without an error, and the others only left it to that one."""
+    without = [each for each in ended if each.error is None]
+    others = [each.error for each in ended if each.error is not None]
+    return bool(without) and all(isinstance(error, SupersededRun) and not error.late for error in others)
 
 
 def counted(ended: Ended) -> None:
-    """A summary counts each balance exactly once."""
+    """A summary counts each balance exactly once, and a green one leaves none out."""
     summary = ended.summary
-    assert summary is not None
+    if summary is None:
+        return
     parts = (
         summary.accepted_now,
         summary.accepted_before,
@@ -321,7 +431,6 @@ def counted(ended: Ended) -> None:
         summary.rejected_locally,
         summary.unknown,
         summary.ignored,
-        summary.covered,
         summary.pending,
     )
     assert min(parts) >= 0, summary

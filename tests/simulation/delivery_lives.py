@@ -1,4 +1,4 @@
-"""Lives of a day: seeded runs among faults, deaths, second copies and corrections, until all is delivered.
+"""Lives of a day: seeded runs among faults, deaths, second copies and changes, until all is delivered.
 
 Run as a program it leads many of them, on all cores: see ``make simulate``.
 """
@@ -12,15 +12,23 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from functools import partial
+from unittest import mock
 
-from simulation.delivery_checks import Paper, Watch
-from simulation.delivery_model import DAY, HELD, Ended, Killed, Simulation, Turns
-from simulation.delivery_wire import AT_AMLYZE, FAULTS
+from balance_bridge.errors import PassingError, PlaceChanged
+from balance_bridge.load.fold import LATE, UNCONFIRMED, fold, outcomes
+from balance_bridge.load.log import DayLog
+from balance_bridge.transport import sending
+from simulation.delivery_checks import Watch, entries, key_of
+from simulation.delivery_model import ACCOUNT, DAY, DESTINATIONS, HELD, Ended, Run, Simulation
+from simulation.delivery_settings import CHANGES
+from simulation.delivery_turns import Changes, Killed, Turns
+from simulation.delivery_wire import AT_AMLYZE, COMMON, FAULTS, GATEWAY, Untimed
 
-# Asked about, mended, sent under a new number: what there can be to do once nothing errs any more.
+# Looked up, mended, sent under a new number: what there can be to do once nothing errs any more.
 QUIET_RUNS = 8
 TELL_EVERY_S = 10.0
 
@@ -30,71 +38,136 @@ def one_run(
     watch: Watch,
     days: Sequence[date] = (DAY,),
     *,
-    woken: bool = False,
-    turns: Turns | None = None,
-) -> tuple[bool, dict[str, Paper]]:
+    runs: Sequence[Run] = (),
+    tasks: Sequence[str] = DESTINATIONS,
+    changes: Changes | None = None,
+    freeze_at: int = 0,
+) -> list[Ended]:
     """A run of a day; or of several days at once, or of one beside a second copy of it.
 
-    If ``woken``, the first of them hung before the last correction, and goes on now. Who of them goes on when is told
-    by ``turns``, or drawn.
+    Args:
+        simulation: The world.
+        watch: Judges what happens.
+        days: One for each copy.
+        runs: What each copy is started with; one run of its own for all of them if left out.
+        tasks: The destinations.
+        changes: Decides who of several copies goes on when; drawn if None.
+        freeze_at: The first copy's step at which it stands still until the others have ended; 0 for none.
 
     Returns:
-        Whether all of it ended well, and the receipts after it.
+        How its tasks ended.
     """
     watch.before()
     simulation.steps.clear()
+    runs = runs or [simulation.next_run()] * len(days)
     simulation.run += 1
     ended: list[Ended] = []
-    died = []
 
-    def copy(day: date, *, hung: bool = False) -> None:
-        order = ["elven", "amlyze"]
+    def copy(run: Run, day: date) -> None:
+        order = list(tasks)
         simulation.chance.shuffle(order)
-        try:
-            ended.extend(simulation.wake(order, day) if hung else simulation.a_run(order, day))
-        except Killed as death:
-            died.append(death)
+        for each in simulation.a_run(run, order, day):
+            ended.append(each)
+            if isinstance(each.error, Killed):
+                return
 
-    if len(days) == 1:
-        copy(days[0])
-    else:
-        simulation.shared = True
-        simulation.turns = turns or Turns(simulation.chance, simulation.chance.choice((0.02, 0.1, 0.5)))
-        simulation.turns.run([partial(copy, day, hung=woken and not me) for me, day in enumerate(days)])
-        simulation.turns = None
-    simulation.die_at = {}
-    papers = watch.after(ended, woken=woken)
-    return not died and all(each.error is None for each in ended), papers
-
-
-def ask(simulation: Simulation, papers: dict[str, Paper]) -> None:
-    """A person asks Amlyze about what it has seen and not confirmed."""
-    paper = papers["amlyze"]
-    open_ones = [planned for planned in paper.rows if planned.outcome == "seen"]
-    simulation.resolve({planned.row["number"]: (planned.day, planned.batch) for planned in open_ones})
+    with mock.patch.object(sending, "Watch", Untimed):
+        if len(days) == 1:
+            copy(runs[0], days[0])
+        else:
+            freezes = {0: freeze_at} if freeze_at else {}
+            simulation.turns = Turns(simulation.clock, changes or at_chance(simulation.chance), freezes)
+            simulation.turns.run([partial(copy, run, day) for run, day in zip(runs, days, strict=True)])
+            simulation.turns = None
+    simulation.die_at, simulation.store_fails_at, simulation.defect = {}, {}, None
+    watch.after(ended, frozen=freeze_at > 0)
+    return ended
 
 
-def quiet(simulation: Simulation, watch: Watch, papers: dict[str, Paper]) -> None:
-    """Nothing errs any more: the run is repeated until it is green."""
-    simulation.fault, simulation.die_at = lambda _: "", {}
+def retried(simulation: Simulation, watch: Watch, ended: Sequence[Ended]) -> list[Ended]:
+    """Airflow starts again, under the same run's id, what ended with a transient error or was killed."""
+    found: list[Ended] = []
+    unfinished = [each for each in ended if isinstance(each.error, (PassingError, Killed))]
+    for run, day in dict.fromkeys((each.by, each.day) for each in unfinished):
+        tasks = {each.task for each in unfinished if (each.by, each.day) == (run, day)}
+        endanger(simulation, often=0.2)
+        found += one_run(simulation, watch, [day], runs=[run], tasks=sorted(tasks - {"extract"}) or DESTINATIONS)
+    return found
+
+
+def at_chance(chance: random.Random) -> Changes:
+    """Another copy goes on at any step, rarely or often."""
+    often = chance.choice((0.02, 0.1, 0.5))
+    return lambda *_: chance.random() < often
+
+
+def look_up(simulation: Simulation) -> None:
+    """A person asks the destinations about what nobody has confirmed, and writes down what is there."""
+    for write_down in look(simulation):
+        write_down()
+
+
+def look(simulation: Simulation) -> list[Callable[[], None]]:
+    """A person asks the destinations about what nobody has confirmed; to be called to write down what was there."""
+    looked: list[Callable[[], None]] = []
+    for name in DESTINATIONS:
+        there = {each.number or each.key: each.text for each in entries(simulation, name)}
+        for day in simulation.all_days:
+            log = DayLog(simulation.store, ACCOUNT, day, name)
+            folded = fold(log.read())
+            found = {}
+            for each in outcomes(folded):
+                if each.attempt is None or each.outcome.status not in UNCONFIRMED or each.outcome.code == LATE:
+                    continue
+                row = each.attempt.row
+                known = there.get(row.number if name == "amlyze" else key_of(name, row.wire))
+                found[row.number] = known == row.amount
+            if found:
+                looked.append(partial(simulation.resolve, log, found))
+    return looked
+
+
+def move(simulation: Simulation, watch: Watch, *, back: bool) -> None:
+    """The destinations get another address: a run refuses until that is changed back, or somebody adopts it."""
+    before = simulation.settings
+    simulation.settings = replace(before, address="elsewhere.example" if before.address == "example" else "example")
+    ended = one_run(simulation, watch)
+    refused = [each.task for each in ended if isinstance(each.error, PlaceChanged)]
+    if back and len(refused) == len(DESTINATIONS):
+        simulation.settings = before
+        return
+    for name in refused:
+        simulation.adopt(name)
+
+
+def quiet(simulation: Simulation, watch: Watch) -> None:
+    """Nothing errs any more: the run is repeated until it is green, and once more, which sends nothing."""
+    simulation.fault = lambda _: ""
     simulation.mend()
     for _ in range(QUIET_RUNS):
-        ask(simulation, papers)
-        well = True
+        look_up(simulation)
+        ended: list[Ended] = []
         for day in simulation.all_days:
-            of_day, papers = one_run(simulation, watch, [day])
-            well = well and of_day
-        if well:
-            watch.ended_well(papers)
-            return
-    raise AssertionError(f"not green after {QUIET_RUNS} runs without a fault: {simulation.told[-3:]}")
+            run = simulation.next_run(redeliver=bool(simulation.settings_before))
+            ended += one_run(simulation, watch, [day], runs=[run])
+        if all(each.error is None for each in ended):
+            break
+    else:
+        raise AssertionError(f"not green after {QUIET_RUNS} runs without a fault: {simulation.told[-3:]}")
+    requests = len(simulation.sent)
+    for day in simulation.all_days:
+        again = one_run(simulation, watch, [day])
+        assert all(each.error is None for each in again), again
+        watch.counts_other_keys(again)
+    assert len(simulation.sent) == requests, "sent again, though all was green"
+    watch.ended_well()
 
 
 def faults_of(chance: random.Random) -> Callable[[str], str]:
-    """How a run's requests fare: at chance, or from some request on for ever."""
+    """How a run's requests fare: at chance, or from some request on always."""
     how = chance.random()
     often = chance.choice((0.05, 0.2, 0.5))
-    for_ever = chance.choice(FAULTS)
+    lasting = chance.choice(FAULTS)
     first = chance.randrange(16)
     seen = 0
 
@@ -102,40 +175,77 @@ def faults_of(chance: random.Random) -> Callable[[str], str]:
         nonlocal seen
         seen += 1
         if how < 0.2:
-            return for_ever if seen > first else ""
+            return lasting if seen > first else ""
         # The exchange errs more rarely, or hardly any run would come to deliver.
         if chance.random() >= often / (5 if api == "exchange" else 1):
             return ""
-        return chance.choice(AT_AMLYZE if api == "amlyze" and chance.random() < 0.4 else FAULTS)
+        kinds = chance.choice((AT_AMLYZE if api == "amlyze" else COMMON, COMMON, COMMON, GATEWAY))
+        return chance.choice(kinds)
 
     return fault
 
 
 def a_life(seed: int) -> Simulation:
-    """One seed: runs among faults, deaths, second copies and corrections, then quiet ones to the end."""
+    """One seed: runs among faults, deaths, second copies and changes, then quiet ones to the end."""
     drawn = random.Random(f"{seed}/kind")
-    simulation = Simulation(seed, days=drawn.choice((1, 1, 2)), in_flight=drawn.choice((1, 1, 2, 4)))
-    chance, watch, papers = simulation.chance, Watch(simulation), {}
+    # Through the whole pipeline now and then; it is slow, and has simulations of its own.
+    simulation = Simulation(seed, days=drawn.choice((1, 1, 2)), fetched=drawn.random() < 0.05)
+    chance, watch = simulation.chance, Watch(simulation)
     for _ in range(chance.randint(1, 4)):
-        simulation.fault = faults_of(chance)
-        simulation.die_at = {copy: chance.randint(1, 60) for copy in (0, 1) if chance.random() < 0.5}
-        # A day by itself; or beside a second copy of it, one that hung before a correction, or another day.
-        often = 0.5 if simulation.hung else 0.25
-        days = [chance.choice(simulation.all_days) for _ in range(2 if chance.random() < often else 1)]
-        woken = len(days) == 2 and simulation.days == 1 and DAY in simulation.hung
-        if woken:
-            # Killed in the moment in which it sends, it could tell nobody that it was late.
-            simulation.die_at.pop(0, None)
-        papers = one_run(simulation, watch, days, woken=woken)[1]
-        if chance.random() < 0.3:
-            ask(simulation, papers)
+        ended = live_a_run(simulation, watch)
+        # What a person has found is written down at once, or after further runs.
+        looked = look(simulation) if chance.random() < 0.4 else []
+        if chance.random() < 0.6:
+            write_down_all(looked)
         if chance.random() < 0.3:
             simulation.mend()
+        while chance.random() < 0.5:
+            ended = retried(simulation, watch, ended)
+        write_down_all(looked)
         if chance.random() < 0.3:
             simulation.correct({chance.choice(sorted(HELD)): chance.choice((Decimal("1.25"), Decimal(0)))})
-    papers = papers or {name: Paper(simulation, name) for name in ("elven", "amlyze")}
-    quiet(simulation, watch, papers)
+        elif simulation.days == 1 and chance.random() < 0.2:
+            # Of several days, one may have got the other's keys at Elven meanwhile: no day's log knows of another's.
+            simulation.change(CHANGES[chance.choice(sorted(CHANGES))](simulation.settings))
+        elif chance.random() < 0.1:
+            simulation.fault = lambda _: ""
+            move(simulation, watch, back=chance.random() < 0.5)
+    quiet(simulation, watch)
     return simulation
+
+
+def write_down_all(looked: list[Callable[[], None]]) -> None:
+    """A person writes down what was found, once."""
+    while looked:
+        looked.pop()()
+
+
+def endanger(simulation: Simulation, *, often: float) -> None:
+    """The next run meets faults, and so often death."""
+    chance = simulation.chance
+    simulation.fault = faults_of(chance)
+    simulation.die_at = {copy: chance.randint(1, 80) for copy in (0, 1) if chance.random() < often}
+    simulation.store_fails_at = {copy: chance.randint(1, 80) for copy in (0, 1) if chance.random() < often / 4}
+
+
+def live_a_run(simulation: Simulation, watch: Watch) -> list[Ended]:
+    """A day by itself; or beside a second copy of it, one that hung before a correction, or another day."""
+    chance = simulation.chance
+    endanger(simulation, often=0.4)
+    often = 0.5 if simulation.hung else 0.25
+    days = [chance.choice(simulation.all_days) for _ in range(2 if chance.random() < often else 1)]
+    woken = len(days) == 2 and simulation.days == 1 and DAY in simulation.hung
+    if woken:
+        # Killed in the moment in which it sends, or without a store, it could tell nobody that it was late.
+        simulation.die_at.pop(0, None)
+        simulation.store_fails_at.pop(0, None)
+    freeze_at = chance.randint(1, 60) if len(days) == 2 and chance.random() < 0.5 else 0
+    run = simulation.next_run(redeliver=bool(simulation.settings_before) and chance.random() < 0.5)
+    first = simulation.hung_run() if woken else run
+    # A second copy is one that Airflow has given up, or another run.
+    if not woken and chance.random() < 0.5:
+        first = replace(run, run_id=f"{run.run_id}, triggered besides")
+    return one_run(simulation, watch, days, runs=[first, run][: len(days)], freeze_at=freeze_at)
 
 
 def failure_of(seed: int) -> str:
@@ -148,7 +258,7 @@ def failure_of(seed: int) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Lead many lives on all cores, telling of the progress; 0 if none failed."""
+    """Lead many lives on all cores, reporting progress; 0 if none failed."""
     parser = argparse.ArgumentParser(prog="simulate", description=__doc__)
     parser.add_argument("--seeds", type=int, default=10_000)
     parser.add_argument("--first", type=int, default=0)

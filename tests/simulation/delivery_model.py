@@ -1,53 +1,57 @@
-"""A world in which a day is fetched, proven and delivered, and in which everything can go wrong.
+"""A world in which a day is delivered, and in which everything can go wrong.
 
-One process, a virtual clock, one seed: the sandbox's three APIs answer through a wire that errs, the store tells each
-write, and at every request and write the process can die or another live copy of it can go on instead. A person mends
-what a run says is to be mended. Judging is left to ``delivery_checks``.
+One process, a virtual clock, one seed: the sandbox's three APIs answer through a wire that errs, the store reports each
+write, and at every request, every write and every look at the log the process can die, freeze, or another live copy of
+it can go on instead. A person mends what a run says is to be mended. Judging is left to ``delivery_checks``.
 """
 
 from __future__ import annotations
 
+import json
 import random
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from decimal import Decimal
 from functools import partial
-from typing import Any
 
 import requests
 
 from balance_bridge import daily
-from balance_bridge.errors import BalanceBridgeError
+from balance_bridge.clock import Clock
+from balance_bridge.errors import BalanceBridgeError, StoreUnwritable
 from balance_bridge.extract.ascendex import AscendexClient, AscendexSource, Category
 from balance_bridge.load.amlyze import Amlyze
-from balance_bridge.load.delivery import deliver
-from balance_bridge.load.destination import balances_from_table
+from balance_bridge.load.delivery import Delivery, deliver
+from balance_bridge.load.destination import Balance, Credentials, Destination, balances_from_table
 from balance_bridge.load.elven import Elven
-from balance_bridge.load.outcomes import Status
-from balance_bridge.load.policy import Policy
-from balance_bridge.load.receipts import Receipts
+from balance_bridge.load.log import VERSION, DayLog, Resolution, time_text
+from balance_bridge.load.place import Places
+from balance_bridge.load.replies import Reply, Said, Word
 from balance_bridge.load.summary import DeliverySummary
+from balance_bridge.points import BalanceRequest
 from balance_bridge.sandbox import amlyze, elven, exchange, webhook
 from balance_bridge.sandbox.app import Apis
+from balance_bridge.sandbox.books import Expected, expected
 from balance_bridge.sandbox.wire import Journal
 from balance_bridge.sandbox.world import DAY_MS, Book, Leg, Record, Snapshot, World, midnight_ms
 from balance_bridge.transform.balances import from_parquet
 from balance_bridge.transport import Transport
 from doubles import FakeClock, MemoryStore
+from simulation.delivery_settings import Settings
+from simulation.delivery_turns import Killed, Turns
 from simulation.delivery_wire import Sent, Wire
 
 DAY = date(2026, 11, 20)
-ACCOUNT, ZONE = "main_cash", "Asia/Shanghai"
+ACCOUNT = "main_cash"
 EXCHANGE_KEY, EXCHANGE_SECRET = "exchange-key-not-real", "exchange-secret-not-real"
 ELVEN_KEY, ELVEN_SECRET = "elven-key-not-real", "elven-secret-not-real"
 TOKEN = "amlyze-token-not-real"
-POINTS = {"elven": ("open", "close", "changes"), "amlyze": ("open", "close", "every 12h", "changes")}
-# What the destinations do not know before somebody has made it known there, and what they are not told of.
+DESTINATIONS = ("elven", "amlyze")
+POINTS = ("open", "close", "every 12h", "changes")
+# What the destinations do not know before somebody has made it known there, and what is not sent to them.
 UNKNOWN, IGNORED = "ODD", "SPAM"
 HELD = {
     "BTC": Decimal("1.500000000000000001"),
@@ -58,24 +62,43 @@ HELD = {
 }
 
 
-class Killed(BaseException):
-    """The process ends here: nothing may catch it."""
-
-
 class Rows(MemoryStore):
-    """A store that also tells when something was written."""
+    """A store of which the world sees each use of a delivery's log."""
 
-    def __init__(self) -> None:
+    def __init__(self, world: Simulation) -> None:
         super().__init__()
-        self.after_put: Callable[[str], None] = lambda _: None
+        self._world = world
 
     def put(self, key: str, data: bytes) -> bool:
-        written = super().put(key, data)
-        self.after_put(key)
-        return written
+        if not key.startswith("receipts/"):
+            return super().put(key, data)
+        self._world.step(writing=True)
+        won = super().put(key, data)
+        if won:
+            self._world.written(key)
+        self._world.step()
+        return won
+
+    def exists(self, key: str) -> bool:
+        if not key.startswith("receipts/"):
+            return super().exists(key)
+        self._world.step(writing=True)
+        found = super().exists(key)
+        self._world.looked(key, found)
+        self._world.step()
+        return found
+
+    def _walk(self, prefix: str) -> Iterator[str]:
+        keys = list(super()._walk(prefix))
+        if not prefix.startswith("receipts/") or self._world.turns is None:
+            return iter(keys)
+        # A listing is not one instant: what is written meanwhile may show, or not.
+        self._world.step()
+        half = self._world.chance.choice(keys) if keys else ""
+        return iter([key for key in keys if key < half] + [key for key in super()._walk(prefix) if key >= half])
 
 
-class Places:
+class Budget:
     """A request budget that always has a place, and lets time pass where the server wants it."""
 
     def __init__(self, clock: FakeClock) -> None:
@@ -87,18 +110,6 @@ class Places:
 
     def fill(self, wait_s: float) -> None:
         self._clock.now += min(wait_s, 900.0)
-
-
-class OneByOne(Executor):
-    """Does what is to be done at the same time one by one, in an order that is drawn."""
-
-    def __init__(self, chance: random.Random) -> None:
-        self._chance = chance
-
-    def map(self, work: Callable[..., Any], *items: Any, **_: Any) -> Iterator[Any]:  # type: ignore[override]
-        (of,) = (list(each) for each in items)
-        done = {place: work(of[place]) for place in self._chance.sample(range(len(of)), len(of))}
-        return iter([done[place] for place in range(len(of))])
 
 
 def a_book(seed: object, shift: dict[str, Decimal], *, records: int, days: int = 1) -> Book:
@@ -125,67 +136,32 @@ def _a_day(chance: random.Random, held: dict[str, Decimal], opening: Snapshot, r
         yield Record(sn, start + at_ms, "order", "Limit", legs, booked_ms, order_id=f"r{sn}", side="Buy")
 
 
-class Turns:
-    """Two copies of a run, of which one goes on at a time; who does is drawn at each of their steps.
-
-    Args:
-        chance: Draws it.
-        often: The chance of a change at a step.
-        limit_s: Seconds of real time after which it is taken for stuck.
-    """
-
-    def __init__(self, chance: random.Random, often: float, limit_s: float = 60.0) -> None:
-        self.now = 0
-        self._chance = chance
-        self._often = often
-        self._limit_s = limit_s
-        self._alive: list[int] = []
-        self._wake: list[threading.Semaphore] = []
-        self._failures: list[BaseException] = []
-
-    def run(self, copies: Sequence[Callable[[], None]]) -> None:
-        """Run all to their ends; raises the first failure."""
-        self._alive = list(range(len(copies)))
-        self._wake = [threading.Semaphore(0) for _ in copies]
-        threads = [threading.Thread(target=self._live, args=(me, copy), daemon=True) for me, copy in enumerate(copies)]
-        for thread in threads:
-            thread.start()
-        self._wake[0].release()
-        for thread in threads:
-            thread.join(self._limit_s)
-            if thread.is_alive():
-                raise RuntimeError("two copies of a run wait for each other")
-        if self._failures:
-            raise self._failures[0]
-
-    def step(self) -> None:
-        """Perhaps let the other one go on."""
-        me, others = self.now, [each for each in self._alive if each != self.now]
-        if others and self._chance.random() < self._often:
-            self.now = others[0]
-            self._wake[self.now].release()
-            self._wake[me].acquire(timeout=self._limit_s)
-
-    def _live(self, me: int, copy: Callable[[], None]) -> None:
-        self._wake[me].acquire(timeout=self._limit_s)
-        try:
-            copy()
-        except BaseException as error:
-            self._failures.append(error)
-        finally:
-            self._alive.remove(me)
-            if self._alive:
-                self.now = self._alive[0]
-                self._wake[self.now].release()
-
-
 @dataclass
 class Ended:
-    """How one task of one run ended."""
+    """How one task of one run ended; the error of one that was killed is ``Killed``."""
 
     task: str
+    day: date
     error: BaseException | None
     summary: DeliverySummary | None
+    by: Run
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run is started with.
+
+    Attributes:
+        run_id: Airflow's; a retry has that of its run.
+        redeliver: Whether to send again what was delivered with other settings.
+        hung: Whether it hung before the last correction and goes on now.
+        address: What the hosts of the destinations end in, where a run has read that before it was changed.
+    """
+
+    run_id: str
+    redeliver: bool = False
+    hung: bool = False
+    address: str = ""
 
 
 @dataclass
@@ -196,25 +172,30 @@ class Simulation:
         chance: Draws whatever happens.
         records: Changes of a day.
         days: How many days there are.
-        in_flight: Requests at the same time.
-        extracted: What each day has to deliver.
-        hung: The same from before the last correction, for a copy that hung meanwhile.
+        fetched: Whether days come through the whole pipeline, not from the books.
+        due: What each day has to deliver: the store's key of its balances, by destination.
+        hung: The same from before the last correction, for a copy that hung meanwhile; ``hung_id`` is its run's id.
         book_before: The history from before it.
-        written: Called with the key of each object that was written.
-        sending: Called with the rows of each request, before it is made.
+        settings: The accounts file as it is now; ``settings_before`` has what it was.
+        written: Called with the key of each object of the log that was written.
+        looked: Called with each key of the log that was looked for, and whether it was there.
+        sending: Called with each request to a destination, before it is made.
         fault: Called with the API's name at each request; the fault that strikes, or an empty text.
         die_at: Per copy the step at which it dies.
-        steps: Per copy how many steps it has taken in this run: two for each write and each request.
+        store_fails_at: Per copy the first step from which on the store cannot be used, once.
+        steps: Per copy how many steps it has taken in this run: two for each write, each look and each request.
     """
 
     seed: object
     records: int = 3
     days: int = 1
-    in_flight: int = 1
+    fetched: bool = False
     written: Callable[[str], None] = lambda _: None
+    looked: Callable[[str, bool], None] = lambda *_: None
     sending: Callable[[Sent], None] = lambda _: None
     fault: Callable[[str], str] = lambda _: ""
     die_at: dict[int, int] = field(default_factory=dict)
+    store_fails_at: dict[int, int] = field(default_factory=dict)
     steps: Counter[int] = field(default_factory=Counter)
     told: list[str] = field(default_factory=list)
     secrets: set[str] = field(default_factory=lambda: {EXCHANGE_SECRET, ELVEN_SECRET, EXCHANGE_KEY, ELVEN_KEY, TOKEN})
@@ -222,183 +203,224 @@ class Simulation:
     struck: Counter[str] = field(default_factory=Counter)
     turns: Turns | None = None
     version: int = 0
-    extracted: dict[date, dict[str, Any]] = field(default_factory=dict)
-    hung: dict[date, dict[str, Any]] = field(default_factory=dict)
+    due: dict[date, dict[str, str]] = field(default_factory=dict)
+    hung: dict[date, dict[str, str]] = field(default_factory=dict)
+    hung_id: str = ""
     book_before: Book | None = None
+    settings: Settings = field(default_factory=Settings)
+    settings_before: list[Settings] = field(default_factory=list)
     run: int = 0
-    shared: bool = False
+    defect: Exception | None = None
 
     def __post_init__(self) -> None:
         self.chance = random.Random(f"{self.seed}")
         self.clock = FakeClock(midnight_ms(DAY + timedelta(days=self.days)) / 1000 + 3600)
-        self.store = Rows()
-        self.store.before_put, self.store.after_put = lambda _: self.step(), self._was_written
+        self.time = Clock(wall=self.clock.wall, monotonic=self.clock.wall, sleep=self._sleep)
+        self.store = Rows(self)
         self.book = a_book(self.seed, {}, records=self.records, days=self.days)
-        clock, journal = self.clock.clock, Journal()
+        journal = Journal()
         self.world = World(0, DAY, {(EXCHANGE_KEY, "cash"): self.book})
         free = exchange.ExchangeOptions(requests=10**9)
-        self.exchange = exchange.Exchange({EXCHANGE_KEY: EXCHANGE_SECRET}, self.world, clock, journal, free)
+        self.exchange = exchange.Exchange({EXCHANGE_KEY: EXCHANGE_SECRET}, self.world, self.time, journal, free)
         self.elven = elven.Elven(
             users={ELVEN_KEY: ELVEN_SECRET},
             accounts={"ENTITY": ACCOUNT},
-            sources=[elven.Source("SOURCE", "ENTITY", "balances", elven.BALANCE_SOURCE)],
+            sources=[elven.Source(name, "ENTITY", name, elven.BALANCE_SOURCE) for name in ("FIRST", "SECOND")],
             symbols=["BTC", "BTMX", "USDT"],
-            clock=clock,
+            clock=self.time,
             journal=journal,
         )
-        known = [f"CASH-{asset}" for asset in HELD if asset != UNKNOWN]
-        self.amlyze = amlyze.Amlyze(token=TOKEN, clock=clock, journal=journal, accounts=known)
+        self.amlyze = amlyze.Amlyze(token=TOKEN, clock=self.time, journal=journal, accounts=_account_ids(UNKNOWN))
         # Nothing is sent there.
-        receiver = webhook.Webhook(secret=TOKEN, clock=clock, journal=journal)
-        self.apis = Apis(self.exchange, self.elven, self.amlyze, receiver, journal, clock)
+        receiver = webhook.Webhook(secret=TOKEN, clock=self.time, journal=journal)
+        self.apis = Apis(self.exchange, self.elven, self.amlyze, receiver, journal, self.time)
 
     @property
     def all_days(self) -> list[date]:
         """The days that there are, in order."""
         return [DAY + timedelta(days=ahead) for ahead in range(self.days)]
 
+    @property
+    def copy(self) -> int:
+        """Which copy of a run goes on."""
+        return self.turns.now if self.turns else 0
+
     def fault_of(self, api: str) -> str:
         """The fault that strikes the next request; an empty text if none does."""
         return self.fault(api)
 
-    def step(self) -> None:
+    def step(self, *, writing: bool = False) -> None:
         """An effect is about to happen, or has just happened: the process may end, or another one go on."""
-        if self.turns is not None:
-            self.turns.step()
-        me = self.turns.now if self.turns else 0
+        me = self.copy
         self.steps[me] += 1
-        if self.steps[me] == self.die_at.get(me):
+        number = self.steps[me]
+        if self.turns is not None:
+            self.turns.step(number)
+        if number == self.die_at.get(me):
             raise Killed
+        if writing and number >= self.store_fails_at.get(me, number + 1):
+            del self.store_fails_at[me]
+            raise StoreUnwritable("no space left on device")
 
-    def _was_written(self, key: str) -> None:
-        self.written(key)
-        self.step()
+    def _sleep(self, seconds: float) -> None:
+        if self.turns is None:
+            self.clock.now += seconds
+        else:
+            self.turns.sleep(seconds)
 
     def transport(self) -> Transport:
         session = requests.Session()
         session.trust_env = False
         session.mount("http://", Wire(self, self.apis))
-        return Transport(session, self.clock.clock)
+        return Transport(session, self.time)
 
-    def destination(self, name: str, *, forgiving: bool = False) -> Elven | Amlyze:
-        transport, assets = self.transport(), {IGNORED: "ignore"}
+    def destination(self, name: str, address: str = "") -> Destination:
+        transport, settings, url = self.transport(), self.settings, f"http://{name}.{address or self.settings.address}"
+        made: Destination
         if name == "amlyze":
-            return Amlyze(
-                transport=transport,
-                base_url="http://amlyze.example",
-                token=TOKEN,
-                requester="treasury",
-                account_ext_id="CASH-{asset}",
-                assets=assets,
-                max_rows=4,
-                policy=self._policy(Amlyze.default_policy, forgiving),
-            )
-        return Elven(
-            transport=transport,
-            base_url="http://elven.example",
-            api_key=ELVEN_KEY,
-            api_secret=ELVEN_SECRET,
-            entity_account_id="ENTITY",
-            source_id="SOURCE",
-            timezone=ZONE,
-            assets={**assets, "BTMX-S": {"symbol": "BTMX"}, "BTC": {"asset_id": "BTC"}},
-            max_rows=4,
-            policy=self._policy(Elven.default_policy, forgiving),
-            clock=self.clock.clock,
-        )
+            made = Amlyze(settings.amlyze(), Credentials(url, "", TOKEN), transport)
+        else:
+            made = Elven(settings.elven(), Credentials(url, ELVEN_KEY, ELVEN_SECRET), transport, clock=self.time)
+        made.send = partial(self._send, made.send)  # type: ignore[method-assign]
+        return made
 
-    def _policy(self, default: Policy, forgiving: bool) -> Policy:
-        return replace(default, on_unconfirmed="warn" if forgiving else "fail", max_in_flight=self.in_flight)
+    def _send(self, send: Callable[[bytes, Sequence[str]], Reply], body: bytes, numbers: Sequence[str]) -> Reply:
+        reply = send(body, numbers)
+        if self.defect is not None:
+            error, self.defect = self.defect, None
+            raise error
+        return reply
 
     def correct(self, shift: dict[str, Decimal]) -> None:
-        """The exchange corrects its records; the next run is told to ask anew."""
+        """The exchange corrects its records; the next run fetches them again."""
         self.version += 1
         corrected = a_book(self.seed, shift, records=self.records, days=self.days)
         self.book_before = Book("before", list(self.book.snapshots.values()), list(self.book.records))
         self.book.snapshots, self.book.records = corrected.snapshots, corrected.records
-        self.hung, self.extracted = self.extracted, {}
+        self.hung, self.due = self.due, {}
+        self.hung_id = f"run-{self.run}"
 
-    def a_run(
-        self, order: Sequence[str] = ("elven", "amlyze"), day: date = DAY, *, forgiving: bool = False
-    ) -> list[Ended]:
-        """One run of a day's tasks, of which those that had succeeded are not done again; how each ended.
+    def change(self, settings: Settings) -> None:
+        """Somebody changes the accounts file, and what depends on it is worked out again."""
+        self.settings_before.append(self.settings)
+        self.settings = settings
+        self.hung, self.due = {}, {}
 
-        Raises:
-            Killed: The process died.
+    def next_run(self, *, redeliver: bool = False) -> Run:
+        """The next run, with an id of its own."""
+        return Run(f"run-{self.run + 1}", redeliver)
+
+    def hung_run(self) -> Run:
+        """A run from before the last correction."""
+        return Run(self.hung_id, hung=True)
+
+    def a_run(self, run: Run, order: Sequence[str], day: date) -> Iterator[Ended]:
+        """One run of a day's tasks, or a retry of some of them, one after the other; how each ended.
+
+        Args:
+            run: What it is started with.
+            order: The destinations.
+            day: The day.
         """
-        ended: list[Ended] = []
-        if day not in self.extracted:
-            error = self._tried(partial(self._extract, day), ended, "extract")
-            if error is not None:
-                return ended
+        if not run.hung and day not in self.due:
+            ended = self._tried(partial(self._work_out, day), "extract", day, run)
+            yield ended
+            if ended.error is not None:
+                return
+        due = self.hung[day] if run.hung else self.due[day]
         for name in order:
-            self._tried(partial(self._load, name, day, self.extracted[day], forgiving=forgiving), ended, name)
-        return ended
+            yield self._tried(partial(self._load, name, day, due[name], run), name, day, run)
 
-    def wake(self, order: Sequence[str], day: date) -> list[Ended]:
-        """What a run does that hung before the last correction and goes on now; how each of its tasks ended."""
-        ended: list[Ended] = []
-        for name in order:
-            self._tried(partial(self._load, name, day, self.hung[day], forgiving=False), ended, name)
-        return ended
-
-    def _tried(
-        self, task: Callable[[], DeliverySummary | None], ended: list[Ended], name: str
-    ) -> BalanceBridgeError | None:
+    def _tried(self, task: Callable[[], DeliverySummary | None], name: str, day: date, run: Run) -> Ended:
         try:
-            ended.append(Ended(name, None, task()))
+            return Ended(name, day, None, task(), run)
         except BalanceBridgeError as error:
-            ended.append(Ended(name, error, getattr(error, "summary", None)))
             self.told += texts_of(error)
-            return error
-        return None
+            return Ended(name, day, error, getattr(error, "summary", None), run)
+        except Killed as death:
+            return Ended(name, day, death, None, run)
 
-    def _extract(self, day: date) -> None:
+    def _work_out(self, day: date) -> None:
+        if self.fetched:
+            self.due[day] = self._extract(day)
+            return
+        self.due[day] = {}
+        for name in DESTINATIONS:
+            found = [(one.asset, one.at_ms, str(one.balance), one.points) for one in self.wanted(name, day)]
+            data = json.dumps(found).encode()
+            self.due[day][name] = self.store.append(f"balances/{ACCOUNT}/{day}/{name}", ".json", data)
+
+    def wanted(
+        self, name: str, day: date, book: Book | None = None, settings: Settings | None = None
+    ) -> list[Expected]:
+        """What a day has to deliver, by the books."""
+        zone = (settings or self.settings).zone if name == "elven" else "UTC"
+        kind = "local_second" if name == "elven" else "instant"
+        return expected(book or self.book, day, day, POINTS, zone, kind, DAY)[0]  # type: ignore[arg-type]
+
+    def _extract(self, day: date) -> dict[str, str]:
         client = AscendexClient(
             self.transport(),
             "http://exchange.example",
             EXCHANGE_KEY,
             EXCHANGE_SECRET,
-            budget=Places(self.clock),  # type: ignore[arg-type]
-            clock=self.clock.clock,
+            budget=Budget(self.clock),  # type: ignore[arg-type]
+            clock=self.time,
             log=self.told.append,
         )
-        source = AscendexSource(client, Category.CASH, retention_days=7, clock=self.clock.clock)
+        source = AscendexSource(client, Category.CASH, retention_days=7, clock=self.time)
         job = daily.Job(source, self.store, ACCOUNT, day, f"run-{self.version}", self.version > 0, self.told.append)
         opening, closing = daily.fetch_snapshot(job, "opening"), daily.fetch_snapshot(job, "closing")
         wanted = [
-            daily.Wanted("elven", POINTS["elven"], ZONE, "local_second"),
-            daily.Wanted("amlyze", POINTS["amlyze"], "UTC", "instant"),
+            BalanceRequest("elven", POINTS, self.settings.zone, "local_second", DAY),
+            BalanceRequest("amlyze", POINTS, "UTC", "instant", DAY),
         ]
         history = daily.fetch_history(job, opening, closing, {})
-        self.extracted[day] = daily.reconcile(job, history, tolerance={}, on_break="hold", destinations=wanted)
+        found = daily.reconcile(job, history, tolerance={}, on_break="hold", destinations=wanted)
+        keys: dict[str, str] = found["balances"]
+        return keys
 
-    def _load(self, name: str, day: date, extracted: dict[str, Any], *, forgiving: bool) -> DeliverySummary:
-        return deliver(
-            destination=self.destination(name, forgiving=forgiving),
+    def _load(self, name: str, day: date, generation: str, run: Run) -> DeliverySummary:
+        delivery = Delivery(
+            destination=self.destination(name, run.address),
             store=self.store,
             account=ACCOUNT,
             day=day,
             namespace="bb",
-            balances=balances_from_table(from_parquet(self.store.read(extracted["balances"][name]))),
-            run_id=f"run-{self.version}",
-            clock=self.clock.clock,
+            generation=generation,
+            run_id=run.run_id,
+            redeliver=run.redeliver,
+            clock=self.time,
             log=self.told.append,
-            executor=lambda _: OneByOne(self.chance),
         )
+        return deliver(delivery, self._balances(generation))
+
+    def _balances(self, generation: str) -> list[Balance]:
+        data = self.store.read(generation)
+        if generation.endswith(".parquet"):
+            return balances_from_table(from_parquet(data))
+        return [Balance(asset, at, Decimal(amount), tuple(points)) for asset, at, amount, points in json.loads(data)]
 
     def mend(self) -> None:
         """A person makes known to the destinations what they did not know."""
         self.elven.symbols |= {UNKNOWN}
-        self.amlyze.accounts = frozenset(f"CASH-{asset}" for asset in HELD)
+        self.amlyze.accounts = _account_ids()
 
-    def resolve(self, numbers: dict[str, tuple[date, str]]) -> None:
-        """A person asks Amlyze about numbers (with their days and batches) and writes down what it said."""
-        taken = {kept.number for kept in self.amlyze.registered}
-        receipts = Receipts(self.store, ACCOUNT, "amlyze")
-        for number, (day, batch) in sorted(numbers.items()):
-            status = Status.ACCEPTED if number in taken else Status.REJECTED
-            receipts.resolve(day, batch, [number], status, by="kim", reason="asked", now_ms=self.clock.clock.now_ms())
+    def resolve(self, log: DayLog, numbers: dict[str, bool]) -> None:
+        """A person writes down which numbers a destination says that it took, of the log as it was read."""
+        words = {
+            number: Word(Said.ACCEPTED if taken else Said.REJECTED, "", "asked") for number, taken in numbers.items()
+        }
+        resolution = Resolution(VERSION, "kim", "asked", time_text(self.clock.now), words)
+        log.put_resolution(resolution)
+
+    def adopt(self, name: str) -> None:
+        """A person writes down that a destination only changed its address."""
+        Places(self.store, ACCOUNT, self.destination(name)).adopt("kim", "a new address")
+
+
+def _account_ids(*without: str) -> frozenset[str]:
+    return frozenset(f"{kind}-{asset}" for kind in ("CASH", "SPOT") for asset in HELD if asset not in without)
 
 
 def texts_of(error: BaseException) -> list[str]:

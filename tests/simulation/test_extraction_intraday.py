@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge import daily, intraday
+from balance_bridge.points import BalanceRequest
 from balance_bridge.sandbox.world import midnight_ms
 from balance_bridge.transform import balances
 from simulation import lab
 
 WANTED = [
-    daily.Wanted("elven", ["close", "changes"], "Asia/Shanghai", "local_second"),
-    daily.Wanted("amlyze", ["open", "changes", "every 1h"], "UTC", "instant"),
+    BalanceRequest("elven", ["close", "changes"], "Asia/Shanghai", "local_second", lab.DAY),
+    BalanceRequest("amlyze", ["open", "changes", "every 1h"], "UTC", "instant", lab.DAY),
 ]
 LATE = (0, 0, 30_000, 59_000, 240_000)
 

@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 import requests
 
+from balance_bridge.accounts import AmlyzeDestination
 from balance_bridge.commands.local_airflow import LocalAirflow
 from balance_bridge.load.amlyze import Amlyze
-from balance_bridge.load.audit import outcomes
-from balance_bridge.load.delivery import deliver
-from balance_bridge.load.destination import balances_from_table
+from balance_bridge.load.delivery import Delivery, deliver
+from balance_bridge.load.destination import Credentials, balances_from_table
+from balance_bridge.load.fold import fold, outcomes
+from balance_bridge.load.log import DayLog
 from balance_bridge.sandbox.server import CREDENTIALS, Sandbox
 from balance_bridge.store import Store
 from balance_bridge.transform.balances import from_parquet
@@ -28,10 +30,9 @@ pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.xdist_group("air
 
 DAG, TASK = "balances_main_cash", "load_amlyze"
 SEED = 20_261_121
-KILLS = 20
-BATCH = 25
-IN_FLIGHT = 3
-# What of the load each kill waits for at most, so that the twentieth finds some left.
+KILLS = int(os.environ.get("KILLS", "5"))
+BATCH = 10
+# What of the load each kill waits for at most, so that the last one finds some left.
 MOST_BEFORE_A_KILL = 180
 # Half of it before the balances are taken and half after, so that a kill can meet a request at either side.
 ANSWER_S = 0.03
@@ -53,7 +54,7 @@ accounts:
         account_ext_id: "{CREDENTIALS.account_ext_ids["main_cash"]}"
         points: [close, {{every: 3min}}]
         max_rows: {BATCH}
-        max_in_flight: {IN_FLIGHT}
+        timeout_s: 1
 """
 
 
@@ -123,8 +124,8 @@ class Load:
         answer.raise_for_status()
 
 
-# Two minutes: Airflow starts the task twenty-one times, and notices twenty deaths.
-def test_airflows_task_killed_twenty_times_leaves_the_books_of_an_undisturbed_run(
+# A minute and more: Airflow starts the task again after each death.
+def test_airflows_task_killed_again_and_again_leaves_the_books_of_an_undisturbed_run(
     machine: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chance = random.Random(SEED)
@@ -153,7 +154,7 @@ def test_airflows_task_killed_twenty_times_leaves_the_books_of_an_undisturbed_ru
             state = load.until("up_for_retry", "failed", "success")["state"]
             assert state == "up_for_retry", f"it was {state} at kill {kill + 1}"
             # Again went what was under way at the kills before this one, and no more.
-            assert len(there.rejected) <= BATCH * IN_FLIGHT * kill
+            assert len(there.rejected) <= BATCH * kill
             # The first two times Airflow comes back to it by itself.
             if kill > 1:
                 load.clear()
@@ -169,30 +170,31 @@ def test_airflows_task_killed_twenty_times_leaves_the_books_of_an_undisturbed_ru
     assert len(due) >= 5000
     assert machine.differences("main_cash", day) == []
     with Sandbox() as untouched:
-        deliver(
-            destination=Amlyze(
-                transport=Transport(),
-                base_url=untouched.url,
-                token=CREDENTIALS.amlyze,
-                requester="treasury",
-                account_ext_id=CREDENTIALS.account_ext_ids["main_cash"],
-                max_rows=BATCH,
-            ),
+        config = AmlyzeDestination(
+            name="amlyze",
+            conn_id="any",
+            requester="treasury",
+            account_ext_id=CREDENTIALS.account_ext_ids["main_cash"],
+            max_rows=BATCH,
+        )
+        delivery = Delivery(
+            destination=Amlyze(config, Credentials(untouched.url, "", CREDENTIALS.amlyze), Transport()),
             store=Store(machine.home / "undisturbed"),
             account="main_cash",
             day=day,
             namespace="bb",
-            balances=due,
+            generation="balances/0001.parquet",
             run_id="undisturbed",
         )
+        deliver(delivery, due)
         undisturbed = sorted((kept.key, kept.text, kept.number) for kept in untouched.amlyze.registered)
     # Every record once, under the same number.
     assert sorted((kept.key, kept.text, kept.number) for kept in there.registered) == undisturbed
     # What was sent again is no more than what was under way, and kills there were in the middle of requests.
-    assert 0 < len(there.rejected) <= BATCH * IN_FLIGHT * KILLS
+    assert 0 < len(there.rejected) <= BATCH * KILLS
     assert {rejected["errorCode"] for rejected in there.rejected} <= {"O005"}
-    found = outcomes(store, "main_cash", day, "amlyze")
-    assert len(found) == len({(one.asset, one.at_ms) for one in found}) == len(due)
-    # Seen: taken before a kill that left no receipt of it.
-    assert {one.outcome for one in found} <= {"accepted", "seen"}
-    assert sum(one.outcome == "seen" for one in found) <= len(there.rejected)
+    found = list(outcomes(fold(DayLog(store, "main_cash", day, "amlyze").read())))
+    assert len(found) == len({each.row.balance for each in found}) == len(due)
+    # Seen: taken before a kill that left no result of it.
+    assert {str(each.outcome.status) for each in found} <= {"accepted", "seen"}
+    assert sum(str(each.outcome.status) == "seen" for each in found) <= len(there.rejected)

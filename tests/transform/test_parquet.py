@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from datetime import date
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge.errors import StoreDamaged
+from balance_bridge.points import BalanceRequest
 from balance_bridge.transform import balances, ledger
 
 DIGEST_BYTES = 32
@@ -24,9 +26,7 @@ def frames(history: object) -> list[tuple[ModuleType, pd.DataFrame]]:
         history.opening,  # type: ignore[attr-defined]
         history.closing,  # type: ignore[attr-defined]
         book,
-        ["open", "close", "changes"],
-        "UTC",
-        "instant",
+        BalanceRequest("there", ["open", "close", "changes"], "UTC", "instant", date(2026, 3, 1)),
     )
     return [(ledger, book), (balances, found.frame)]
 
@@ -66,10 +66,10 @@ def rewritten(data: bytes, version: bytes | None, drop: str | None = None) -> by
 def test_the_format_and_its_version_are_in_the_files_metadata(world: SimpleNamespace) -> None:
     history = world.History(0, 1, 1, {"BTC": 5})
     found = [pq.read_schema(io.BytesIO(module.to_parquet(frame))).metadata for module, frame in frames(history)]
-    assert found == [{b"balance_bridge.format": b"ledger/1"}, {b"balance_bridge.format": b"balances/1"}]
+    assert found == [{b"balance_bridge.format": b"ledger/1"}, {b"balance_bridge.format": b"balances/2"}]
 
 
-@pytest.mark.parametrize("version", [None, b"ledger/2", b"balances/2", b"\xff", b"other/1"])
+@pytest.mark.parametrize("version", [None, b"ledger/2", b"balances/1", b"balances/3", b"\xff", b"other/1"])
 def test_an_unknown_version_is_refused(world: SimpleNamespace, version: bytes | None) -> None:
     for module, frame in frames(world.History(0, 1, 1, {"BTC": 5})):
         with pytest.raises(StoreDamaged, match="this release reads"):
@@ -78,9 +78,9 @@ def test_an_unknown_version_is_refused(world: SimpleNamespace, version: bytes | 
 
 def test_a_balances_file_is_no_ledger(world: SimpleNamespace) -> None:
     (_, book), (_, found) = frames(world.History(0, 1, 1, {"BTC": 5}))
-    with pytest.raises(StoreDamaged, match="'balances/1', this release reads 'ledger/1'"):
+    with pytest.raises(StoreDamaged, match="'balances/2', this release reads 'ledger/1'"):
         ledger.from_parquet(balances.to_parquet(found))
-    with pytest.raises(StoreDamaged, match="'ledger/1', this release reads 'balances/1'"):
+    with pytest.raises(StoreDamaged, match="'ledger/1', this release reads 'balances/2'"):
         balances.from_parquet(ledger.to_parquet(book))
 
 

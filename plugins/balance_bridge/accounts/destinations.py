@@ -152,9 +152,7 @@ class _Target(Model):
         max_rejected: So many rejected balances of a day do not fail it.
         bisect_codes: Codes for a bad record, for which a request that was refused as a whole is divided; None: the
             destination's own.
-        requests_per_minute: All who write with the connection's key together; None for as many as one likes.
         timeout_s: Seconds without a byte after which the answer to an empty request counts as lost.
-        max_in_flight: Requests at the same time.
     """
 
     name: str
@@ -171,16 +169,9 @@ class _Target(Model):
             "an empty one never divides"
         ),
     ] = None
-    requests_per_minute: Annotated[
-        Annotated[int, BeforeValidator(whole_number)] | None,
-        Field(ge=1, le=6000, description="a whole number from 1 to 6000"),
-    ] = None
     timeout_s: Annotated[
         int, BeforeValidator(whole_number), Field(ge=1, le=600, description="a whole number from 1 to 600")
     ] = 30
-    max_in_flight: Annotated[
-        int, BeforeValidator(whole_number), Field(ge=1, le=16, description="a whole number from 1 to 16")
-    ] = 1
 
 
 class ElvenDestination(_Target):

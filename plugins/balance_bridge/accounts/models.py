@@ -31,12 +31,6 @@ def _some_destination(destinations: dict[str, Destination]) -> dict[str, Destina
     return destinations
 
 
-def _on_break(value: object) -> object:
-    if value == "ask":
-        raise ValueError("is not available yet")
-    return value
-
-
 def _interval(value: object) -> str:
     text = value if isinstance(value, str) else ""
     if text.startswith(STEP_PREFIX):
@@ -90,7 +84,7 @@ class Account(Model):
     start_date: Annotated[
         date, BeforeValidator(parse_day), Field(description=f"a day from {FIRST_DATE} to {LAST_DATE}, as YYYY-MM-DD")
     ]
-    on_break: Annotated[Literal["hold", "load"], BeforeValidator(_on_break), Field(description="hold, load")] = "hold"
+    on_break: Annotated[Literal["hold", "load"], Field(description="hold, load")] = "hold"
     tolerance: dict[AssetCode, Annotated[Decimal, BeforeValidator(parse_tolerance)]] = Field(
         default_factory=dict,
         description="a mapping from an asset's code (text without blanks) to an amount of 0 or more, in digits, with "

@@ -193,8 +193,7 @@ def _elven(config: ElvenDestination) -> str:
     from balance_bridge.hooks.elven import ElvenHook
     from balance_bridge.load.elven_setup import problems
 
-    elven = ElvenHook(config.conn_id).get_conn(config)
-    found = problems(elven, entity_account_id=config.entity_account_id, source_id=config.source_id)
+    found = problems(ElvenHook(config.conn_id).get_conn(config))
     if found:
         raise ConfigurationError("; ".join(found))
     return f"source {config.source_id} belongs to the account and takes balances; asset symbols are only known to Elven"

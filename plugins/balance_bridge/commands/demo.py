@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from balance_bridge import private
 from balance_bridge.accounts import AccountsFile, load_accounts
 from balance_bridge.commands import progress, verdict
 from balance_bridge.commands.local_airflow import LocalAirflow, LocalAirflowError
@@ -101,8 +102,7 @@ def _world(home: Path, console: Console, *, ui: bool) -> Iterator[tuple[LocalAir
         today = datetime.now(UTC).date()
         days = [today - timedelta(days=back) for back in range(DAYS, 0, -1)]
         accounts_file = home / "airflow" / "include" / "accounts.yaml"
-        accounts_file.parent.mkdir(parents=True)
-        accounts_file.write_text(accounts_yaml(days[0]))
+        private.make_file(accounts_file, accounts_yaml(days[0]).encode())
         with Sandbox() as sandbox:
             options = {
                 **{f"AIRFLOW_CONN_{name.upper()}": json.dumps(each) for name, each in connections(sandbox.url).items()},
@@ -134,8 +134,8 @@ def _fresh(home: Path) -> Path:
         if not (home / _MARKER).exists():
             raise LocalAirflowError(f"{home} is not empty and not ours: choose another folder with --home")
         shutil.rmtree(home)
-    home.mkdir(parents=True, exist_ok=True)
-    (home / _MARKER).touch()
+    private.make_folder(home)
+    private.make_file(home / _MARKER)
     return home
 
 

@@ -21,10 +21,17 @@ from typing import Any
 
 import requests
 
+from balance_bridge import private
+
 START_LIMIT_S = 90.0
 STOP_LIMIT_S = 20.0
 # Its API answers within milliseconds, unless the machine is busy with something else.
 ANSWER_LIMIT_S = 60.0
+
+# Airflow's log servers listen on every interface and cannot be confined. The API reads the logs from this disk.
+_NO_LOG_SERVER = "--skip-serve-logs"
+_PARTS = (("api-server",), ("scheduler", _NO_LOG_SERVER), ("dag-processor",))
+_TRIGGERER = ("triggerer", _NO_LOG_SERVER)
 
 
 class LocalAirflowError(Exception):
@@ -64,9 +71,7 @@ class LocalAirflow:
         self.home = home
         self.logs = home / "logs" / "parts"
         self._ui = ui
-        port, worker_logs, trigger_logs = free_ports(3)
-        if ui and _is_free(8080):
-            port = 8080
+        port = 8080 if ui and _is_free(8080) else free_ports(1)[0]
         self.url = f"http://127.0.0.1:{port}"
         self.environment = {
             # Settings of another Airflow in the caller's environment must not leak in.
@@ -85,8 +90,6 @@ class LocalAirflow:
             "AIRFLOW__API__BASE_URL": self.url,
             "AIRFLOW__API__WORKERS": "1",
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
-            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(worker_logs),
-            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(trigger_logs),
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             "PYTHONWARNINGS": "ignore",
@@ -106,16 +109,21 @@ class LocalAirflow:
         Raises:
             LocalAirflowError: If that fails.
         """
-        self.logs.mkdir(parents=True, exist_ok=True)
+        private.make_folder(self.logs)
         log = self.logs / "prepare.log"
         # One process for both: most of the time is Airflow's import.
         code = (
             "from airflow.utils.db import initdb; initdb(); "
             "from balance_bridge.commands.pools import make_pools; make_pools()"
         )
-        with log.open("wb") as output:
+        with open(log, "wb", opener=private.opener) as output:
             done = subprocess.run(
-                [sys.executable, "-P", "-c", code], env=self.environment, stdout=output, stderr=output, check=False
+                [sys.executable, "-P", "-c", code],
+                env=self.environment,
+                stdout=output,
+                stderr=output,
+                umask=private.UMASK,
+                check=False,
             )
         if done.returncode:
             raise LocalAirflowError(f"the database could not be made:\n{_tail(log)}\n(all of it: {log})")
@@ -126,12 +134,13 @@ class LocalAirflow:
         Raises:
             LocalAirflowError: If a part ends, or is not ready in time.
         """
-        for part in ("api-server", "scheduler", "dag-processor", *(("triggerer",) if self._ui else ())):
-            with (self.logs / f"{part}.log").open("wb") as output:
+        for part, *arguments in (*_PARTS, *((_TRIGGERER,) if self._ui else ())):
+            with open(self.logs / f"{part}.log", "wb", opener=private.opener) as output:
                 self._processes[part] = subprocess.Popen(
                     # -P: a file in the current folder must not stand in for a module.
-                    [sys.executable, "-P", "-m", "airflow", part],
+                    [sys.executable, "-P", "-m", "airflow", part, *arguments],
                     env=self.environment,
+                    umask=private.UMASK,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,

@@ -1,4 +1,4 @@
-"""``balance-bridge status``: what was delivered, per account and day, as the receipts in the store tell it."""
+"""``balance-bridge status``: what was delivered, per account and day, by the receipts in the store."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from balance_bridge import settings
 from balance_bridge.accounts import Account, AccountsFile, load_accounts
+from balance_bridge.commands.terminal import shown
 from balance_bridge.errors import ConfigurationError
-from balance_bridge.load.audit import IGNORED, outcomes
-from balance_bridge.load.outcomes import Status
-from balance_bridge.load.receipts import Receipts
+from balance_bridge.load.fold import Status, fold, outcomes
+from balance_bridge.load.log import DayLog
+from balance_bridge.load.summary import held_otherwise, other_keys
 from balance_bridge.store import Store
 
 NOT_RUN = "not run"
@@ -46,7 +46,9 @@ class DayStatus:
         raw: ``stored`` if the store has all changes of the day; else ``missing`` if they can still be fetched, and
             ``gone`` if not.
         days_left: Days that are left to fetch what is missing, today included; None where that does not matter.
-        outcomes: Number of balances by outcome.
+        outcomes: Number of balances by outcome; each balance counts once.
+        other_keys: How many are held under keys or settings that the accounts file no longer has.
+        example: One of them.
     """
 
     account: str
@@ -56,6 +58,8 @@ class DayStatus:
     raw: str
     days_left: int | None
     outcomes: dict[str, int]
+    other_keys: int = 0
+    example: str = ""
 
 
 def read_status(
@@ -68,7 +72,7 @@ def read_status(
         accounts: Which accounts.
         last: The last day.
         days: How many days back from it; before an account's start only those that were run.
-        today: The UTC day by which it is told how many days are left; the one after ``last`` by default.
+        today: The UTC day from which the days that are left are counted; the one after ``last`` by default.
     """
     found = []
     today = today or last + timedelta(days=1)
@@ -80,13 +84,10 @@ def read_status(
             if day >= account.start_date or proof != NOT_RUN:
                 raw, left = _raw(store, account, day, today)
                 for name in account.destinations:
-                    rows = outcomes(store, account.name, day, name)
-                    counts = Counter(str(row.outcome) for row in rows if row.outcome != IGNORED)
-                    ignored = sum(Receipts(store, account.name, name).ignored(day).values())
-                    counts.update({IGNORED: ignored} if ignored else {})
-                    found.append(
-                        DayStatus(account.name, day.isoformat(), name, proof, raw, left, dict(sorted(counts.items())))
-                    )
+                    folded = fold(DayLog(store, account.name, day, name).read())
+                    counts = Counter(str(each.outcome.status) for each in outcomes(folded))
+                    by_outcome, other = dict(sorted(counts.items())), other_keys(folded.events.newest_plan, folded)
+                    found.append(DayStatus(account.name, day.isoformat(), name, proof, raw, left, by_outcome, *other))
     return found
 
 
@@ -115,7 +116,7 @@ def run(names: Sequence[str], *, days: int, as_json: bool) -> int:
         console.print(_table(rows))
         for name, broken in file.broken.items():
             first = broken.message.splitlines()[0]
-            console.print(f"[red]{escape(name)} is wrong in the accounts file[/]: {escape(first)}", soft_wrap=True)
+            console.print(f"[red]{shown(name)} is wrong in the accounts file[/]: {shown(first)}", soft_wrap=True)
     return 0
 
 
@@ -147,9 +148,12 @@ def _raw(store: Store, account: Account, day: date, today: date) -> tuple[str, i
     return (MISSING, left) if left > 0 else (GONE, 0)
 
 
-def _told(row: DayStatus) -> str:
-    if row.outcomes:
-        return ", ".join(_coloured(kind, count) for kind, count in row.outcomes.items())
+def _balances(row: DayStatus) -> str:
+    if row.outcomes or row.other_keys:
+        found = [_coloured(kind, count) for kind, count in row.outcomes.items()]
+        if row.other_keys:
+            found.append(f"[yellow]{shown(held_otherwise(row.other_keys, row.example))}[/]")
+        return ", ".join(found)
     if row.raw == STORED or row.proof != NOT_RUN:
         return ""
     if row.raw == GONE:
@@ -161,9 +165,8 @@ def _told(row: DayStatus) -> str:
 
 
 def _coloured(outcome: str, count: int) -> str:
-    told = f"{count} {outcome}"
     colour = _OUTCOME_COLOURS.get(outcome)
-    return f"[{colour}]{told}[/]" if colour else told
+    return f"[{colour}]{count} {outcome}[/]" if colour else f"{count} {outcome}"
 
 
 def _table(rows: Sequence[DayStatus]) -> Table:
@@ -173,6 +176,6 @@ def _table(rows: Sequence[DayStatus]) -> Table:
     # One column for all of it: a column for each outcome leaves no room for the counts in a narrow terminal.
     table.add_column("balances")
     for row in rows:
-        proof = f"[{_PROOF_COLOURS.get(row.proof, '')}]{row.proof}[/]"
-        table.add_row(row.account, row.day, proof, row.destination, _told(row))
+        proof = f"[{_PROOF_COLOURS.get(row.proof, 'dim')}]{shown(row.proof)}[/]"
+        table.add_row(row.account, row.day, proof, row.destination, _balances(row))
     return table

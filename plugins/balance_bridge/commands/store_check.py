@@ -11,19 +11,22 @@ from datetime import UTC, date, datetime, timedelta
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
 from balance_bridge import settings
+from balance_bridge.commands.terminal import shown
 from balance_bridge.errors import BalanceBridgeError, StoreDamaged
 from balance_bridge.extract import raw
 from balance_bridge.extract.pages import newest_pages
-from balance_bridge.load import preview
-from balance_bridge.load.receipts import Receipts
+from balance_bridge.load.fold import fold, outcomes
+from balance_bridge.load.log import DayLog, Plan, decode
+from balance_bridge.load.place import Place
 from balance_bridge.store import Store
 
 STAGES = ("raw", "ledger", "reconciliation", "balances", "intraday", "dry", "receipts")
+# What lies where a day would: for all days of an account.
+_NO_DAYS = frozenset({("raw", "account"), ("receipts", "places")})
 
 
 @dataclass(frozen=True)
@@ -71,19 +74,19 @@ def check(store: Store, accounts: Sequence[str] = (), *, since: date | None = No
         What was found.
     """
     report = Report()
-    places = list(_places(store, accounts, since, report))
+    folders = list(_folders(store, accounts, since, report))
     with Progress(console=Console(stderr=True), transient=True, disable=not tell) as progress:
-        task = progress.add_task("reading the store", total=len(places))
-        for stage, account, day, keys in places:
-            for key in keys:
-                report.objects[stage] += 1
-                _look(store, report, stage, key)
-            if stage == "raw" and _is_day(day):
-                _manifests(store, report, day, keys)
-            elif stage == "receipts":
-                _receipts(store, report, account, day, keys)
+        task = progress.add_task("reading the store", total=len(folders))
+        for folder in folders:
+            for key in folder.keys:
+                report.objects[folder.stage] += 1
+                _look(store, report, folder, key)
+            if folder.stage == "raw" and _is_day(folder.day):
+                _manifests(store, report, folder)
+            elif folder.stage == "receipts" and _is_day(folder.day):
+                _logs(store, report, folder)
             progress.advance(task)
-    _gaps(report, places)
+    _gaps(report, folders)
     return report
 
 
@@ -110,21 +113,29 @@ def run(accounts: Sequence[str], *, days: int | None, as_json: bool) -> int:
     return 1 if report.damaged else 0
 
 
-def _places(
-    store: Store, accounts: Sequence[str], since: date | None, report: Report
-) -> Iterator[tuple[str, str, str, list[str]]]:
-    """Stage, account, day and keys, of one day at a time."""
+@dataclass(frozen=True)
+class _Folder:
+    """What the store holds of one account's day in one stage; of no day in particular under a name of ``_NO_DAYS``."""
+
+    stage: str
+    account: str
+    day: str
+    keys: Sequence[str]
+
+
+def _folders(store: Store, accounts: Sequence[str], since: date | None, report: Report) -> Iterator[_Folder]:
     for stage in STAGES:
         days: dict[tuple[str, str], list[str]] = {}
         for key in store.list(stage):
             parts = key.split("/")
-            if len(parts) < 4 or not (_is_day(parts[2]) or (stage, parts[2]) == ("raw", "account")):
+            # A receipt lies one folder deeper: in its destination's.
+            if len(parts) < 4 + (stage == "receipts") or not (_is_day(parts[2]) or (stage, parts[2]) in _NO_DAYS):
                 report.foreign.append(key)
             elif not accounts or parts[1] in accounts:
                 days.setdefault((parts[1], parts[2]), []).append(key)
         for (account, day), keys in days.items():
             if since is None or not _is_day(day) or day >= since.isoformat():
-                yield stage, account, day, keys
+                yield _Folder(stage, account, day, keys)
 
 
 def _is_day(text: str) -> bool:
@@ -134,36 +145,50 @@ def _is_day(text: str) -> bool:
         return False
 
 
-def _look(store: Store, report: Report, stage: str, key: str) -> None:
-    from balance_bridge.transform import balances, ledger
-
+def _look(store: Store, report: Report, folder: _Folder, key: str) -> None:
     try:
-        report.sizes[stage] += store.size(key)
-        if stage == "raw" and key.endswith(raw.SUFFIX):
-            raw.read(store, key)
-        elif key.endswith(".parquet"):
-            (ledger if stage == "ledger" else balances).from_parquet(store.read(key))
-        elif stage == "dry" and key.endswith(".json"):
-            preview.read(store, key)
-        elif key.endswith(".json"):
-            # Receipts are read in their own words below; here only their being JSON counts.
-            json.loads(store.read(key)) if stage == "receipts" else store.read_json(key)
-        else:
+        report.sizes[folder.stage] += store.size(key)
+        if not _is_read(store, folder, key):
             report.foreign.append(key)
     except (BalanceBridgeError, ValueError, OSError) as error:
-        report.damaged.append(Damage(key, f"{error}. {_mend(stage)}"))
+        report.damaged.append(Damage(key, f"{error}. {_advice(folder.stage)}"))
 
 
-def _mend(stage: str) -> str:
+def _is_read(store: Store, folder: _Folder, key: str) -> bool:
+    """Read an object; False if it is none of ours."""
+    from balance_bridge.transform import balances, ledger
+
+    stage = folder.stage
+    if stage == "receipts":
+        if folder.day == "places" and key.endswith(".jsonl"):
+            decode(store.read(key), Place, store.describe(key))
+            return True
+        # A log is read as a whole, below.
+        return folder.day != "places"
+    if stage == "raw" and key.endswith(raw.SUFFIX):
+        raw.read(store, key)
+    elif key.endswith(".parquet"):
+        (ledger if stage == "ledger" else balances).from_parquet(store.read(key))
+    elif stage == "dry" and key.endswith(".jsonl.gz"):
+        decode(store.read(key), Plan, store.describe(key))
+    elif key.endswith(".json"):
+        store.read_json(key)
+    else:
+        return False
+    return True
+
+
+def _advice(stage: str) -> str:
     return {
         "raw": "Clear the day's run: it is asked for again if the exchange still has it, and refused by name if not",
-        "receipts": "Do not run the day before it is mended: put the object back from a backup, or ask the destination",
+        "dry": "Nothing depends on it; it can be removed",
+        "receipts": "Until then nothing is delivered there: runs stop at it",
     }.get(stage, "Clear the day's run: it is worked out again from the raw answers")
 
 
-def _manifests(store: Store, report: Report, day: str, keys: Sequence[str]) -> None:
-    for key in keys:
-        if f"/{day}/whole/" not in key:
+def _manifests(store: Store, report: Report, folder: _Folder) -> None:
+    for key in folder.keys:
+        if f"/{folder.day}/whole/" not in key:
             continue
         try:
             found = store.read_json(key)
@@ -172,34 +197,33 @@ def _manifests(store: Store, report: Report, day: str, keys: Sequence[str]) -> N
             if len(pages) < found["pages"]:
                 missing.append(f"{found['pages'] - len(pages)} pages in {found['history']}")
             if missing:
-                report.damaged.append(Damage(key, f"what it names is missing: {', '.join(missing)}. {_mend('raw')}"))
+                report.damaged.append(Damage(key, f"what it names is missing: {', '.join(missing)}. {_advice('raw')}"))
         except StoreDamaged:
-            # Told already, as an object of its own.
+            # Reported already, as an object of its own.
             continue
         except (KeyError, TypeError) as error:
-            report.damaged.append(Damage(key, f"it lacks {error}. {_mend('raw')}"))
+            report.damaged.append(Damage(key, f"it lacks {error}. {_advice('raw')}"))
 
 
-def _receipts(store: Store, report: Report, account: str, day: str, keys: Sequence[str]) -> None:
-    prefix = f"receipts/{account}/{day}/"
-    for name in sorted({key.removeprefix(prefix).split("/", 1)[0] for key in keys}):
-        receipts = Receipts(store, account, name)
+def _logs(store: Store, report: Report, folder: _Folder) -> None:
+    """Read each log of a day as a run would."""
+    for name in sorted({key.split("/")[3] for key in folder.keys}):
+        log = DayLog(store, folder.account, date.fromisoformat(folder.day), name)
         try:
-            receipts.batches(date.fromisoformat(day))
-            receipts.local_rejections(date.fromisoformat(day))
-            receipts.history(date.fromisoformat(day), ())
-        except (StoreDamaged, ValueError) as error:
-            report.damaged.append(Damage(f"{prefix}{name}", f"{error}. {_mend('receipts')}"))
+            list(outcomes(fold(log.read())))
+        except (BalanceBridgeError, OSError) as error:
+            where = f"receipts/{folder.account}/{folder.day}/{name}"
+            report.damaged.append(Damage(where, f"{error}. {_advice('receipts')}"))
 
 
-def _gaps(report: Report, places: Sequence[tuple[str, str, str, list[str]]]) -> None:
+def _gaps(report: Report, folders: Sequence[_Folder]) -> None:
     have: dict[str, dict[str, set[str]]] = {}
-    for stage, account, day, keys in places:
-        if _is_day(day):
-            names = have.setdefault(account, {}).setdefault(day, set())
-            if stage == "raw" and any("/whole/" in key for key in keys):
+    for folder in folders:
+        if _is_day(folder.day):
+            names = have.setdefault(folder.account, {}).setdefault(folder.day, set())
+            if folder.stage == "raw" and any("/whole/" in key for key in folder.keys):
                 names.add("changes")
-            elif stage == "reconciliation":
+            elif folder.stage == "reconciliation":
                 names.add("proof")
     for account, days in sorted(have.items()):
         whole = sorted(day for day, names in days.items() if names)
@@ -225,12 +249,12 @@ def _print(report: Report) -> None:
             table.add_row(stage, str(report.objects[stage]), f"{report.sizes[stage]:,}", str(damaged[stage] or ""))
     console.print(table)
     for damage in report.damaged:
-        console.print(f"[red]damaged[/] {escape(damage.key)}: {escape(damage.told)}")
+        console.print(f"[red]damaged[/] {shown(damage.key)}: {shown(damage.told)}")
     for gap in report.gaps:
-        console.print(f"[yellow]gap[/] {escape(gap)}")
+        console.print(f"[yellow]gap[/] {shown(gap)}")
     if report.foreign:
-        shown = ", ".join(report.foreign[:5])
-        console.print(f"{len(report.foreign)} objects are none of this package's: {escape(shown)}")
+        some = ", ".join(report.foreign[:5])
+        console.print(f"{len(report.foreign)} objects are none of this package's: {shown(some)}")
     console.print(
         f"[red]{len(report.damaged)} damaged.[/]" if report.damaged else "[green]Every object is what was written.[/]"
     )

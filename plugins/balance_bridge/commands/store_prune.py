@@ -6,21 +6,23 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from balance_bridge import settings
+from balance_bridge.commands.terminal import shown
 from balance_bridge.errors import BalanceBridgeError
-from balance_bridge.load.audit import IGNORED, outcomes
 from balance_bridge.load.destination import balances_from_table
-from balance_bridge.load.outcomes import SETTLED
-from balance_bridge.load.receipts import Receipts
+from balance_bridge.load.fold import SETTLED, Status, fold, outcomes
+from balance_bridge.load.log import DayLog, destinations_with_logs
 from balance_bridge.store import PRUNABLE, Store
 
 LEAST_DAYS = 30
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_DONE = SETTLED | {Status.IGNORED}
 
 
 @dataclass(frozen=True)
@@ -98,11 +100,11 @@ def run(*, keep_days: int, yes: bool) -> int:
     for account in sorted({day.account for day in going}):
         own = [day for day in going if day.account == account]
         objects, size = sum(len(day.keys) for day in own), sum(day.size for day in own)
-        table.add_row(account, str(len(own)), str(objects), f"{size:,}")
+        table.add_row(shown(account), str(len(own)), str(objects), f"{size:,}")
     console.print(table)
     for day in days:
         if day.kept:
-            console.print(f"[yellow]kept[/] {day.account} {day.day}: {day.kept}")
+            console.print(f"[yellow]kept[/] {shown(f'{day.account} {day.day}: {day.kept}')}")
     if not yes:
         console.print("Nothing was removed. With --yes this is removed; receipts stay, whatever their age.")
         return 0
@@ -115,32 +117,38 @@ def run(*, keep_days: int, yes: bool) -> int:
 
 def _undelivered(store: Store, account: str, day: date, keys: list[str]) -> str:
     """Why a day must stay; empty if all of it is settled."""
-    from balance_bridge.transform import balances
-
     try:
         report = store.newest(f"reconciliation/{account}/{day}", ".json")
         if report is None:
             return "it was never worked out"
-        if store.read_json(report)["status"] == "broken":
+        proof = store.read_json(report)["status"]
+        if proof == "broken":
             return "its last proof is broken"
-        delivered = {key.split("/")[3] for key in store.list(f"receipts/{account}/{day}")}
-        names = sorted(delivered.union(key.split("/")[3] for key in keys if key.startswith("balances/")))
+        worked_out = {key.split("/")[3] for key in keys if key.startswith("balances/")}
+        names = sorted(worked_out.union(destinations_with_logs(store, account, day)))
         if not names:
-            return f"it was not delivered: its proof is {store.read_json(report)['status']}"
-        for name in names:
-            told = outcomes(store, account, day, name)
-            left = [row for row in told if row.outcome not in (*SETTLED, IGNORED)]
-            if left:
-                return f"{len(left)} of its balances are {', '.join(sorted({row.outcome for row in left}))} at {name}"
-            newest = store.newest(f"balances/{account}/{day}/{name}", ".parquet")
-            due = balances_from_table(balances.from_parquet(store.read(newest))) if newest else []
-            settled = {(row.asset, row.at_ms, row.amount) for row in told}
-            ignored = Receipts(store, account, name).ignored(day)
-            never = [
-                row for row in due if (row.asset, row.at_ms, row.amount) not in settled and row.asset not in ignored
-            ]
-            if never:
-                return f"{len(never)} of its balances were never sent to {name}"
+            return f"it was not delivered: its proof is {proof}"
+        return next(filter(None, (_left(store, account, day, name) for name in names)), "")
     except BalanceBridgeError as error:
         return f"it cannot be read ({error})"
-    return ""
+
+
+def _left(store: Store, account: str, day: date, name: str) -> str:
+    """What is left to be delivered to one destination; empty if nothing is."""
+    from balance_bridge.transform import balances
+
+    planned = set[tuple[str, int, Decimal]]()
+    left: list[Status] = []
+    for each in outcomes(fold(DayLog(store, account, day, name).read())):
+        planned.add((*each.row.balance, Decimal(each.row.amount)))
+        if each.outcome.status not in _DONE:
+            left.append(each.outcome.status)
+    if left:
+        return f"{len(left)} of its balances are {', '.join(sorted(set(left)))} at {name}"
+    newest = store.newest(f"balances/{account}/{day}/{name}", ".parquet")
+    if newest is None:
+        return ""
+    # By content: numbers of what was pruned begin again, and a run that has nothing to change writes no plan.
+    due = balances_from_table(balances.from_parquet(store.read(newest)))
+    never = sum((each.asset, each.at_ms, each.amount) not in planned for each in due)
+    return f"{never} of its balances were never sent to {name}" if never else ""

@@ -111,6 +111,7 @@ def _due(url: str, account: Account, destination: Destination, key: str, days: l
             "points": ",".join(destination.points),
             "zone": destination.timezone,
             "key_kind": "local_second" if elven else "instant",
+            "start": account.start_date.isoformat(),
         },
     )
     rows: dict[date, Rows] = {day: Counter() for day in days}
@@ -118,10 +119,8 @@ def _due(url: str, account: Account, destination: Destination, key: str, days: l
         name = _name(destination, row["asset"])
         if name is not None:
             instant = EPOCH + timedelta(milliseconds=row["at_ms"])
-            # A day's close is the next day's first instant, and belongs to the day that it closes.
-            day = min(max((instant - timedelta(milliseconds=1)).date(), days[0]), days[-1])
             when = row["local"] if elven else f"{instant:%Y-%m-%dT%H:%M:%S}.{row['at_ms'] % 1000:03d}Z"
-            rows[day][name, when, Decimal(row["balance"])] += 1
+            rows[date.fromisoformat(row["day"])][name, when, Decimal(row["balance"])] += 1
     return rows
 
 

@@ -185,7 +185,9 @@ class AscendexClient:
             "x-auth-signature": sign(self._api_secret, timestamp_ms, signed_path),
         }
         url = f"{self._base_url}/{path}"
-        return self._transport.send("GET", url, headers=headers, params=params, deadline_s=DEADLINE_S)
+        return self._transport.send(
+            "GET", url, headers=headers, params=params, secrets=(self._api_secret,), deadline_s=DEADLINE_S
+        )
 
     def _look_at_clocks(self, answer: Answer) -> None:
         skew_s = answer.clock_skew_s()

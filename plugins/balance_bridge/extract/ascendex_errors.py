@@ -47,7 +47,7 @@ def refuse_errors(answer: Answer) -> None:
             envelope = answers.read_envelope(answer.body)
         except BadAnswer as error:
             # Not the error's own look at the body: it was cut before any credential in it could be found.
-            why = f"the answer is not what the exchange documents ({error.__cause__})"
+            why = f"the answer is not what the exchange documents ({answer.clean(str(error.__cause__))})"
             raise BadAnswer(f"{answer.request}: {why}: {answer.describe_body()}") from None
         if not envelope.failed:
             return
@@ -58,7 +58,8 @@ def refuse_errors(answer: Answer) -> None:
             envelope = answers.Envelope(message=answer.describe_body())
     code = str(envelope.code) if envelope.code is not None else ""
     told = answer.clean(f"{envelope.reason or ''} {envelope.message or ''}".strip())
-    raise _error(answer, code, f"{answer.request} answered {answer.status}, code {code or 'none'}: {told}")
+    shown = answer.clean(code, 50) or "none"
+    raise _error(answer, code, f"{answer.request} answered {answer.status}, code {shown}: {told}")
 
 
 def _error(answer: Answer, code: str, text: str) -> BalanceBridgeError:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from balance_bridge.accounts import AmlyzeDestination
 from balance_bridge.hooks.connection import ApiHook
-from balance_bridge.hooks.policy import policy_of
 from balance_bridge.hooks.transport import MaskingTransport
 from balance_bridge.load.amlyze import Amlyze
+from balance_bridge.load.destination import Credentials
 
 
 class AmlyzeHook(ApiHook):
@@ -35,21 +35,7 @@ class AmlyzeHook(ApiHook):
                 name=self.conn_id, conn_id=self.conn_id, requester="connection test", account_ext_id="{asset}"
             )
         token = self.secret("password", "bearer token")
-        return Amlyze(
-            config.name,
-            transport=MaskingTransport(),
-            base_url=self.base_url,
-            token=token,
-            requester=config.requester,
-            account_ext_id=config.account_ext_id,
-            balance_type=config.balance_type,
-            business_unit=config.business_unit,
-            assets=config.assets,
-            max_rows=config.max_rows,
-            policy=policy_of(config, Amlyze.default_policy),
-            places=self.places(config.requests_per_minute, token),
-            timeout_s=config.timeout_s,
-        )
+        return Amlyze(config, Credentials(self.base_url, "", token), MaskingTransport())
 
     def _test(self) -> tuple[bool, str]:
         return self.get_conn().check()

@@ -10,9 +10,7 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
-from balance_bridge import settings
 from balance_bridge.errors import BalanceBridgeError, ConfigurationError
-from balance_bridge.load.policy import Places
 
 
 class ApiHook(BaseHook):
@@ -90,20 +88,6 @@ class ApiHook(BaseHook):
     def get_conn(self) -> Any:
         """The client."""
         raise NotImplementedError
-
-    def places(self, requests_per_minute: int | None, credential: str) -> Places | None:
-        """Places in a window of requests, shared by all who write with the same credential.
-
-        Args:
-            requests_per_minute: How many; None for as many as one likes.
-            credential: The key or token by which the other side tells who asks.
-        """
-        if requests_per_minute is None:
-            return None
-        from balance_bridge.extract.budget import budget_key, open_budget
-
-        key = budget_key(f"{self.conn_type} {credential}")
-        return open_budget(settings.budget_url(), key, limit=requests_per_minute, log=self.log.info)
 
     def test_connection(self) -> tuple[bool, str]:
         """Airflow's connection test.

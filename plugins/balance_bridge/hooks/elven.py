@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from balance_bridge.accounts import ElvenDestination
 from balance_bridge.hooks.connection import ApiHook
-from balance_bridge.hooks.policy import policy_of
 from balance_bridge.hooks.transport import MaskingTransport
+from balance_bridge.load.destination import Credentials
 from balance_bridge.load.elven import Elven
 
 _NOT_A_DESTINATION = "connection-test"
@@ -41,26 +41,8 @@ class ElvenHook(ApiHook):
                 source_id=_NOT_A_DESTINATION,
                 timezone="UTC",
             )
-        api_key = self.secret("login", "API key")
-        return Elven(
-            config.name,
-            transport=MaskingTransport(),
-            base_url=self.base_url,
-            api_key=api_key,
-            api_secret=self.secret("password", "API secret"),
-            entity_account_id=config.entity_account_id,
-            source_id=config.source_id,
-            timezone=config.timezone,
-            assets={
-                asset: rule if isinstance(rule, str) else rule.model_dump(exclude_none=True)
-                for asset, rule in config.assets.items()
-            },
-            max_rows=config.max_rows,
-            max_bytes=config.max_bytes,
-            policy=policy_of(config, Elven.default_policy),
-            places=self.places(config.requests_per_minute, api_key),
-            timeout_s=config.timeout_s,
-        )
+        login, password = self.secret("login", "API key"), self.secret("password", "API secret")
+        return Elven(config, Credentials(self.base_url, login, password), MaskingTransport())
 
     def _test(self) -> tuple[bool, str]:
         return self.get_conn().check()

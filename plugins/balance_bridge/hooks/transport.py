@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow.sdk.log import mask_secret
@@ -16,8 +16,10 @@ class MaskingTransport(Transport):
     Airflow masks what it knows from connections; a signature is made for one request and known to nobody else.
     """
 
-    def send(self, method: str, url: str, *, headers: Mapping[str, str], **kwargs: Any) -> Answer:
+    def send(
+        self, method: str, url: str, *, headers: Mapping[str, str], secrets: Sequence[str] = (), **kwargs: Any
+    ) -> Answer:
         """See :meth:`Transport.send`."""
-        for secret in credentials(headers):
+        for secret in (*secrets, *credentials(headers)):
             mask_secret(secret)
-        return super().send(method, url, headers=headers, **kwargs)
+        return super().send(method, url, headers=headers, secrets=secrets, **kwargs)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from balance_bridge.accounts import WebhookDestination
 from balance_bridge.hooks.connection import ApiHook
-from balance_bridge.hooks.policy import policy_of
 from balance_bridge.hooks.transport import MaskingTransport
+from balance_bridge.load.destination import Credentials
 from balance_bridge.load.webhook import Webhook
 
 
 class WebhookHook(ApiHook):
-    """A URL of one's own as a destination, from an Airflow connection of type ``webhook``.
+    """A webhook as a destination, from an Airflow connection of type ``webhook``.
 
     Args:
         conn_id: The connection's id.
@@ -36,19 +36,8 @@ class WebhookHook(ApiHook):
         secret = self.secret("password", "shared secret")
         # The base URL of an API has no slash at its end; a URL to post to has one if it was given with one.
         slash = "/" if (self.connection.host or "").strip().endswith("/") else ""
-        return Webhook(
-            config.name,
-            transport=MaskingTransport(),
-            url=self.base_url + slash,
-            secret=secret,
-            account=account,
-            assets=config.assets,
-            max_rows=config.max_rows,
-            max_bytes=config.max_bytes,
-            policy=policy_of(config, Webhook.default_policy),
-            places=self.places(config.requests_per_minute, secret),
-            timeout_s=config.timeout_s,
-        )
+        credentials = Credentials(self.base_url + slash, "", secret)
+        return Webhook(config, credentials, MaskingTransport(), account=account)
 
     def _test(self) -> tuple[bool, str]:
         return self.get_conn().check()

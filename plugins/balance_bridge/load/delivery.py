@@ -1,177 +1,457 @@
-"""Delivery of one account's balances of one day to one destination.
+"""Delivery of one account's balances of one day to one destination: read the log, decide, send, fold.
 
-Everything is checked before anything is sent. Then, batch by batch: the receipt of what is planned, the request, the
-receipt of what came back. A run that is killed between any two of these, and two copies of it that are alive at the
-same time, leave receipts from which the next run goes on:
+A run that is killed between any two steps, and two copies of it that are alive at the same time, leave a log from which
+the next run goes on. ``log`` says how, ``plan`` what is decided, ``fold`` what a log comes to.
 
-- What has an acceptance on a receipt is not sent again.
-- What is planned, or was sent without an answer, goes out first and unchanged under its number.
-- What another live copy was told about the same batch in the meantime is taken as our own answer.
-- A request is repeated within seconds only if nothing can have been applied: no connection (three times), or 429
-  (as the server asks, for two minutes at most). All else is left to the next run.
+A request is repeated within seconds only if nothing can have been applied: no connection (three times), or 429 (as the
+server asks, for two minutes at most). Everything else is left to the next run.
 
-Two limits of it. Against Amlyze, a number makes a second acceptance impossible. Elven knows no numbers: if a batch was
-accepted and the answer was lost, the very same rows go to the same source once more. And where a refusal (401, 403,
-404, a redirect) answers rows that may have been sent before, it says nothing about that earlier request: they stay
-unknown and keep their numbers, while rows that had never been sent are rejected, and their numbers used up. (Any
-other 4xx judges the content, which is the same as in the earlier request: it rejects the rows in either case.)
+Where an API refuses a whole request for one bad record, with one of the destination's ``bisect_codes``, the run plans
+again: the records of the request in two halves, until the bad ones are alone. Of a request of n records with b bad ones
+that takes at most 2 b log2(n) further requests (log2 rounded up), and never more than 200 in one delivery. Records that
+may have arrived keep their numbers; the others get new ones.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 
+import tenacity
+
 from balance_bridge.clock import SYSTEM_CLOCK, Clock
-from balance_bridge.load import preview
-from balance_bridge.load.destination import Balance, Candidate, Destination
-from balance_bridge.load.history import History, rival, standing
+from balance_bridge.errors import (
+    AnswerLost,
+    BadAnswer,
+    BalanceBridgeError,
+    FinalError,
+    NotReached,
+    OutcomeUnknown,
+    PassingError,
+    StoreDamaged,
+    StoreUnwritable,
+    SupersededRun,
+    WindowFull,
+)
+from balance_bridge.load.destination import Balance, Destination, Prepared
+from balance_bridge.load.fold import NO_RESPONSE, Folded, fold
+from balance_bridge.load.log import VERSION, DayLog, Events, Plan, Result, Row, Try, encode, time_text
 from balance_bridge.load.numbers import Numbering
-from balance_bridge.load.outcomes import UNRESOLVED
-from balance_bridge.load.plan import make_plan, refuse_shared_keys
-from balance_bridge.load.receipts import Receipts
-from balance_bridge.load.sending import Sender
-from balance_bridge.load.summary import DeliverySummary
+from balance_bridge.load.place import Places
+from balance_bridge.load.plan import Again, Decider, decides_the_same, refuse_shared_keys
+from balance_bridge.load.replies import Reply, Said, Word
+from balance_bridge.load.summary import DeliverySummary, held_otherwise, late
 from balance_bridge.store import Store
 
+MAX_DIVISIONS = 100
+_POLL_S = 2.0
+_MAX_CONNECTS = 3
+_MAX_WAIT_S = 120.0
+_MAX_WAITS = 10
 
-def deliver(
-    *,
-    destination: Destination,
-    store: Store,
-    account: str,
-    day: date,
-    namespace: str,
-    balances: Iterable[Balance],
-    run_id: str,
-    clock: Clock = SYSTEM_CLOCK,
-    log: Callable[[str], None] = lambda _: None,
-    dry_run: bool = False,
-    so_far: bool = False,
-    is_stale: Callable[[], bool] = lambda: False,
-    executor: Callable[[int], Executor] = ThreadPoolExecutor,
-) -> DeliverySummary:
-    """Deliver what has not been delivered yet.
 
-    Args:
+@dataclass(frozen=True)
+class Delivery:
+    """What is to be delivered.
+
+    Attributes:
         destination: Where to.
-        store: Where the receipts lie.
+        store: Where the log lies.
         account: The account's name in the accounts file.
         day: The UTC day.
         namespace: First part of the communication numbers.
-        balances: The day's balances for this destination.
-        run_id: Written on the receipts.
+        generation: The store's object with the balances; the later one of two has the higher number in its name.
+        run_id: Written into the log.
+        so_far: The day goes on, and these are not all its balances. It never takes over from a delivery of a whole day.
+        redeliver: Whether to send again, under new numbers, what was delivered under other keys or settings.
+        dry_run: Do everything except sending and writing the log; what would be sent is kept in the store.
         clock: Time and sleep.
-        log: Told of each batch.
-        dry_run: Do everything except sending and writing receipts; what would be sent is kept in the store.
-        so_far: The day goes on, and these are not all its balances. Once a delivery of the whole day has begun, this
-            one is overtaken.
-        is_stale: Whether the day was worked out anew since these balances were; asked before and after this delivery
-            stands for them.
-        executor: Makes what so many requests are sent with at the same time.
+        log: Called with lines that report progress.
+    """
+
+    destination: Destination
+    store: Store
+    account: str
+    day: date
+    namespace: str
+    generation: str
+    run_id: str
+    so_far: bool = False
+    redeliver: bool = False
+    dry_run: bool = False
+    clock: Clock = SYSTEM_CLOCK
+    log: Callable[[str], None] = lambda _: None
+
+
+def deliver(delivery: Delivery, balances: Iterable[Balance]) -> DeliverySummary:
+    """Deliver what has not been delivered yet.
+
+    Args:
+        delivery: Where to, and how.
+        balances: The day's balances for this destination.
 
     Returns:
         What became of each balance.
 
     Raises:
         ConfigurationError: The namespace cannot be used, or two balances have one key. Nothing was sent or written.
-        NumberReused: A number would go out with other content. Nothing was sent.
-        Overtaken: Another delivery of the day began later, with other balances.
+        PlaceChanged: The destination leads elsewhere than what was delivered so far. Nothing was sent.
+        StoreDamaged: Part of the log cannot be read. Nothing was sent.
+        SupersededRun: Another run of the day has taken over.
         RecordsRejected: Records were rejected, by the destination or before sending; all others were sent, unless a
-            passing error stopped the delivery as well.
-        OutcomeUnknown: An answer was lost, or lacked results.
+            transient error stopped the delivery as well.
+        OutcomeUnknown: A response was lost, or lacked results.
         ServerFault: 5xx; what became of that batch is unknown.
         NotReached: No connection after three attempts; that batch was not sent.
         WindowFull: Too many requests, even after waiting; that batch was not applied.
         CredentialsRefused: 401 or 403.
         RequestRefused: 404 or a redirect: the host is wrong.
-        BadAnswer: An answer that is not the API's; what became of that batch is unknown.
-        StoreDamaged: A receipt cannot be read.
+        BadAnswer: A response that is not the API's; what became of that batch is unknown.
 
     Every error that is raised once sending has begun has the :class:`DeliverySummary` as its attribute ``summary``.
     """
-    numbering = Numbering(namespace=namespace, account=account, destination=destination.name)
-    prepared = destination.prepare(balances)
-    refuse_shared_keys(destination, prepared.candidates)
-    receipts = Receipts(store, account, destination.name)
-    summary = DeliverySummary(account, day.isoformat(), destination.name, dry_run)
-    # Before the receipts are read: whoever began earlier with other balances stops, and what it had sent by then shows.
-    if is_stale():
-        raise summary.stale()
-    mark = "" if dry_run else receipts.begin(day, prepared, so_far=so_far)
-    # Whoever works the day out anew does so before it begins to deliver: after this look our mark shows it.
-    if is_stale():
-        raise summary.stale()
-    history = receipts.history(day, (candidate.balance.at_ms for candidate in prepared.candidates))
-    plan = make_plan(destination, prepared.candidates, history, numbering, day)
-    rejected = prepared.rejected + plan.rejected
-    summary.rows = len(prepared.candidates) + len(prepared.rejected) + len(prepared.ignored)
-    summary.ignored = len(prepared.ignored)
-    summary.accepted_before = plan.accepted_before
-    summary.seen = plan.seen_before
-    summary.covered = plan.covered
-    summary.batches = len(plan.batches)
-    summary.pending = sum(len(batch.rows) for batch in plan.batches)
-    summary.count_local(rejected)
-    again = sum(len(batch.rows) for batch in plan.batches if batch.resend)
-    _tell(log, summary, again, _left_behind(history, prepared.candidates, day))
+    prepared = delivery.destination.prepare(balances)
+    refuse_shared_keys(delivery.destination, prepared.candidates)
+    numbering = Numbering(namespace=delivery.namespace, account=delivery.account, destination=delivery.destination.name)
+    places = Places(delivery.store, delivery.account, delivery.destination)
+    places.check(delivery.run_id, redeliver=delivery.redeliver, dry_run=delivery.dry_run)
+    return _Run(delivery, prepared, numbering, places).run()
 
-    if dry_run:
-        for batch in plan.batches:
-            summary.count_sent(batch.rows, resend=batch.resend)
-        summary.preview = preview.keep(
-            store,
-            account,
-            day,
-            destination=destination.name,
-            kind=destination.kind,
-            batches=plan.batches,
-            rejected=rejected,
-            ignored=Counter(balance.asset for balance in prepared.ignored),
+
+@dataclass
+class _Run:
+    """One delivery on its way."""
+
+    delivery: Delivery
+    prepared: Prepared
+    numbering: Numbering
+    places: Places
+    divisions: int = 0
+    bodies: dict[int, bytes] = field(default_factory=dict)
+    written: int = 0
+
+    def __post_init__(self) -> None:
+        its = self.delivery
+        self.log = DayLog(its.store, its.account, its.day, its.destination.name)
+        self.summary = DeliverySummary(its.account, its.day.isoformat(), its.destination.name, its.dry_run)
+        self.name = its.destination.name
+
+    def run(self) -> DeliverySummary:
+        planned = self._plan(None)
+        if self.delivery.dry_run:
+            return self.summary
+        try:
+            if planned:
+                self._send_all()
+        except BalanceBridgeError as error:
+            failure = None if isinstance(error, SupersededRun) else self._failure()
+            self.summary.attach(error)
+            if not isinstance(error, PassingError) or not isinstance(failure, FinalError):
+                raise
+            # Were it raised as transient, Airflow would send what was rejected again without being asked.
+            raise self.summary.attach(type(failure)(f"{failure}. The delivery stopped early: {error}")) from error
+        failure = self._failure()
+        if failure is None and self.summary.pending:
+            # All of ours was sent: another run has decided since, perhaps to send again what we had rejected.
+            failure = self.summary.superseded_run("another run of the day has taken over")
+        if failure is not None:
+            raise self.summary.attach(failure)
+        remark = self.summary.remark(self.delivery.destination.config.max_rejected)
+        if remark:
+            self.delivery.log(f"{self.name}: please look at this: {remark}")
+        return self.summary
+
+    # --- deciding
+
+    def _plan(self, again: Again | None) -> bool:
+        """Decide, and write it down; False if the newest plan says the same and nothing is left to send."""
+        its, number = self.delivery, 0
+        while True:
+            events = self.log.read() if its.dry_run else self._read_quiet()
+            self._refuse_older(events)
+            if self.written and self.written != events.newest:
+                raise self._superseded()
+            if number > events.newest:
+                raise StoreDamaged(f"{self.log.place}: plan {number} can neither be written nor read")
+            folded = fold(events)
+            plan, bodies = self._decide(folded, again)
+            newest = events.newest_plan
+            if again is None:
+                self._report(plan, folded)
+            if its.dry_run:
+                self._keep_preview(plan)
+                return False
+            if newest is not None and not bodies and decides_the_same(plan, newest):
+                return False
+            # A try that shows now was written before its run could see our plan: its request counts.
+            number = events.newest + 1
+            if self.log.put_plan(number, plan):
+                self.written = number
+                if not self.log.has_unread_try():
+                    self.bodies = bodies
+                    return bool(bodies)
+
+    def _decide(self, folded: Folded, again: Again | None) -> tuple[Plan, dict[int, bytes]]:
+        its = self.delivery
+        rows, bodies = Decider(its.destination, self.numbering, folded, its.run_id, its.redeliver, again).decide(
+            self.prepared
         )
-        log(f"{destination.name}: a dry run; what would be sent is in {store.describe(summary.preview)}")
-    else:
-        if receipts.is_overtaken(day, mark):
-            raise summary.overtaken(*_in_doubt(history, prepared.candidates))
-        receipts.local(day, mark, rejected, Counter(balance.asset for balance in prepared.ignored))
-        receipts.point(day, (*(row for batch in plan.batches for row in batch.rows), *plan.claims))
-        receipts.agree(day, mark, plan.claims)
-        sender = Sender(destination, receipts, history, day, run_id, clock, log, summary, mark, executor)
-        sender.send_all(plan.batches)
-    failure = summary.failure(destination.policy)
-    if failure is not None:
-        raise summary.attach(failure)
-    remark = summary.remark(destination.policy)
-    if remark:
-        log(f"{destination.name}: to look at: {remark}")
-    return summary
-
-
-def _in_doubt(history: History, candidates: Iterable[Candidate]) -> tuple[int, set[str]]:
-    """How many balances a run may have sent too late, and the days that have another amount for them."""
-    found = [history.keys[each.key] for each in candidates if each.key in history.keys]
-    rivals = [rival(attempts, held) for attempts in found if (held := standing(attempts))]
-    return sum(each is not None for each in rivals), {each.row.day for each in rivals if each is not None}
-
-
-def _left_behind(history: History, candidates: Iterable[Candidate], day: date) -> int:
-    asked = {candidate.key for candidate in candidates}
-    held = (standing(attempts) for key, attempts in history.keys.items() if key not in asked)
-    return sum(1 for each in held if each and each.row.day == day.isoformat() and each.outcome.status in UNRESOLVED)
-
-
-def _tell(log: Callable[[str], None], summary: DeliverySummary, again: int, left_behind: int) -> None:
-    verb = "would be sent" if summary.dry_run else "to send"
-    log(
-        f"{summary.destination}: {summary.rows} balances: {summary.accepted_before} accepted before, "
-        f"{summary.seen} seen, {summary.covered} covered by other days, {summary.ignored} ignored, "
-        f"{summary.rejected_locally} not sendable, {summary.pending} {verb} in {summary.batches} batches"
-        f"{f', {again} of them again under the same numbers' if again else ''}"
-    )
-    if left_behind:
-        log(
-            f"{summary.destination}: {left_behind} balances of an earlier run have an unknown outcome and are no "
-            f"longer asked for; they are not sent again"
+        plan = Plan(
+            version=VERSION,
+            account=its.account,
+            day=its.day.isoformat(),
+            destination=self.name,
+            kind=its.destination.kind,
+            # Two dry runs that come to the same leave the same bytes.
+            run_id="" if its.dry_run else its.run_id,
+            created_at="" if its.dry_run else time_text(its.clock.wall()),
+            generation=its.generation,
+            so_far=its.so_far,
+            read=folded.events.read_so_far(),
+            rows=rows,
         )
+        return plan, bodies
+
+    def _read_quiet(self) -> Events:
+        """Read the log once no request of another process can be under way."""
+        clock = self.delivery.clock
+        first_seen_s: dict[tuple[int, int], float] = {}
+        while True:
+            events = self.log.read()
+            waiting = {
+                at: made
+                for at, made in events.tries.items()
+                if at not in events.results and self._left_s(made, first_seen_s.setdefault(at, clock.monotonic())) > 0
+            }
+            if not waiting:
+                return events
+            longest = max(self._left_s(made, first_seen_s[at]) for at, made in waiting.items())
+            self.delivery.log(f"{self.name}: a request of another process may be under way; waiting {longest:.0f} s")
+            for at, made in waiting.items():
+                while (left_s := self._left_s(made, first_seen_s[at])) > 0 and not self.log.has_result(*at):
+                    clock.sleep(min(left_s, _POLL_S))
+
+    def _left_s(self, made: Try, first_seen_s: float) -> float:
+        """Seconds for which a request may still be under way: by its sender's clock, or since we first saw it."""
+        clock = self.delivery.clock
+        return min(made.left_s(clock.wall()), first_seen_s + made.deadline_s - clock.monotonic())
+
+    def _refuse_older(self, events: Events) -> None:
+        """Neither older balances nor those of the day so far take over from the newest plan's."""
+        newest = events.newest_plan
+        if newest is None:
+            return
+        if self.delivery.so_far and not newest.so_far:
+            raise self.summary.superseded_run("the whole day is being delivered already")
+        if self.delivery.so_far == newest.so_far and newest.generation != self.delivery.generation:
+            older = _generation(newest.generation) > _generation(self.delivery.generation)
+            # A newest one that was pruned cannot be compared: its numbers begin again.
+            if older and self.delivery.store.exists(newest.generation):
+                raise self.summary.superseded_run(
+                    f"balances that were worked out later ({newest.generation}) have been delivered; these are "
+                    f"{self.delivery.generation}. Trigger the day, or clear it from its task reconcile on"
+                )
+
+    # --- sending
+
+    def _send_all(self) -> None:
+        """Send the newest plan's batches, which is ours, and what they are divided into."""
+        sending = True
+        while sending:
+            number = self.log.events.newest
+            plan = self.log.events.plans[number]
+            batches = plan.batches()
+            self.summary.batches += len(batches)
+            refused: list[Row] = []
+            for batch, rows in batches.items():
+                reply = self._request(number, batch, rows, f"request {batch} of {len(batches)}")
+                if reply.stop is not None:
+                    raise reply.stop
+                if self._is_to_be_divided(reply, rows):
+                    refused += rows
+            sending = bool(refused) and self._plan(Again(plan.rows, frozenset(row.number for row in refused)))
+
+    def _is_to_be_divided(self, reply: Reply, rows: Sequence[Row]) -> bool:
+        whole = reply.whole
+        if whole is None or whole.said is not Said.REJECTED or len(rows) == 1:
+            return False
+        if whole.code not in self.delivery.destination.bisect_codes:
+            return False
+        if self.divisions == MAX_DIVISIONS:
+            self.delivery.log(
+                f"{self.name}: {2 * MAX_DIVISIONS} requests went into finding bad records; the next run goes on here"
+            )
+            return False
+        self.divisions += 1
+        self.summary.divided += 1
+        self.delivery.log(f"{self.name}: a request with {len(rows)} records was refused as a whole; dividing it")
+        return True
+
+    def _request(self, plan: int, batch: int, rows: Sequence[Row], label: str) -> Reply:
+        """Send one batch, repeated within seconds only where nothing can have been applied."""
+        repeat = tenacity.Retrying(
+            sleep=self.delivery.clock.sleep,
+            retry=tenacity.retry_if_exception_type((NotReached, WindowFull)),
+            wait=_wait_s,
+            stop=_give_up,
+            before_sleep=self._report_repeat,
+            reraise=True,
+        )
+        try:
+            reply = repeat(self._try, plan, batch, rows)
+        except NotReached as error:
+            raise NotReached(
+                f"{self.name}: {error}. Nothing was sent, and Airflow tries again. If it stays so, look at the "
+                f"connection's host, the network and the proxy"
+            ) from error
+        said = Counter((reply.records.get(row.number) or reply.whole or Word(Said.NOTHING)).said for row in rows)
+        self.delivery.log(
+            f"{self.name}: {label}: {', '.join(f'{count} {_SAID[word]}' for word, count in said.items())}"
+        )
+        return reply
+
+    def _try(self, plan: int, batch: int, rows: Sequence[Row]) -> Reply:
+        """One request, with its try before it and its result after it, whatever happens."""
+        its = self.delivery
+        body = self.bodies[batch]
+        made = Try(VERSION, batch, its.clock.wall(), its.destination.deadline_s(len(rows)), _digest(body))
+        number = self.log.put_try(plan, made)
+        self._stop_if_superseded(plan, number)
+        self.summary.requests += 1
+        try:
+            reply = its.destination.send(body, [row.number for row in rows])
+        except (NotReached, WindowFull) as error:
+            self._put(plan, number, sent=False, text=str(error))
+            raise
+        except (AnswerLost, BadAnswer) as error:
+            self._put(plan, number, sent=True, text=str(error))
+            lost = f"{self.name}: {error}. What became of {len(rows)} balances is unknown"
+            raise (type(error) if isinstance(error, BadAnswer) else OutcomeUnknown)(lost) from error
+        except FinalError as error:
+            self._put(plan, number, sent=False, text=str(error))
+            raise
+        except Exception as error:
+            # A defect of ours after the first byte: the response counts as lost. Its text may hold anything.
+            what = f"the response could not be read ({type(error).__name__})"
+            self._put(plan, number, sent=True, text=what)
+            raise OutcomeUnknown(f"{self.name}: {what}. What became of {len(rows)} balances is unknown") from None
+        self._put_reply(plan, number, reply)
+        return reply
+
+    def _stop_if_superseded(self, plan: int, number: int) -> None:
+        try:
+            newest = self.log.newest_since(plan)
+            if newest == plan and self.places.has_changed():
+                # Our own try counts as a delivery: any other place is refused.
+                self.places.check(self.delivery.run_id)
+        except BalanceBridgeError as error:
+            self._put(plan, number, sent=False, text=str(error))
+            raise
+        if newest > plan:
+            self._put(plan, number, sent=False, text=f"plan {newest} has taken over")
+            raise self._superseded()
+
+    def _put(self, plan: int, number: int, *, sent: bool, text: str) -> None:
+        """Write the result of a request without a response."""
+        word = Word(Said.NOTHING, NO_RESPONSE, text)
+        newest, trouble = self._newest(plan) if sent else (plan, None)
+        result = Result(VERSION, sent, newest, self.delivery.clock.wall(), whole=word)
+        self.log.put_result(plan, number, result)
+        if trouble is not None:
+            raise trouble
+
+    def _put_reply(self, plan: int, number: int, reply: Reply) -> None:
+        newest, trouble = self._newest(plan)
+        result = Result(
+            version=VERSION,
+            sent=True,
+            newest=newest,
+            ended_at=reply.ended_at,
+            whole=reply.whole,
+            records=dict(reply.records),
+            http_status=reply.status,
+            request_id=reply.request_id,
+            answer_sha256=reply.body_sha256,
+            foreign=reply.foreign,
+        )
+        self.log.put_result(plan, number, result)
+        self.summary.foreign += reply.foreign
+        if trouble is not None:
+            raise trouble
+        if newest != plan:
+            raise self._superseded()
+
+    def _newest(self, plan: int) -> tuple[int | None, StoreUnwritable | None]:
+        """The newest plan; if that cannot be found out, why: the result is written first."""
+        try:
+            return self.log.newest_since(plan), None
+        except StoreUnwritable as error:
+            return None, error
+
+    def _superseded(self) -> SupersededRun:
+        folded = fold(self.log.read())
+        self.summary.count(folded)
+        return self.summary.superseded_run("another run of the day has taken over", late(folded))
+
+    # --- reporting
+
+    def _failure(self) -> BalanceBridgeError | None:
+        config = self.delivery.destination.config
+        # What another process has written meanwhile may put a balance in doubt.
+        self.summary.count(fold(self.log.read() if self.log.has_news() else self.log.events))
+        return self.summary.failure(max_rejected=config.max_rejected, on_unconfirmed=config.on_unconfirmed)
+
+    def _report(self, plan: Plan, folded: Folded) -> None:
+        """Report what is about to be done, and count it."""
+        summary = self.summary
+        summary.count_plan(plan, folded)
+        requests = max((row.batch for row in plan.rows), default=0)
+        verb = "would be sent" if self.delivery.dry_run else "to send"
+        resent = f", {summary.resent} of them again under the same numbers" if summary.resent else ""
+        self.delivery.log(
+            f"{self.name}: {summary.rows} balances: {summary.accepted_before} accepted before, {summary.seen} seen, "
+            f"{summary.ignored} ignored, {summary.rejected_locally} not sendable, {summary.pending} {verb} in "
+            f"{requests} requests{resent}"
+        )
+        if summary.other_keys:
+            self.delivery.log(f"{self.name}: {held_otherwise(summary.other_keys, summary.example, plan)}")
+
+    def _keep_preview(self, plan: Plan) -> None:
+        its = self.delivery
+        key = its.store.append(f"dry/{its.account}/{its.day}/{self.name}", ".jsonl.gz", encode(plan))
+        self.summary.preview = key
+        its.log(f"{self.name}: a dry run; what would be sent is in {its.store.describe(key)}")
+
+    def _report_repeat(self, state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        self.delivery.log(f"{error}; trying again in {state.upcoming_sleep:g} s")
+
+
+_SAID = {Said.ACCEPTED: "accepted", Said.REJECTED: "rejected", Said.USED: "seen", Said.NOTHING: "unknown"}
+
+
+def _generation(key: str) -> str:
+    """What orders the objects of one series: they are numbered with leading zeros."""
+    return key.rpartition("/")[2]
+
+
+def _digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+def _wait_s(state: tenacity.RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    doubling = float(2 ** min(state.attempt_number - 1, 5))
+    if isinstance(error, WindowFull) and error.retry_after_s is not None:
+        return max(1.0, error.retry_after_s)
+    return doubling
+
+
+def _give_up(state: tenacity.RetryCallState) -> bool:
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, NotReached):
+        return state.attempt_number >= _MAX_CONNECTS
+    return state.attempt_number >= _MAX_WAITS or state.idle_for + state.upcoming_sleep > _MAX_WAIT_S

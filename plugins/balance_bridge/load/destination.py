@@ -1,4 +1,4 @@
-"""A destination's interface: from balances to rows on the wire, one request, and what its answer says.
+"""A destination's interface: from balances to records on the wire, one request, and the facts of its response.
 
 A new import API is one module with a subclass of :class:`Destination`, its sandbox and its tests.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
@@ -17,21 +16,23 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from balance_bridge.errors import BalanceBridgeError, ConfigurationError, InvalidAmount, StoreDamaged
-from balance_bridge.load.batches import Batch, Limits
+from balance_bridge.accounts import Destination as DestinationConfig
+from balance_bridge.errors import BalanceBridgeError, InvalidAmount, StoreDamaged
 from balance_bridge.load.numbers import is_instant
-from balance_bridge.load.policy import Places, Policy
 from balance_bridge.load.replies import Reader, Reply, Verdict, read
 from balance_bridge.money import to_text
 from balance_bridge.transport import Answer, Transport
 
-IGNORE = "ignore"
 LOCAL = "LOCAL"
 
 _ENCODE = msgspec.json.Encoder().encode
 _DIGITS = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?(?<!\n)")
-_SECRET = re.compile(r"[\x21-\x7e]+(?<!\n)")
 _COLUMNS = ("asset", "at", "balance", "points")
+# What a record carries besides its content.
+_NO_CONTENT = frozenset({"number", "communicationNumber", "replaces", "supersedes", "points"})
+# Room for a result with three ids of 255 characters and a long description, all of it escaped.
+_RESPONSE_BYTES = 64 * 1024
+_RESPONSE_BYTES_PER_ROW = 4 * 1024
 
 
 class Balance(msgspec.Struct, frozen=True, gc=False):
@@ -96,71 +97,72 @@ class Prepared:
     ignored: list[Balance] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Credentials:
+    """A connection, checked: where it leads, and who asks.
+
+    Attributes:
+        url: Scheme, host, port and path, without user, query or fragment.
+        login: The key, or empty where the API has none.
+        password: The secret or token.
+    """
+
+    url: str
+    login: str = field(repr=False)
+    password: str = field(repr=False)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not appear in any text."""
+        return tuple(filter(None, (self.login, self.password)))
+
+
 class Destination(ABC):
     """Where balances go.
 
     Args:
-        name: The destination's name in the accounts file.
+        config: The destination as the accounts file has it.
+        credentials: Its connection.
         transport: Sends the requests.
-        base_url: Scheme, host and port, and a path if a gateway stands in front.
-        limits: What one request may hold.
-        ignored: Assets that are left out.
-        secrets: The credentials; they are kept out of every text that comes back.
-        policy: How what goes wrong is dealt with; the destination's own by default.
-        places: Places in the window of requests; None for as many as one likes.
-        timeout_s: Seconds without a byte after which an answer counts as lost, for an empty request; each row adds to
-            it. None: the destination's own.
-
-    Raises:
-        ConfigurationError: If the URL or a credential cannot be used, or a limit is not positive.
     """
 
     kind: ClassVar[str]
-    #: What stands before and after the rows in a request's body.
+    #: What stands before and after the records in a request's body.
     envelope: tuple[bytes, bytes]
     #: The wire field that is the balance; it is a JSON number.
     amount_field: ClassVar[str]
-    #: Other wire fields that are JSON numbers, where they are there.
+    #: Other wire fields that are JSON numbers, where they are present.
     number_fields: ClassVar[tuple[str, ...]] = ()
-    #: HTTP statuses that say: this very request came before. What was made of its rows is another matter.
-    seen_statuses: ClassVar[frozenset[int]] = frozenset()
-    #: How what goes wrong is dealt with, unless the accounts file says otherwise.
-    default_policy: ClassVar[Policy] = Policy()
-    #: Seconds without a byte after which the answer to an empty request counts as lost, and what each row adds.
-    default_timeout_s: ClassVar[float] = 30.0
+    #: HTTP statuses that say: this very request came before. What became of its records is another matter.
+    used_statuses: ClassVar[frozenset[int]] = frozenset()
+    #: The API's codes for a bad record, unless the accounts file has others.
+    default_bisect_codes: ClassVar[frozenset[str]] = frozenset()
+    #: What each record adds to the seconds without a byte after which a response counts as lost.
     timeout_per_row_s: ClassVar[float] = 0.05
+    config: DestinationConfig
+    #: Bytes of one request's body.
+    max_bytes: int
+    #: Where balances are posted to.
+    _url: str
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        transport: Transport,
-        base_url: str,
-        limits: Limits,
-        ignored: Iterable[str],
-        secrets: Mapping[str, str],
-        policy: Policy | None = None,
-        places: Places | None = None,
-        timeout_s: float | None = None,
-    ) -> None:
-        self.name = name
-        self.limits = limits
-        self.policy = policy or self.default_policy
-        self._places = places
-        self._timeout_s = timeout_s or self.default_timeout_s
+    def __init__(self, config: DestinationConfig, credentials: Credentials, transport: Transport) -> None:
+        self.config = config
+        self.name = config.name
+        self.max_rows = config.max_rows
+        codes = config.bisect_codes
+        self.bisect_codes = self.default_bisect_codes if codes is None else frozenset(codes)
+        self._credentials = credentials
         self._transport = transport
-        self._base_url = _base_url(name, base_url)
-        self._ignored = frozenset(ignored)
-        for what, value in secrets.items():
-            # Neither a log nor an exception may show the value, not even a wrong one.
-            if not _SECRET.fullmatch(value):
-                raise ConfigurationError(
-                    f"{name}: the connection's {what} is {'empty' if not value else 'not plain ASCII without blanks'}; "
-                    f"enter it again, without line breaks"
-                )
-        if limits.max_rows < 1 or limits.max_bytes < 1:
-            raise ConfigurationError(f"{name}: max_rows {limits.max_rows} and max_bytes {limits.max_bytes} must be > 0")
-        self._reader = Reader(name, self._verdict, self._reason, tuple(secrets.values()), self.seen_statuses)
+        self._ignored = frozenset(asset for asset, target in config.assets.items() if target == "ignore")
+        self._reader = Reader(self.name, self._verdict, self._reason, self.used_statuses)
+
+    def place(self) -> dict[str, str]:
+        """Where balances end up at the far side, as text that may be stored; another place has another one."""
+        return {"kind": self.kind, "url": _normalised(self._credentials.url)}
+
+    def key_settings(self) -> dict[str, str]:
+        """The settings that keys depend on, besides the assets' mapping."""
+        return {}
 
     def prepare(self, balances: Iterable[Balance]) -> Prepared:
         """Put balances into this destination's words, or say why one cannot be sent. Sends nothing."""
@@ -169,25 +171,22 @@ class Destination(ABC):
         for balance in balances:
             if balance.asset in self._ignored:
                 prepared.ignored.append(balance)
-                continue
-            try:
-                digits = to_text(balance.amount)
-            except InvalidAmount as error:
-                prepared.rejected.append(LocalRejection(balance, str(error)))
-                continue
-            if not is_instant(balance.at_ms):
+            elif not is_instant(balance.at_ms):
                 text = f"the instant {balance.at_ms} ms lies outside the years 1 to 9999"
                 prepared.rejected.append(LocalRejection(balance, text))
-                continue
-            sendable.append((balance, digits))
+            else:
+                try:
+                    sendable.append((balance, to_text(balance.amount)))
+                except InvalidAmount as error:
+                    prepared.rejected.append(LocalRejection(balance, str(error)))
         self._translate(sendable, prepared)
         return prepared
 
     def encode_row(self, wire: Mapping[str, str]) -> bytes:
-        """A row's JSON text, the amount as a bare number with its exact digits.
+        """A record's JSON text, its numbers bare and with their exact digits.
 
         Raises:
-            InvalidAmount: If the amount's text is not plain digits; nothing else may stand in the JSON unquoted.
+            InvalidAmount: If a number's text is not plain digits; nothing else may stand in the JSON unquoted.
         """
         fields: dict[str, Any] = dict(wire)
         fields[self.amount_field] = self._bare(wire.get(self.amount_field))
@@ -196,27 +195,10 @@ class Destination(ABC):
                 fields[name] = self._bare(wire[name])
         return _ENCODE(fields)
 
-    def _bare(self, digits: str | None) -> msgspec.Raw:
-        if digits is None or not _DIGITS.fullmatch(digits):
-            raise InvalidAmount(f"{self.name}: {digits!r} is not the plain digits of an amount")
-        return msgspec.Raw(digits.encode())
-
     def encode(self, wires: Iterable[Mapping[str, str]]) -> bytes:
-        """The body of a request that holds these rows."""
+        """The body of a request that holds these records."""
         start, end = self.envelope
         return start + b",".join(map(self.encode_row, wires)) + end
-
-    def place(self) -> AbstractContextManager[None]:
-        """Hold a place in the window of requests for one of them; waits until there is one."""
-        return nullcontext() if self._places is None else self._places.place()
-
-    def timeout_s(self, rows: int) -> float:
-        """Seconds without a byte after which the answer to a request with so many rows counts as lost."""
-        return self._timeout_s + rows * self.timeout_per_row_s
-
-    def deadline_s(self, rows: int) -> float:
-        """Seconds after which a request with so many rows ends whatever happens: an answer that drips in counts too."""
-        return 2 * self.timeout_s(rows)
 
     def numbered(
         self,
@@ -226,55 +208,88 @@ class Destination(ABC):
         replaces: str,  # noqa: ARG002
         supersedes: str,  # noqa: ARG002
     ) -> dict[str, str]:
-        """A row's fields as they are sent under a number; the very same where the number stays on our receipt.
+        """A record's fields as they are sent under a number; the very same where the number stays in our log.
 
         Args:
             wire: The fields, under no number or under another one.
             number: The communication number.
             replaces: The number of the attempt before this one; empty if there was none.
-            supersedes: The digits that were accepted (or seen) before, if they are others; else empty.
+            supersedes: The digits that were accepted (or seen) before, and give way to these; else empty.
         """
         return wire
 
-    def send(self, batch: Batch) -> Reply:
-        """Send a batch once, signed anew, and read the answer.
+    def timeout_s(self, rows: int) -> float:
+        """Seconds without a byte after which the response to a request with so many records counts as lost."""
+        return self.config.timeout_s + rows * self.timeout_per_row_s
+
+    def deadline_s(self, rows: int) -> float:
+        """Seconds after which any request with so many records is over, even if its response drips in."""
+        return 2 * self.timeout_s(rows)
+
+    def send(self, body: bytes, numbers: Sequence[str]) -> Reply:
+        """Send one request, signed for this attempt, and read its response.
+
+        Args:
+            body: As :meth:`encode` makes it.
+            numbers: The numbers of its records, in order.
 
         Raises:
             NotReached: Nothing was sent.
             WindowFull: 429; nothing was applied.
-            AnswerLost: What became of the rows is unknown.
-            BadAnswer: The answer is too large to be read; what became of the rows is unknown.
+            AnswerLost: What became of the records is unknown.
+            BadAnswer: The response is too large to be read; what became of the records is unknown.
             FinalError: The URL cannot be used or the certificate is not trusted; nothing was sent.
         """
-        answer = self._post(batch.body, len(batch.rows))
-        return read(answer, [row.number for row in batch.rows], self._reader)
+        return read(self._post(body, len(numbers)), numbers, self._reader)
 
     def check(self) -> tuple[bool, str]:
         """The connection test: whether it passed, and exactly what was and what was not checked."""
         try:
             return self._check()
         except BalanceBridgeError as error:
-            return False, self._reader.clean(str(error))
+            return False, str(error)
+
+    def _post(self, body: bytes, rows: int) -> Answer:
+        return self._transport.send(
+            "POST",
+            self._url,
+            headers={"content-type": "application/json", **self._headers(body)},
+            body=body,
+            secrets=self._credentials.secrets,
+            timeout_s=self.timeout_s(rows),
+            deadline_s=self.deadline_s(rows),
+            max_bytes=response_bytes(rows),
+        )
+
+    def _bare(self, digits: str | None) -> msgspec.Raw:
+        if digits is None or not _DIGITS.fullmatch(digits):
+            raise InvalidAmount(f"{self.name}: {digits!r} is not the plain digits of an amount")
+        return msgspec.Raw(digits.encode())
 
     @abstractmethod
     def _translate(self, sendable: Sequence[tuple[Balance, str]], prepared: Prepared) -> None:
         """Add each balance (with its digits) to the candidates or to the rejected."""
 
     @abstractmethod
-    def _post(self, body: bytes, rows: int) -> Answer:
-        """Send a body that holds a number of rows."""
+    def _headers(self, body: bytes) -> dict[str, str]:
+        """What authenticates one attempt to post a body."""
 
     @abstractmethod
-    def _verdict(self, document: Any, numbers: Sequence[str]) -> Verdict:
-        """Read the document of a 2xx answer; BadAnswer if it is not what the API documents."""
+    def _verdict(self, answer: Answer, document: Any, numbers: Sequence[str]) -> Verdict:
+        """Read a response's document; BadAnswer, without quoting it, if it is not what the API documents."""
 
     @abstractmethod
     def _reason(self, document: Any) -> tuple[str, str]:
-        """Code and text of an error document."""
+        """Code and text of an error document, as they came."""
 
     @abstractmethod
     def _check(self) -> tuple[bool, str]:
         """As :meth:`check`, but may raise."""
+
+
+def content(wire: Mapping[str, str]) -> frozenset[tuple[str, str]]:
+    """What a record says apart from its number, what it follows and its points: equal content is sent once."""
+    return frozenset(item for item in wire.items() if item[0] not in _NO_CONTENT)
 
 
 def balances_from_table(table: Any, equivalents: Sequence[Decimal | None] | None = None) -> list[Balance]:
@@ -284,12 +299,12 @@ def balances_from_table(table: Any, equivalents: Sequence[Decimal | None] | None
         table: A ``pyarrow.Table`` or ``pandas.DataFrame`` with the columns ``asset`` (text), ``at`` (timestamp in
             UTC, whole milliseconds), ``balance`` (decimal128(38, 18)) and ``points`` (list of text, or text joined
             by commas).
-        equivalents: What each is worth, row by row, where that is to be told.
+        equivalents: What each is worth, row by row, where that is to be sent.
 
     Raises:
         StoreDamaged: If a column is missing, of another type or has nulls.
     """
-    # Heavy, and not needed by whoever only tests a connection.
+    # Heavy, and a connection test does without it.
     import pyarrow as pa
 
     if not isinstance(table, pa.Table):
@@ -315,11 +330,9 @@ def balances_from_table(table: Any, equivalents: Sequence[Decimal | None] | None
     return list(map(Balance, assets, at_ms, amounts, points, worth))
 
 
-def length_problem(what: str, value: str, limit: int) -> str:
-    """What is wrong with a text that an API limits to a number of characters; empty if nothing is."""
-    if not value:
-        return f"{what} is empty"
-    return f"{what} {value[:40]!r}... has {len(value)} characters, {limit} are allowed" if len(value) > limit else ""
+def response_bytes(rows: int) -> int:
+    """The bytes that a response about so many records may have."""
+    return _RESPONSE_BYTES + rows * _RESPONSE_BYTES_PER_ROW
 
 
 @lru_cache(maxsize=256)
@@ -331,17 +344,10 @@ def _points(value: Any) -> tuple[str, ...]:
     return _points_of(value if isinstance(value, str) else ",".join(value))
 
 
-def _base_url(name: str, url: str) -> str:
-    whole = url.strip().rstrip("/")
-    try:
-        parts = urlsplit(whole if "://" in whole else f"https://{whole}")
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    # The URL itself is not shown before it is known to hold no password.
-    if not usable or "@" in parts.netloc or parts.query or parts.fragment:
-        raise ConfigurationError(
-            f"{name}: the connection's host must be a URL such as https://api.example.com:8443, "
-            f"without user, password, query or fragment"
-        )
-    return f"{parts.scheme}://{parts.netloc}{parts.path}"
+def _normalised(url: str) -> str:
+    # Put together from its parts, so that no user, password or query is left in it.
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    port = "" if parts.port in (None, {"http": 80, "https": 443}.get(parts.scheme)) else f":{parts.port}"
+    path = "" if parts.path == "/" else parts.path
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}{path}"

@@ -14,142 +14,104 @@ from typing import Any
 
 import msgspec
 
+from balance_bridge.accounts import ElvenAsset, ElvenDestination
 from balance_bridge.clock import SYSTEM_CLOCK, Clock
-from balance_bridge.errors import BadAnswer, ConfigurationError, CredentialsRefused, RequestRefused
-from balance_bridge.load.batches import Limits
-from balance_bridge.load.destination import IGNORE, Balance, Candidate, Destination, Prepared
-from balance_bridge.load.outcomes import ACCEPTED, Outcome, Status
-from balance_bridge.load.policy import Places, Policy
-from balance_bridge.load.replies import Verdict, describe, document_of, text_of
+from balance_bridge.errors import BadAnswer, CredentialsRefused, RequestRefused
+from balance_bridge.load.destination import Balance, Candidate, Credentials, Destination, Prepared, response_bytes
+from balance_bridge.load.replies import ACCEPTED, Said, Verdict, describe, document_of, text_of, word
 from balance_bridge.transport import Answer, Transport
 
 IMPORT_PATH = "/open/v4/account/treasuryBalance"
 ACCOUNTS_PATH = "/open/v3/entityAccount"
-# The vendor's limit of one request.
-MAX_ROWS = 1000
+# A list's page has far fewer rows; a server need not obey the limit that it is asked for.
+_LISTED = 1000
 
 
 class Elven(Destination):
     """One account's source of balances at Elven.
 
     Args:
-        name: The destination's name in the accounts file.
+        config: The destination as the accounts file has it.
+        credentials: Its connection: base URL, API key and API secret. The key is sent; the secret only signs.
         transport: Sends the requests.
-        base_url: ``https://openapi.elven.com``, or another.
-        api_key: Sent as it is.
-        api_secret: Signs; never sent.
-        entity_account_id: The account at Elven.
-        source_id: The source of balances within it.
-        timezone: The Entity's IANA time zone.
-        assets: Per asset ``"ignore"``, ``{"symbol": X}`` or ``{"asset_id": X}``; others go out under their own code
-            as the symbol.
-        max_rows: Rows of one request, at most 1000.
-        max_bytes: Bytes of one request's body.
-        policy: How what goes wrong is dealt with.
-        places: Places in the window of requests; None for as many as one likes.
-        timeout_s: Seconds without a byte after which the answer to an empty request counts as lost.
         clock: Where a signature's timestamp comes from.
-
-    Raises:
-        ConfigurationError: If one of these cannot be used.
     """
 
     kind = "elven"
     envelope = (b"[", b"]")
     amount_field = "balance"
     # The code of the vendor's own example of a refused import.
-    default_policy = Policy(bisect_codes=frozenset({"19734"}))
+    default_bisect_codes = frozenset({"19734"})
+    config: ElvenDestination
 
     def __init__(
         self,
-        name: str = "elven",
-        *,
+        config: ElvenDestination,
+        credentials: Credentials,
         transport: Transport,
-        base_url: str,
-        api_key: str,
-        api_secret: str,
-        entity_account_id: str,
-        source_id: str,
-        timezone: str,
-        assets: Mapping[str, str | Mapping[str, str]] | None = None,
-        max_rows: int = MAX_ROWS,
-        max_bytes: int = 100_000,
-        policy: Policy | None = None,
-        places: Places | None = None,
-        timeout_s: float | None = None,
+        *,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        if not entity_account_id or not source_id:
-            raise ConfigurationError(f"{name}: entity_account_id and source_id are required")
-        if max_rows > MAX_ROWS:
-            raise ConfigurationError(f"{name}: max_rows is {max_rows}; Elven takes at most {MAX_ROWS}")
-        mapping = dict(assets or {})
-        super().__init__(
-            name,
-            transport=transport,
-            base_url=base_url,
-            limits=Limits(max_rows, max_bytes),
-            ignored=[asset for asset, target in mapping.items() if target == IGNORE],
-            secrets={"API key (login)": api_key, "API secret (password)": api_secret},
-            policy=policy,
-            places=places,
-            timeout_s=timeout_s,
-        )
-        self._key = api_key
-        self._secret = api_secret
-        self._fixed = {"entityAccountId": entity_account_id, "sourceId": source_id}
-        self._timezone = timezone
+        super().__init__(config, credentials, transport)
+        self.max_bytes = config.max_bytes
+        self._url = credentials.url + IMPORT_PATH
         self._clock = clock
-        self._identities = {
-            asset: _identity(name, asset, target) for asset, target in mapping.items() if target != IGNORE
-        }
+
+    def place(self) -> dict[str, str]:
+        """See :meth:`Destination.place`."""
+        return super().place() | {"entity_account_id": self.config.entity_account_id}
+
+    def key_settings(self) -> dict[str, str]:
+        """See :meth:`Destination.key_settings`."""
+        return {"source_id": self.config.source_id, "timezone": self.config.timezone}
 
     def _translate(self, sendable: Sequence[tuple[Balance, str]], prepared: Prepared) -> None:
         # Imported here: it needs numpy, and the connection test does not.
         from balance_bridge.localtime import local_texts
 
-        texts = local_texts([balance.at_ms for balance, _ in sendable], self._timezone)
+        texts = local_texts([balance.at_ms for balance, _ in sendable], self.config.timezone)
         heads: dict[str, tuple[dict[str, str], str]] = {}
         for (balance, digits), text in zip(sendable, texts, strict=True):
             head = heads.get(balance.asset)
             if head is None:
-                field, value = self._identities.get(balance.asset, ("symbol", balance.asset))
-                fields = {**self._fixed, field: value}
-                head = heads[balance.asset] = (fields, msgspec.json.encode(fields).decode())
+                fields = self._head(balance.asset)
+                # An id, a symbol and a source hold no blank, and the text has a fixed length: no two keys are alike.
+                named = f"symbol:{fields['symbol']}" if "symbol" in fields else f"assetID:{fields['assetID']}"
+                head = heads[balance.asset] = (fields, f"{named} {self.config.source_id}")
             fields, identity = head
             local = str(text)
-            # The local text has a fixed length, so no two keys run into each other.
             wire = {**fields, "datetime": local, "balance": digits}
             prepared.candidates.append(Candidate(balance, f"{identity} {local}", digits, wire))
 
-    def _post(self, body: bytes, rows: int) -> Answer:
-        return self._transport.send(
-            "POST",
-            self._base_url + IMPORT_PATH,
-            headers={**self._signed("POST", IMPORT_PATH), "content-type": "application/json"},
-            body=body,
-            timeout_s=self.timeout_s(rows),
-            deadline_s=self.deadline_s(rows),
-        )
+    def _head(self, asset: str) -> dict[str, str]:
+        config = self.config
+        target = config.assets.get(asset)
+        fields = {"entityAccountId": config.entity_account_id, "sourceId": config.source_id}
+        if isinstance(target, ElvenAsset) and target.asset_id is not None:
+            return fields | {"assetID": target.asset_id}
+        symbol = target.symbol if isinstance(target, ElvenAsset) else None
+        return fields | {"symbol": asset if symbol is None else symbol}
+
+    def _headers(self, body: bytes) -> dict[str, str]:  # noqa: ARG002 - the body is not signed
+        return self._signed("POST", IMPORT_PATH)
 
     def _signed(self, method: str, path: str) -> dict[str, str]:
         # Good for 5 or 30 seconds, depending on the vendor's page: made right before each request.
         timestamp = str(self._clock.now_ms())
         return {
-            "elven-api-key": self._key,
+            "elven-api-key": self._credentials.login,
             "elven-api-timestamp": timestamp,
-            "elven-api-sign": sign(self._secret, timestamp, method, path),
+            "elven-api-sign": sign(self._credentials.password, timestamp, method, path),
         }
 
-    def _verdict(self, document: Any, numbers: Sequence[str]) -> Verdict:
-        succeeded = _succeeded(document)
-        if succeeded is None:
-            raise BadAnswer(f"Elven's answer says neither success nor failure: {document}")
-        if succeeded:
-            return Verdict(dict.fromkeys(numbers, ACCEPTED))
+    def _verdict(self, answer: Answer, document: Any, numbers: Sequence[str]) -> Verdict:  # noqa: ARG002
+        said = _said(document)
+        if said == Said.NOTHING:
+            raise BadAnswer("it says neither a clear success nor a clear failure")
+        if said == Said.ACCEPTED:
+            return Verdict(ACCEPTED)
         code, text = self._reason(document)
-        outcome = Outcome(Status.REJECTED, code or "failed", text or "Elven gave no reason")
-        return Verdict(dict.fromkeys(numbers, outcome), whole=True)
+        return Verdict(word(answer, said, code or "failed", text or "Elven gave no reason"))
 
     def _reason(self, document: Any) -> tuple[str, str]:
         if not isinstance(document, dict):
@@ -160,8 +122,8 @@ class Elven(Destination):
 
     def ask(
         self, method: str, path: str, *, params: Mapping[str, str] | None = None, body: Mapping[str, str] | None = None
-    ) -> Any:
-        """Ask Elven something else than to take balances.
+    ) -> tuple[Answer, Any]:
+        """Ask Elven for something other than to take balances.
 
         Args:
             method: ``GET`` or ``POST``.
@@ -170,43 +132,46 @@ class Elven(Destination):
             body: What is posted, as JSON.
 
         Returns:
-            The answer's document.
+            The response, and its document; None if it is not JSON.
 
         Raises:
             CredentialsRefused: 401 or 403.
             RequestRefused: Any other refusal.
             BalanceBridgeError: As the request ends.
         """
-        answer = self._ask(method, path, params, body)
-        document = document_of(answer)
-        said = f"{self.name}: {describe(answer, document, self._reader)}"
+        answer, document = self._ask(method, path, params, body)
+        message = f"{self.name}: {describe(answer, document, self._reader)}"
         if answer.status in (401, 403):
-            raise CredentialsRefused(f"{said}; check the connection's key and secret, and what they may do")
-        if not 200 <= answer.status < 300 or _succeeded(document) is False:
-            raise RequestRefused(said)
-        return document
+            raise CredentialsRefused(f"{message}; check the connection's key and secret, and what they may do")
+        if not 200 <= answer.status < 300 or _said(document) == Said.REJECTED:
+            raise RequestRefused(message)
+        return answer, document
 
-    def _ask(self, method: str, path: str, params: Mapping[str, str] | None, body: Mapping[str, str] | None) -> Answer:
+    def _ask(
+        self, method: str, path: str, params: Mapping[str, str] | None, body: Mapping[str, str] | None
+    ) -> tuple[Answer, Any]:
         # The vendor's page does not say what a GET signs; path and query, as they are sent, is the reading we take.
         query = "&".join(f"{name}={value}" for name, value in (params or {}).items())
         headers = self._signed(method, f"{path}?{query}" if query else path)
         if body is not None:
             headers["content-type"] = "application/json"
-        return self._transport.send(
+        answer = self._transport.send(
             method,
-            self._base_url + path,
+            self._credentials.url + path,
             headers=headers,
             params=params,
             body=None if body is None else msgspec.json.encode(dict(body)),
+            secrets=self._credentials.secrets,
+            max_bytes=response_bytes(_LISTED),
         )
+        return answer, document_of(answer, _LISTED)[0]
 
     def _check(self) -> tuple[bool, str]:
-        answer = self._ask("GET", ACCOUNTS_PATH, {"page": "1", "limit": "1"}, None)
-        document = document_of(answer)
+        answer, document = self._ask("GET", ACCOUNTS_PATH, {"page": "1", "limit": "1"}, None)
         total = _total(document)
         if not 200 <= answer.status < 300 or total is None:
-            said = describe(answer, document, self._reader)
-            return False, f"Elven's list of entity accounts was expected, but {said}; check host, API key and secret"
+            found = describe(answer, document, self._reader)
+            return False, f"Elven's list of entity accounts was expected, but {found}; check host, API key and secret"
         return True, (
             f"Elven took key and signature; {total} entity account(s) are visible. Not checked: that the accounts "
             f"file's entity_account_id and source_id exist, and that balances may be imported"
@@ -226,26 +191,23 @@ def sign(secret: str, timestamp: str, method: str, path: str) -> str:
     return base64.b64encode(digest).decode()
 
 
-def _identity(name: str, asset: str, target: str | Mapping[str, str]) -> tuple[str, str]:
-    if isinstance(target, Mapping):
-        # With both, Elven only looks at the id: only the id is sent.
-        for option, field in (("asset_id", "assetID"), ("symbol", "symbol")):
-            if target.get(option):
-                return field, target[option]
-    raise ConfigurationError(
-        f"{name}: assets.{asset}: {target!r}: allowed are ignore, {{symbol: X}} and {{asset_id: X}}"
-    )
-
-
-def _succeeded(document: Any) -> bool | None:
+def _said(document: Any) -> Said:
+    """What a document says of its request. Anything that is not clearly a success or a failure says nothing."""
     if not isinstance(document, dict):
-        return None
-    data = document.get("data")
-    flags = [document.get("success"), data.get("success") if isinstance(data, dict) else data]
-    status = document.get("status")
-    if status == "failed" or any(flag is False for flag in flags):
-        return False
-    return True if status in ("success", None) and any(flag is True for flag in flags) else None
+        return Said.NOTHING
+    status, success, data = document.get("status"), document.get("success"), document.get("data")
+    inner = data if isinstance(data, dict) else {"success": data}
+    flags = [flag for flag in (success, inner.get("success")) if flag is not None]
+    if status not in (None, "success", "failed") or not all(isinstance(flag, bool) for flag in flags):
+        return Said.NOTHING
+    found = {*flags, False} if status == "failed" else set(flags)
+    details = inner.keys() - {"success"} or document.get("code") is not None or document.get("error") is not None
+    if found == {True} and not details:
+        return Said.ACCEPTED
+    # {"status": "success", "data": false} is documented as a failure; the same flag beside the status contradicts it.
+    if found == {False} and not (status == "success" and success is False):
+        return Said.REJECTED
+    return Said.NOTHING
 
 
 def _total(document: Any) -> int | None:

@@ -12,20 +12,18 @@ if all parts are. The destination's name is always a part: two destinations of o
 from __future__ import annotations
 
 import re
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from urllib.parse import quote
 
-from balance_bridge.errors import ConfigurationError, StoreDamaged
+from balance_bridge.errors import ConfigurationError
 
 MAX_NUMBER_CHARS = 255
-DAY_MS = 86_400_000
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9.]{1,32}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Without a zone: it is UTC all the same, and its text takes two thirds of the time.
 _NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001
-_EPOCH_DAY = date(1970, 1, 1)
 _WITHOUT_SEPARATORS = str.maketrans("", "", "-:.")
 # A day inside what datetime can hold, so that no time zone pushes an instant out of it.
 _MIN_MS = (datetime(1, 1, 2, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
@@ -65,18 +63,6 @@ class Numbering:
         return f"{self.stem(asset, at_ms)}-{attempt}"
 
 
-def split(number: str) -> tuple[str, int]:
-    """A number's stem and its attempt.
-
-    Raises:
-        StoreDamaged: If it does not end in ``-`` and an attempt: no release of this package made it.
-    """
-    stem, _, attempt = number.rpartition("-")
-    if not stem or not attempt.isascii() or not attempt.isdigit():
-        raise StoreDamaged(f"a receipt holds {number!r}, which is no communication number of this package")
-    return stem, int(attempt)
-
-
 def is_instant(at_ms: int) -> bool:
     """Whether UTC milliseconds since the epoch lie in a year that can be written with four digits."""
     return _MIN_MS <= at_ms < _MAX_MS
@@ -92,16 +78,6 @@ def compact_instant(at_ms: int) -> str:
 def rfc3339(at_ms: int) -> str:
     """UTC milliseconds since the epoch as ``2026-11-20T00:00:00.000Z``."""
     return (_NAIVE_EPOCH + timedelta(milliseconds=at_ms)).isoformat(timespec="milliseconds") + "Z"
-
-
-def utc_day(at_ms: int) -> date:
-    """The UTC day in which an instant (ms since the epoch) lies."""
-    return _EPOCH_DAY + timedelta(days=at_ms // DAY_MS)
-
-
-def day_start_ms(day: date) -> int:
-    """The first instant of a UTC day, in milliseconds since the epoch."""
-    return (day - _EPOCH_DAY).days * DAY_MS
 
 
 def _escape(name: str) -> str:

@@ -1,59 +1,224 @@
-"""What has to be sent: a day's balances against everything that is on receipts.
+"""The decision: for every balance of a day, what is done with it, given what the log comes to.
 
-For one key, where *stands* is what its last attempt that was not rejected carries:
+=========================================================== =========================================================
+what the log says of the balance                            what is done
+=========================================================== =========================================================
+nothing may have arrived                                    sent, under its next number
+the same amount is held, settled                            kept
+the same amount is held, unknown                            the very same record again, under the same number
+another amount is held, or may have come after it           sent under the next number, which names the one before
+the same amount was delivered under another key             kept, and said; with ``redeliver`` sent under the new key
+the same amount was settled with other settings             kept, and said; with ``redeliver`` sent again
+=========================================================== =========================================================
 
-====================================================== =====================================================
-what the receipts say                                  what is done
-====================================================== =====================================================
-nothing                                                sent under a first number
-every attempt was rejected                             sent under the next number, which names the last
-the same amount stands, accepted                       nothing
-the same amount stands, seen                           nothing; the balance stays marked as seen
-the same amount stands, unknown or only planned        the very same row again, under the same number
-that, and its number may have gone out with another    sent under the next number, which names the last
-the same amount stands, but it has a rival             sent under the next number, which names the last
-another amount stands, from this day                   sent under the next number, which names the old
-another amount stands, from another day's run          the same, if ours ranks higher; otherwise nothing
-====================================================== =====================================================
+A rejected number is used up. The balance goes again when the run is repeated (cleared, or triggered); within one run,
+its retries by Airflow included, only if its request was refused as a whole for a bad record, and is divided.
 
-A rival is another amount of which nobody knows whether it came earlier or later, since a run that had been overtaken
-sent one of the two. "From another day's run" is also what another day claims: it found its own amount delivered by this
-one. Claims, ranks and rivals are explained in ``history``.
+What was delivered under another key stays there only as long as nothing else takes that key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
 
-from balance_bridge.errors import ConfigurationError, NumberReused
-from balance_bridge.load.batches import Batch, Row, fits, pack
-from balance_bridge.load.destination import Balance, Candidate, Destination, LocalRejection
-from balance_bridge.load.history import Attempt, Claim, History, Rank, may_be_sent, rank, rank_of, rival, standing
+import msgspec
+
+from balance_bridge.errors import ConfigurationError, InvalidAmount
+from balance_bridge.load.destination import Balance, Candidate, Destination, Prepared, content
+from balance_bridge.load.fold import SETTLED, Attempt, Folded
+from balance_bridge.load.log import Action, Plan, Row
 from balance_bridge.load.numbers import MAX_NUMBER_CHARS, Numbering, rfc3339
-from balance_bridge.load.outcomes import SETTLED, Status
+from balance_bridge.load.replies import Said
+
+#: Why an earlier delivery is kept although the accounts file says otherwise now.
+OTHER_KEY, OTHER_SETTINGS = "delivered under another key", "delivered with other settings"
+
+#: What a request is made of: rows that go out together, and never with others.
+Group = tuple[int, ...]
+_FRESH, _ALONE = (0,), (-1,)
+
+
+@dataclass(frozen=True)
+class Again:
+    """What a further plan of the same run sends again.
+
+    Attributes:
+        rows: The rows of the plan that has just been sent.
+        numbers: Those whose requests were refused as a whole, and are divided.
+    """
+
+    rows: Sequence[Row]
+    numbers: frozenset[str]
 
 
 @dataclass
-class Plan:
-    """What a run does with each balance that can be sent.
+class Decider:
+    """Decides about the balances of one day.
 
-    Attributes:
-        batches: What is sent: first what may have been sent before, then what is new.
-        rejected: What turned out not to be sendable (too long a number, too large a row).
-        accepted_before: How many balances stand, accepted.
-        seen_before: How many stand, seen but not confirmed.
-        covered: How many keys another day's run holds with a balance that ranks higher.
-        claims: Keys that need no sending although their receipts alone would tell otherwise.
+    Args:
+        destination: Where to.
+        numbering: Makes the numbers.
+        folded: What the log comes to.
+        run_id: The run that decides.
+        redeliver: Whether to send again what was delivered under other keys or settings.
+        again: For a further plan of the same run: only what it has divided goes again.
     """
 
-    batches: list[Batch] = field(default_factory=list)
-    rejected: list[LocalRejection] = field(default_factory=list)
-    accepted_before: int = 0
-    seen_before: int = 0
-    covered: int = 0
-    claims: list[Claim] = field(default_factory=list)
+    destination: Destination
+    numbering: Numbering
+    folded: Folded
+    run_id: str = ""
+    redeliver: bool = False
+    again: Again | None = None
+    _named: dict[tuple[str, int], Row] = field(default_factory=dict)
+    _halves: dict[str, Group] = field(default_factory=dict)
+
+    def decide(self, prepared: Prepared) -> tuple[list[Row], dict[int, bytes]]:
+        """The rows of the next plan, in order of instant and asset, and the body of each of its requests."""
+        if self.again is not None:
+            self._named = {row.balance: row for row in self.again.rows}
+        self._halves = halves(self.folded, self.destination.bisect_codes)
+        rows = [self._row(candidate) for candidate in prepared.candidates]
+        if self.again is None:
+            self._give_up_keys(prepared.candidates, rows)
+        rows += [_unsent(each.balance, Action.REJECT, each.text) for each in prepared.rejected]
+        rows += [_unsent(balance, Action.IGNORE) for balance in prepared.ignored]
+        rows.sort(key=lambda row: (row.at_ms, row.asset))
+        return self._batched(rows)
+
+    def _row(self, candidate: Candidate) -> Row:
+        balance = candidate.balance.asset, candidate.balance.at_ms
+        named = self._named.get(balance)
+        if named is not None and self.again is not None and named.number not in self.again.numbers:
+            return _named_as_before(named)
+        held = self.folded.last_arrived(balance)
+        if held is not None:
+            differs = self._difference(held, candidate)
+            changed = held.row.amount != candidate.amount or (differs != "" and self.redeliver)
+            if not changed and self.folded.is_certain(held):
+                settled = held.outcome.status in SETTLED
+                return _kept(held, candidate, differs) if settled else _again(held, candidate, differs)
+        return self._under_new_number(candidate, held)
+
+    def _under_new_number(self, candidate: Candidate, held: Attempt | None) -> Row:
+        """The balance under its next number; what this very run had rejected stays so, unless it is being divided."""
+        attempts = self.folded.balances.get((candidate.balance.asset, candidate.balance.at_ms), [])
+        last = next((each for each in reversed(attempts) if each.tries), None)
+        if last is None or last.arrived or self._halves.get(last.row.number, _ALONE) != _ALONE:
+            return self._next(candidate, held)
+        same_run = self.folded.events.plans[last.tries[-1][0]].run_id == self.run_id
+        return _kept(last, candidate, "") if same_run else self._next(candidate, held)
+
+    def _give_up_keys(self, candidates: Sequence[Candidate], rows: list[Row]) -> None:
+        """Send under its new key what stands under an old one, if something else is about to take that key."""
+        lost = [0]
+        while lost:
+            sent = Counter(row.key for row in rows if row.action is Action.SEND)
+            lost = [
+                index
+                for index, row in enumerate(rows)
+                if row.text == OTHER_KEY and sent[row.key] > (row.action is Action.SEND)
+            ]
+            for index in lost:
+                candidate = candidates[index]
+                held = self.folded.last_arrived((candidate.balance.asset, candidate.balance.at_ms))
+                rows[index] = self._under_new_number(candidate, held)
+
+    def _difference(self, held: Attempt, candidate: Candidate) -> str:
+        if held.row.key != candidate.key:
+            return OTHER_KEY
+        same = content(held.row.wire) == content(candidate.wire)
+        return "" if same else OTHER_SETTINGS
+
+    def _next(self, candidate: Candidate, held: Attempt | None) -> Row:
+        """The balance under its next number; that of a plan that never sent it is free, if it says the very same."""
+        balance = candidate.balance
+        attempts = self.folded.balances.get((balance.asset, balance.at_ms), [])
+        if attempts and not attempts[-1].tries:
+            unsent = attempts[-1].row
+            row = self._numbered(candidate, held, attempts[:-1])
+            if (row.number, row.key, row.wire) == (unsent.number, unsent.key, unsent.wire):
+                return row
+        return self._numbered(candidate, held, attempts)
+
+    def _numbered(self, candidate: Candidate, held: Attempt | None, attempts: Sequence[Attempt]) -> Row:
+        balance = candidate.balance
+        number = self.numbering.number(balance.asset, balance.at_ms, len(attempts) + 1)
+        if len(number) > MAX_NUMBER_CHARS:
+            text = (
+                f"its communication number would have {len(number)} characters, {MAX_NUMBER_CHARS} are allowed; "
+                f"shorten the account's or the destination's name"
+            )
+            return _unsent(balance, Action.REJECT, text)
+        replaces = next((each.row.number for each in reversed(attempts) if each.tries), "")
+        supersedes = self._superseded(attempts, held)
+        return Row(
+            asset=balance.asset,
+            at_ms=balance.at_ms,
+            amount=candidate.amount,
+            points=",".join(balance.points),
+            action=Action.SEND,
+            number=number,
+            key=candidate.key,
+            wire=self.destination.numbered(candidate.wire, number, replaces=replaces, supersedes=supersedes),
+            replaces=replaces,
+            supersedes=supersedes,
+        )
+
+    def _superseded(self, attempts: Sequence[Attempt], held: Attempt | None) -> str:
+        """The amount that the destination is known to hold and that gives way."""
+        if held is None:
+            return ""
+        late = self.folded.late.get(held.row.key)
+        settled = [each for each in attempts if each.outcome.status in SETTLED]
+        if late is not None:
+            settled = [each for each in settled if each.row.amount != held.row.amount]
+        return max(settled, key=lambda each: each.tries[-1]).row.amount if settled else ""
+
+    def _batched(self, rows: list[Row]) -> tuple[list[Row], dict[int, bytes]]:
+        """Give each row that is sent its batch, or find that it cannot be sent."""
+        start, end = self.destination.envelope
+        most = self.destination.max_bytes - len(start) - len(end)
+        texts: dict[int, bytes] = {}
+        groups: dict[Group, list[int]] = {}
+        for index, row in enumerate(rows):
+            if row.action is not Action.SEND:
+                continue
+            text, problem = self._text(row, most)
+            if problem:
+                rows[index] = Row(row.asset, row.at_ms, row.amount, row.points, Action.REJECT, text=problem)
+                continue
+            texts[index] = text
+            groups.setdefault(self._group(row), []).append(index)
+        bodies: dict[int, bytes] = {}
+        # What may have been sent before goes first, in the requests that it was in.
+        for group in sorted(groups, reverse=True):
+            for taken in _packed(groups[group], texts, most, self.destination.max_rows):
+                batch = len(bodies) + 1
+                bodies[batch] = start + b",".join(texts.pop(index) for index in taken) + end
+                for index in taken:
+                    rows[index] = msgspec.structs.replace(rows[index], batch=batch)
+        return rows, bodies
+
+    def _text(self, row: Row, most: int) -> tuple[bytes, str]:
+        """A row's JSON text, and why it cannot be sent; empty if it can."""
+        try:
+            text = self.destination.encode_row(row.wire)
+        except InvalidAmount as error:
+            return b"", str(error)
+        # What may have arrived goes again as it was, whatever the limits are by now.
+        if len(text) > most and row.number not in self.folded.numbers:
+            return b"", f"a request with this record alone exceeds max_bytes ({self.destination.max_bytes}); raise it"
+        return text, ""
+
+    def _group(self, row: Row) -> Group:
+        before = self.folded.numbers.get(row.number)
+        half = self._halves.get(row.number if before is not None else row.replaces)
+        if half is not None:
+            return half
+        return (1, -before.batch[0], -before.batch[1]) if before is not None else _FRESH
 
 
 def refuse_shared_keys(destination: Destination, candidates: Iterable[Candidate]) -> None:
@@ -73,138 +238,81 @@ def refuse_shared_keys(destination: Destination, candidates: Iterable[Candidate]
             )
 
 
-def make_plan(
-    destination: Destination, candidates: Sequence[Candidate], history: History, numbering: Numbering, day: date
-) -> Plan:
-    """Decide for each balance, number what is new and divide all into batches.
+def halves(folded: Folded, bisect_codes: frozenset[str]) -> dict[str, Group]:
+    """Where the records of requests that were refused as a whole for a bad record go next: each half for itself.
+
+    It follows from the log alone, so a run goes on dividing where another one has stopped.
 
     Args:
-        destination: Where it goes.
-        candidates: Balances with different keys.
-        history: Every attempt that can concern them.
-        numbering: Makes the numbers.
-        day: The run's day.
+        folded: What the log comes to.
+        bisect_codes: The destination's codes for a bad record.
 
-    Raises:
-        NumberReused: If a number would go out with content other than on its receipt.
+    Returns:
+        By number; those that were refused alone go together, behind everything else.
     """
-    plan = Plan()
-    again: dict[str, list[tuple[Row, bytes]]] = {}
-    fresh: list[tuple[Row, bytes]] = []
-    today = day.isoformat()
-    for candidate in candidates:
-        attempts = history.keys.get(candidate.key, [])
-        held = standing(attempts, candidate.amount) if attempts else None
-        if held is not None and held.row.amount == candidate.amount and history.can_stay(attempts, held):
-            by_lower_rank = held.row.day != day.isoformat() and rank_of(held.row) < _rank(candidate, day)
-            if by_lower_rank or attempts[-1].row.amount != candidate.amount:
-                balance = candidate.balance
-                plan.claims.append(Claim(candidate.key, balance.at_ms, day.isoformat(), ",".join(balance.points)))
-            if held.outcome.status in SETTLED:
-                plan.accepted_before += held.outcome.status == Status.ACCEPTED
-                plan.seen_before += held.outcome.status == Status.SEEN
-            else:
-                _add(plan, destination, candidate, held.row, again.setdefault(held.batch, []))
-        elif held is not None and _is_outranked(candidate, day, held, attempts, history):
-            plan.covered += 1
-        else:
-            row = _number(destination, candidate, attempts, history, numbering, today)
-            _add(plan, destination, candidate, row, fresh)
-    for rows in again.values():
-        plan.batches += pack(_in_order(rows), destination.limits, destination.envelope, resend=True)
-    plan.batches += pack(_in_order(fresh), destination.limits, destination.envelope, resend=False)
-    guard_numbers(plan.batches, history)
-    return plan
+    events = folded.events
+    groups: dict[str, Group] = {}
+    for (plan, number), result in events.results.items():
+        whole = result.whole
+        if whole is None or whole.said is not Said.REJECTED or whole.code not in bisect_codes:
+            continue
+        batch = events.tries[plan, number].batch
+        rows = events.plans[plan].batches()[batch]
+        for index, row in enumerate(rows):
+            attempt = folded.numbers[row.number]
+            if attempt.tries[-1] == (plan, number) and row.number not in result.records:
+                groups[row.number] = (1, -plan, -batch, -(2 * index // len(rows))) if len(rows) > 1 else _ALONE
+    return groups
 
 
-def guard_numbers(batches: Iterable[Batch], history: History) -> None:
-    """Check, apart from how numbers are made, that none goes out with two contents.
-
-    Raises:
-        NumberReused: Naming the number.
-    """
-    going: dict[str, Row] = {}
-    for row in _rows(batches):
-        other = going.setdefault(row.number, row)
-        known = history.numbers.get(row.number, ())
-        if other is not row or any(each.row.wire != row.wire and may_be_sent(each) for each in known):
-            raise NumberReused(
-                f"communication number {row.number} ({row.asset}, {rfc3339(row.at_ms)}) would go out with content "
-                f"other than on its receipt; nothing was sent. If two deployments write to one tenant, give each a "
-                f"namespace of its own; otherwise report this as a defect"
-            )
+def decides_the_same(plan: Plan, other: Plan) -> bool:
+    """Whether two plans of the same balances decide the same for each, apart from what is left to be sent."""
+    same = (plan.generation, plan.so_far) == (other.generation, other.so_far)
+    return same and list(map(_decision, plan.rows)) == list(map(_decision, other.rows))
 
 
-def _rows(batches: Iterable[Batch]) -> Iterator[Row]:
-    for batch in batches:
-        yield from batch.rows
+def _decision(row: Row) -> tuple[str, int, str, str, str]:
+    action = Action.KEEP if row.action is Action.SEND else row.action
+    return row.asset, row.at_ms, row.number, action, "" if action is Action.KEEP and not row.text else row.text
 
 
-def _add(plan: Plan, destination: Destination, candidate: Candidate, row: Row, rows: list[tuple[Row, bytes]]) -> None:
-    if len(row.number) > MAX_NUMBER_CHARS:
-        text = (
-            f"its communication number would have {len(row.number)} characters, {MAX_NUMBER_CHARS} are allowed; "
-            f"shorten the account's or the destination's name"
-        )
-        plan.rejected.append(LocalRejection(candidate.balance, text))
-        return
-    encoded = destination.encode_row(row.wire)
-    if not fits(encoded, destination.limits, destination.envelope):
-        text = f"a request with this row alone exceeds max_bytes ({destination.limits.max_bytes}); raise max_bytes"
-        plan.rejected.append(LocalRejection(candidate.balance, text))
-        return
-    rows.append((row, encoded))
+def _packed(indexes: list[int], texts: Mapping[int, bytes], max_bytes: int, max_rows: int) -> Iterator[list[int]]:
+    """Divide rows into batches: in order, none lost, none doubled, no limit exceeded."""
+    taken: list[int] = []
+    size = 0
+    for index in indexes:
+        length = len(texts[index])
+        # A comma before each but the first.
+        if taken and (len(taken) == max_rows or size + 1 + length > max_bytes):
+            yield taken
+            taken, size = [], 0
+        size += length + bool(taken)
+        taken.append(index)
+    if taken:
+        yield taken
 
 
-def _number(
-    destination: Destination,
-    candidate: Candidate,
-    attempts: Sequence[Attempt],
-    history: History,
-    numbering: Numbering,
-    day: str,
-) -> Row:
-    balance = candidate.balance
-    stem = numbering.stem(balance.asset, balance.at_ms)
-    number = f"{stem}-{history.next_attempt(candidate.key, stem)}"
-    settled = [attempt for attempt in attempts if attempt.outcome.status in SETTLED]
-    replaces = next((attempt.row.number for attempt in reversed(attempts) if may_be_sent(attempt)), "")
-    replaced = settled[-1] if settled else None
-    if replaced is not None and replaced.row.amount == candidate.amount:
-        replaced = rival(settled, replaced)
-    supersedes = replaced.row.amount if replaced is not None else ""
+def _named_as_before(row: Row) -> Row:
+    if row.action is Action.REJECT:
+        return row
+    return Row(row.asset, row.at_ms, row.amount, row.points, Action.KEEP, row.number, row.key, text=row.text)
+
+
+def _kept(held: Attempt, candidate: Candidate, differs: str) -> Row:
+    row, balance = held.row, candidate.balance
     return Row(
-        number=number,
-        key=candidate.key,
-        asset=balance.asset,
-        at_ms=balance.at_ms,
-        amount=candidate.amount,
-        day=day,
-        points=",".join(balance.points),
-        wire=destination.numbered(candidate.wire, number, replaces=replaces, supersedes=supersedes),
-        replaces=replaces,
-        supersedes=supersedes,
+        row.asset, row.at_ms, row.amount, ",".join(balance.points), Action.KEEP, row.number, row.key, text=differs
     )
 
 
-def _in_order(rows: list[tuple[Row, bytes]]) -> list[tuple[Row, bytes]]:
-    # Whatever order the balances come in: the same rows make the same batches, so two copies plan the same ones, and
-    # a whole batch that is sent again is the very same one.
-    return sorted(rows, key=lambda pair: (pair[0].at_ms, pair[0].asset, pair[0].number))
+def _again(held: Attempt, candidate: Candidate, differs: str) -> Row:
+    """The very same record, under the same number, whatever the settings are by now."""
+    return msgspec.structs.replace(held.row, points=",".join(candidate.balance.points), batch=0, text=differs)
 
 
-def _is_outranked(
-    candidate: Candidate, day: date, held: Attempt, attempts: Sequence[Attempt], history: History
-) -> bool:
-    ours, other = _rank(candidate, day), rival(attempts, held)
-    others: list[Row | Claim] = [held.row, *history.claims.get(candidate.key, ())]
-    if other is not None:
-        others.append(other.row)
-    return any(rank_of(each) > ours for each in others if each.day != day.isoformat())
-
-
-def _rank(candidate: Candidate, day: date) -> Rank:
-    return rank(candidate.balance.at_ms, candidate.balance.points, day)
+def _unsent(balance: Balance, action: Action, text: str = "") -> Row:
+    amount = format(balance.amount, "f")
+    return Row(balance.asset, balance.at_ms, amount, ",".join(balance.points), action, text=text)
 
 
 def _name(balance: Balance) -> str:

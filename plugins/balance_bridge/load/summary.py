@@ -1,16 +1,21 @@
-"""How a delivery ended: counts for the log and the page, and the error that tells what to do."""
+"""How a delivery ended: counts for the log and the page, and the error that says what to do."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
-from balance_bridge.errors import BalanceBridgeError, OutcomeUnknown, Overtaken, RecordsRejected, Unconfirmed
-from balance_bridge.load.batches import Row
-from balance_bridge.load.destination import LOCAL, LocalRejection
-from balance_bridge.load.outcomes import Outcome, Status
-from balance_bridge.load.policy import Policy
+from balance_bridge.errors import (
+    BalanceBridgeError,
+    OutcomeUnknown,
+    RecordsRejected,
+    SupersededRun,
+    Unconfirmed,
+)
+from balance_bridge.load.fold import LATE, LOCAL, Folded, Outcome, Status, no_longer_wanted, outcome_of, outcomes
+from balance_bridge.load.log import Action, Plan, Row
+from balance_bridge.load.numbers import rfc3339
 
 _MAX_EXAMPLES = 5
 _MAX_CODES = 10
@@ -27,11 +32,14 @@ class Reason:
         text: The reason in words, of the first one.
         count: Balances.
         assets: Up to five assets as examples.
+        together: Balances that were only refused in a request with others, so that nobody knows whether they are bad.
+            They are no examples.
     """
 
     code: str
     text: str
     count: int = 0
+    together: int = 0
     assets: list[str] = field(default_factory=list)
 
 
@@ -39,8 +47,7 @@ class Reason:
 class DeliverySummary:
     """What a delivery did with each balance that it was given.
 
-    ``rows = accepted_now + accepted_before + seen + rejected + rejected_locally + unknown + ignored + covered +
-    pending``, always.
+    ``rows = accepted_now + accepted_before + seen + rejected + rejected_locally + unknown + ignored + pending``.
 
     Attributes:
         account: The account's name.
@@ -49,18 +56,20 @@ class DeliverySummary:
         dry_run: Whether nothing was sent on purpose.
         rows: Balances handed in.
         accepted_now: Accepted by this delivery.
-        accepted_before: An acceptance was on a receipt before, or another live copy of this run brought it about.
+        accepted_before: Accepted before this delivery.
         seen: Settled, but not confirmed: the destination knows the number (now or before).
-        rejected: By the destination, in this delivery.
+        rejected: By the destination.
         rejected_locally: Not sendable.
         unknown: Sent, and what became of them is not known.
         ignored: Left out by the accounts file.
-        covered: Another day's run holds the key with a balance that ranks higher.
         pending: To be sent, and not sent yet (all of a dry run).
-        superseded: Of those that were sent (a dry run: are to be sent): with another amount than was accepted before.
+        superseded: Of those that were sent (a dry run: are to be sent): an earlier delivery gives way to it.
         resent: Of those: under a number that may have been sent before.
+        other_keys: Balances that are held under keys or settings that the accounts file no longer has.
+        example: One of them.
+        doubt: An asset whose balance is unknown, and why.
         requests: Requests that were made, refused connections included.
-        batches: Batches that are to be sent.
+        batches: Requests that were to be made.
         divided: Requests that were refused as a whole and divided, to find the bad records.
         foreign: Results for numbers that were not asked about.
         preview: Of a dry run: where what would be sent is kept.
@@ -79,68 +88,76 @@ class DeliverySummary:
     rejected_locally: int = 0
     unknown: int = 0
     ignored: int = 0
-    covered: int = 0
     pending: int = 0
     superseded: int = 0
     resent: int = 0
+    other_keys: int = 0
+    example: str = ""
+    doubt: str = ""
     requests: int = 0
     batches: int = 0
     divided: int = 0
     foreign: int = 0
     preview: str = ""
     reasons: dict[str, Reason] = field(default_factory=dict)
+    _kept: set[str] = field(default_factory=set, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as plain values that JSON can hold."""
-        return asdict(self)
+        found = asdict(self)
+        del found["_kept"]
+        return found
 
-    def count_sent(self, rows: Iterable[Row], *, resend: bool) -> None:
-        """Count rows that go out."""
+    def count_plan(self, plan: Plan, folded: Folded) -> None:
+        """Count what a plan is about to do, given what the log comes to before it."""
+        sent = [row for row in plan.rows if row.action is Action.SEND]
+        left = [row for row in plan.rows if row.action is not Action.SEND]
+        self._kept = {row.number for row in left if row.number}
+        self._count(left, folded)
+        self.rows, self.pending = len(plan.rows), len(sent)
+        self.superseded = sum(row.supersedes != "" for row in sent)
+        if folded.numbers:
+            self.resent = sum(row.number in folded.numbers and bool(folded.numbers[row.number].tries) for row in sent)
+        self.other_keys, self.example = other_keys(plan, folded)
+
+    def count(self, folded: Folded) -> None:
+        """Count what became of each balance of the newest plan."""
+        plan = folded.events.newest_plan
+        self._count(plan.rows if plan is not None else [], folded)
+
+    def _count(self, rows: Sequence[Row], folded: Folded) -> None:
+        self.rows, self.accepted_before, self.rejected_locally, self.reasons, self.doubt = len(rows), 0, 0, {}, ""
+        counts = dict.fromkeys(Status, 0)
         for row in rows:
-            self.superseded += row.supersedes != ""
-            self.resent += resend
+            outcome = outcome_of(row, folded)
+            counts[outcome.status] += 1
+            if outcome.status is Status.ACCEPTED:
+                self.accepted_before += row.number in self._kept
+            elif outcome.status is Status.REJECTED:
+                self._reject(row, outcome)
+            elif outcome.status is Status.UNKNOWN:
+                self.doubt = self.doubt or f"{row.asset} ({outcome.text or outcome.code})"
+        self.accepted_now = counts[Status.ACCEPTED] - self.accepted_before
+        self.rejected = counts[Status.REJECTED] - self.rejected_locally
+        self.seen, self.unknown = counts[Status.SEEN], counts[Status.UNKNOWN]
+        self.ignored, self.pending = counts[Status.IGNORED], counts[Status.PLANNED]
 
-    def count_divided(self, rows: Iterable[Row], *, resend: bool) -> None:
-        """Take back what was counted of rows that go out again in parts."""
-        self.divided += 1
-        for row in rows:
-            self.superseded -= row.supersedes != ""
-            self.resent -= resend
-
-    def count_local(self, rejections: Iterable[LocalRejection]) -> None:
-        """Count what cannot be sent."""
-        for rejection in rejections:
-            self.rejected_locally += 1
-            self._reason(f"{LOCAL} {rejection.text}", LOCAL, rejection.text, rejection.balance.asset)
-
-    def count_outcome(self, row: Row, outcome: Outcome, *, by_another: bool) -> None:
-        """Count how a row ended that was pending; ``by_another`` if another live copy sent it."""
-        self.pending -= 1
-        if outcome.status == Status.ACCEPTED:
-            self.accepted_before += by_another
-            self.accepted_now += not by_another
-        elif outcome.status == Status.SEEN:
-            self.seen += 1
-        elif outcome.status == Status.REJECTED:
-            self.rejected += 1
-            # By code alone: descriptions may differ from record to record.
-            self._reason(outcome.code, outcome.code, outcome.text, row.asset)
-        else:
-            self.unknown += 1
-
-    def failure(self, policy: Policy) -> BalanceBridgeError | None:
+    def failure(self, *, max_rejected: int, on_unconfirmed: str) -> BalanceBridgeError | None:
         """The error with which the delivery ends, or None.
 
-        Rejections come first, since they are final: if a passing error were raised beside them, Airflow would try
-        again by itself, and what was rejected would go out once more without anybody having repeated the run.
+        Rejections come first, since they are permanent: if a transient error were raised, Airflow would try again, and
+        what was rejected would go out once more although nobody has repeated the run.
+
+        Args:
+            max_rejected: Rejections tolerated per day before the task fails.
+            on_unconfirmed: Whether balances that were seen and not confirmed ``warn`` or ``fail``.
         """
-        head = self._head
+        head, refused = self._head, self.rejected + self.rejected_locally
         unknown = (
-            f"what became of {self.unknown} of {self.rows} balances is unknown; "
-            f"they go out again under the same numbers"
+            f"what became of {self.unknown} of {self.rows} balances is unknown, for example {self.doubt}; "
+            f"they go out again"
         )
-        refused = self.rejected + self.rejected_locally
-        if refused > policy.max_rejected:
+        if refused > max_rejected:
             also = f" Besides, {unknown}." if self.unknown else ""
             early = f" ({self.rejected_locally} of them before anything was sent)" if self.rejected_locally else ""
             return RecordsRejected(
@@ -150,50 +167,39 @@ class DeliverySummary:
                 f"out again"
             )
         if self.unknown:
-            return OutcomeUnknown(f"{head}: {unknown}")
-        if self.seen and policy.on_unconfirmed == "fail":
+            return OutcomeUnknown(
+                f"{head}: {unknown}. If it stays so, ask {self.destination}, and write down what you found out: "
+                f"{self._resolve}"
+            )
+        if self.seen and on_unconfirmed == "fail":
             return Unconfirmed(
                 f"{head}: {self.seen} of {self.rows} balances were seen and not confirmed: their numbers are used up, "
-                f"but no answer says that they were taken. Ask {self.destination} about them, and write down what you "
-                f"found out: balance-bridge receipts resolve {self.account} {self.day} --destination {self.destination}"
+                f"but no response says that they were accepted. Ask {self.destination} about them, and write down what "
+                f"you found out: {self._resolve}"
             )
         return None
 
-    def overtaken(self, late: int = 0, days: Iterable[str] = ()) -> Overtaken:
-        """The error with which a delivery stops because another one of the day has begun since.
+    def superseded_run(self, why: str, late: int = 0) -> SupersededRun:
+        """The error with which a delivery stops because another one of the day has taken over.
 
         Args:
-            late: How many of its balances may have arrived after another amount of them.
-            days: The days that have the other amounts.
+            why: What the other one is.
+            late: How many balances are in doubt because of it.
         """
-        told = (
-            f"{self._head}: another run of this day has begun since, with other balances, and delivers them; this one "
-            f"stops"
-        )
+        text = f"{self._head}: {why}; this run stops and sends nothing more"
         if late:
-            again = ", ".join(sorted({*days, self.day}))
-            told += (
-                f". {late} of its balances may have arrived after other amounts of them. Run {again} once more: "
-                f"trigger it anew, or clear it from its task reconcile on"
-            )
-        return Overtaken(told, late=late)
+            text += f". {late} balances may have arrived in the wrong order: run {self.day} again"
+        return SupersededRun(text, late=late)
 
-    def stale(self) -> Overtaken:
-        """The error with which a delivery stops because the day was worked out anew since."""
-        return Overtaken(
-            f"{self._head}: the day was worked out anew since, and what this task was handed is not delivered any "
-            f"more. If no other run delivers the new balances, trigger the day, or clear it from its task reconcile on"
-        )
-
-    def remark(self, policy: Policy) -> str:
-        """What a delivery that ended well leaves to be looked at; empty if nothing."""
+    def remark(self, max_rejected: int) -> str:
+        """What a delivery that ended well leaves to look at; empty if nothing."""
         refused = self.rejected + self.rejected_locally
-        told = []
+        found = []
         if refused:
-            told.append(f"{refused} balances were rejected ({policy.max_rejected} are let pass): {self._reasons()}")
+            found.append(f"{refused} balances were rejected ({max_rejected} are tolerated): {self._reasons()}")
         if self.seen:
-            told.append(f"{self.seen} balances were seen and not confirmed")
-        return "; ".join(told)
+            found.append(f"{self.seen} balances were seen and not confirmed")
+        return "; ".join(found)
 
     def attach(self, error: _Error) -> _Error:
         """Put this summary on an error, as its attribute ``summary``."""
@@ -204,18 +210,60 @@ class DeliverySummary:
     def _head(self) -> str:
         return f"{self.account} {self.day} to {self.destination}"
 
-    def _reason(self, key: str, code: str, text: str, asset: str) -> None:
-        reason = self.reasons.setdefault(key, Reason(code, text))
+    @property
+    def _resolve(self) -> str:
+        return f"balance-bridge receipts resolve {self.account} {self.day} --destination {self.destination}"
+
+    def _reject(self, row: Row, outcome: Outcome) -> None:
+        local = row.action is Action.REJECT
+        self.rejected_locally += local
+        # By code alone: a destination's descriptions may differ from record to record.
+        key = f"{LOCAL} {outcome.text}" if local else outcome.code
+        reason = self.reasons.setdefault(key, Reason(outcome.code, outcome.text))
         reason.count += 1
-        if asset not in reason.assets and len(reason.assets) < _MAX_EXAMPLES:
-            reason.assets.append(asset)
+        if outcome.together:
+            reason.together += 1
+        elif row.asset not in reason.assets and len(reason.assets) < _MAX_EXAMPLES:
+            reason.assets.append(row.asset)
 
     def _reasons(self) -> str:
         ordered = sorted(self.reasons.values(), key=lambda reason: (-reason.count, reason.code))
-        told = [
-            f"{reason.code} x{reason.count} ({', '.join(reason.assets)}): {reason.text}"
-            for reason in ordered[:_MAX_CODES]
-        ]
+        found = [f"{reason.code} x{reason.count} ({_whose(reason)}): {reason.text}" for reason in ordered[:_MAX_CODES]]
         if len(ordered) > _MAX_CODES:
-            told.append(f"{len(ordered) - _MAX_CODES} more codes")
-        return "; ".join(told)
+            found.append(f"{len(ordered) - _MAX_CODES} more codes")
+        return "; ".join(found)
+
+
+def _whose(reason: Reason) -> str:
+    together = [f"{reason.together} refused together with others"] if reason.together else []
+    return "; ".join([*filter(None, [", ".join(reason.assets)]), *together])
+
+
+def other_keys(plan: Plan | None, folded: Folded) -> tuple[int, str]:
+    """How many balances are held under keys or settings that the accounts file no longer has, and one of them.
+
+    Args:
+        plan: What the day has now; None for a log without a plan.
+        folded: What the log comes to.
+    """
+    found = no_longer_wanted(plan, folded)
+    first = min(found, key=lambda attempt: (attempt.row.at_ms, attempt.row.asset), default=None)
+    if first is None:
+        return 0, ""
+    return len(found), f"{first.row.asset} {rfc3339(first.row.at_ms)} as {first.row.key}"
+
+
+def held_otherwise(count: int, example: str, plan: Plan | None = None) -> str:
+    """What :func:`other_keys` found, in words; and if a plan keeps any of it, how to have it sent again."""
+    text = (
+        f"{count} balances are held under keys or settings that the accounts file no longer has, for example {example}"
+    )
+    if plan is not None and (kept := sum(row.text != "" and row.number != "" for row in plan.rows)):
+        again = 'to send these again with the new ones, trigger the day with {"redeliver": true}'
+        text += f". {kept} of them are kept; {again}"
+    return text
+
+
+def late(folded: Folded) -> int:
+    """How many balances are in doubt because another amount may have arrived after them."""
+    return sum(each.outcome.code == LATE for each in outcomes(folded))

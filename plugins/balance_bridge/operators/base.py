@@ -17,6 +17,7 @@ from airflow.sdk import BaseOperator
 from balance_bridge import settings
 from balance_bridge.accounts import Account, load_accounts
 from balance_bridge.errors import AccountsFileError, BalanceBridgeError, BudgetUsedUp
+from balance_bridge.operators.parameters import check_destinations, check_names
 
 if TYPE_CHECKING:
     from balance_bridge.daily import Job
@@ -45,7 +46,24 @@ def plainly(execute: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-class AccountOperator(BaseOperator):
+class BridgeOperator(BaseOperator):
+    """A task of this package: it refuses what its run was triggered with, rather than ignore it."""
+
+    @plainly
+    def pre_execute(self, context: Any) -> None:
+        """Check the run's parameters. Airflow calls this before each start of a task, also of one that had waited."""
+        self.check_parameters(context)
+
+    def check_parameters(self, context: Any) -> None:
+        """Check the run's parameters.
+
+        Raises:
+            ConfigurationError: If one is unknown or would be ignored.
+        """
+        check_names(context)
+
+
+class AccountOperator(BridgeOperator):
     """A task of one account.
 
     Args:
@@ -60,6 +78,13 @@ class AccountOperator(BaseOperator):
         super().__init__(**kwargs)
         self.account = account
         self.day = day
+
+    def check_parameters(self, context: Any) -> None:
+        """See :meth:`BridgeOperator.check_parameters`; the accounts file may have changed since the run began."""
+        super().check_parameters(context)
+        chosen = context["params"].get("destinations")
+        if chosen is not None:
+            check_destinations(chosen, self.account, self.read_account().destinations)
 
     def read_account(self) -> Account:
         """The account as the accounts file has it now.
@@ -77,7 +102,7 @@ class AccountOperator(BaseOperator):
 
     def job(self, context: Any, account: Account) -> Job:
         """The account's day as the stages take it."""
-        return self.job_of(account, date.fromisoformat(self.day), _asked_by(context), refetch=_refetch(context))
+        return self.job_of(account, date.fromisoformat(self.day), run_of(context), refetch=_refetch(context))
 
     def job_of(self, account: Account, day: date, asked_by: str, *, refetch: bool = False) -> Job:
         """A day of the account as the stages take it, asked for in a name of one's own."""
@@ -136,8 +161,8 @@ def patience_s(account: Account) -> float:
     return PATIENCE_S if deferrable else math.inf
 
 
-def _asked_by(context: Any) -> str:
-    """Who asks the exchange: the run, and how often it was cleared, since a cleared run may ask anew."""
+def run_of(context: Any) -> str:
+    """The run, and how often it was cleared: a cleared run is another one, a retry by Airflow is the same."""
     cleared = context["dag_run"].clear_number
     return f"{context['run_id']}, cleared {cleared}" if cleared else str(context["run_id"])
 

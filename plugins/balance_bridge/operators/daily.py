@@ -6,23 +6,20 @@ it is used.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
-
-from airflow.sdk import BaseOperator
 
 from balance_bridge import settings
 from balance_bridge.days import resolve_day
 from balance_bridge.errors import (
     AccountsFileError,
     BudgetUsedUp,
-    ConfigurationError,
     NotYetAvailable,
     SnapshotOverdue,
 )
-from balance_bridge.operators.base import AccountOperator, AskingOperator, plainly
+from balance_bridge.operators.base import AccountOperator, AskingOperator, BridgeOperator, plainly
+from balance_bridge.points import BalanceRequest
 
 ASK_AGAIN_AFTER = timedelta(minutes=10)
 GIVE_UP_AFTER = timedelta(hours=6)
@@ -39,35 +36,17 @@ class ResolveDay(AccountOperator):
             The UTC day as ``YYYY-MM-DD``.
         """
         account = self.read_account()
-        params = context["params"]
-        # Not the context's: with those Airflow has already mixed whatever the run was triggered with.
-        self._refuse_unknown(context["dag_run"].conf or {}, context["dag"].params)
-        unknown = sorted(set(params.get("destinations") or ()) - set(account.destinations))
-        if unknown:
-            raise ConfigurationError(
-                f"destinations = {', '.join(unknown)}: {account.name} has none of that name; "
-                f"allowed: {', '.join(account.destinations)}"
-            )
         settings.namespace()
         run = context["dag_run"]
-        day = resolve_day(params.get("date"), run.logical_date, run.run_after)
+        requested = context["params"].get("date")
+        day = resolve_day(requested, run.logical_date, run.run_after, run_type=run.run_type)
         self.log.info("%s: this run delivers %s (UTC)", account.name, day)
-        if run.logical_date is not None and not params.get("date") and run.logical_date.date() > day:
+        if run.logical_date is not None and requested is None and run.logical_date.date() > day:
             self.log.warning("the day of the logical date %s is not over; %s is the last", run.logical_date, day)
         return day.isoformat()
 
-    def _refuse_unknown(self, conf: Mapping[str, Any], params: Mapping[str, Any]) -> None:
-        # Airflow takes any key, and a misspelt dry_run would be a real delivery.
-        for name in conf:
-            if name not in params:
-                close = difflib.get_close_matches(name, params, n=1)
-                raise ConfigurationError(
-                    f"this run was triggered with {name!r}, which is no parameter of this DAG"
-                    f"{f', did you mean {close[0]}?' if close else ''}; allowed: {', '.join(params)}"
-                )
 
-
-class RefuseAccount(BaseOperator):
+class RefuseAccount(BridgeOperator):
     """The first and only task of an account that the accounts file gets wrong.
 
     Args:
@@ -201,12 +180,12 @@ class Reconcile(AccountOperator):
         Returns:
             Status and summary of the proof, and the keys of what was stored.
         """
-        from balance_bridge.daily import Wanted, reconcile
+        from balance_bridge.daily import reconcile
         from balance_bridge.hooks.destinations import KEYS
 
         account = self.read_account()
-        wanted = [
-            Wanted(name, destination.points, destination.timezone, KEYS[destination.type])
+        requests = [
+            BalanceRequest(name, destination.points, destination.timezone, KEYS[destination.type], account.start_date)
             for name, destination in account.destinations.items()
         ]
         return reconcile(
@@ -214,5 +193,5 @@ class Reconcile(AccountOperator):
             self.extracted,
             tolerance=account.tolerance,
             on_break=account.on_break,
-            destinations=wanted,
+            destinations=requests,
         )

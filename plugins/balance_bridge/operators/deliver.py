@@ -11,8 +11,8 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from balance_bridge import settings
 from balance_bridge.accounts import Account
-from balance_bridge.errors import ConfigurationError, Overtaken
-from balance_bridge.operators.base import AccountOperator, plainly
+from balance_bridge.errors import ConfigurationError, SupersededRun
+from balance_bridge.operators.base import AccountOperator, plainly, run_of
 
 
 class Deliver(AccountOperator):
@@ -42,42 +42,42 @@ class Deliver(AccountOperator):
         from balance_bridge.daily import SO_FAR
         from balance_bridge.hooks.destinations import open_destination
         from balance_bridge.hooks.prices import due_balances
-        from balance_bridge.load.delivery import deliver
+        from balance_bridge.load.delivery import Delivery, deliver
 
-        chosen = context["params"].get("destinations")
+        params = context["params"]
+        chosen = params.get("destinations")
         if chosen and self.destination not in chosen:
             raise AirflowSkipException(f"this run is for {', '.join(chosen)} only")
         account = self.read_account()
         self._check_both_know(account)
-        store, day = settings.open_store(), date.fromisoformat(self.reconciled["day"])
-        config = account.destinations[self.destination]
-        so_far, key = self.reconciled["status"] == SO_FAR, self.reconciled["balances"][self.destination]
+        status, key = self.reconciled["status"], self.reconciled["balances"][self.destination]
+        config, store = account.destinations[self.destination], settings.open_store()
         due, without = due_balances(store, key, config, self.log.info)
-        if self.reconciled["status"] == "broken":
+        if status == "broken":
             self.log.warning(
                 "%s %s does not add up and is delivered all the same", account.name, self.reconciled["day"]
             )
+        delivery = Delivery(
+            destination=open_destination(config, account.name),
+            store=store,
+            account=account.name,
+            day=date.fromisoformat(self.reconciled["day"]),
+            namespace=settings.namespace(),
+            generation=key,
+            run_id=run_of(context),
+            so_far=status == SO_FAR,
+            redeliver=bool(params.get("redeliver")),
+            dry_run=bool(params.get("dry_run")),
+            log=self.log.info,
+        )
         try:
-            summary = deliver(
-                destination=open_destination(config, account.name),
-                store=store,
-                account=account.name,
-                day=day,
-                namespace=settings.namespace(),
-                balances=due,
-                run_id=context["run_id"],
-                log=self.log.info,
-                dry_run=bool(context["params"].get("dry_run")),
-                so_far=so_far,
-                # A task that hung, is tried again or cleared would put these in the place of what came later.
-                is_stale=lambda: store.has_follower(key),
-            )
-        except Overtaken as error:
-            if so_far and not error.late:
+            summary = deliver(delivery, due)
+        except SupersededRun as error:
+            if delivery.so_far and not error.late:
                 # Nothing is wrong: the run of the whole day has all of it.
                 raise AirflowSkipException(str(error)) from error
             raise
-        counts = {"reconciliation": self.reconciled["status"], **summary.as_dict()}
+        counts = {"reconciliation": status, **summary.as_dict()}
         if without is not None:
             counts["without_equivalent"] = without
         if summary.accepted_now:

@@ -10,7 +10,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from balance_bridge import settings
 from balance_bridge.errors import BudgetUsedUp
 from balance_bridge.operators.base import AskingOperator, plainly
-from balance_bridge.points import known_so_far
+from balance_bridge.points import BalanceRequest, known_so_far
 
 
 class FollowDay(AskingOperator):
@@ -34,19 +34,18 @@ class FollowDay(AskingOperator):
             The ``day``, how far it was followed, and the keys of the balances.
         """
         from balance_bridge import intraday
-        from balance_bridge.daily import Wanted
         from balance_bridge.hooks.destinations import KEYS
 
         account = self.read_account()
         settings.namespace()
         day = context["dag_run"].run_after.astimezone(UTC).date()
-        wanted = [
-            Wanted(name, destination.points, destination.timezone, KEYS[destination.type])
+        requests = [
+            BalanceRequest(name, destination.points, destination.timezone, KEYS[destination.type], account.start_date)
             for name, destination in account.destinations.items()
             if known_so_far(destination.points)
         ]
         try:
-            found = intraday.run(self.job_of(account, day, intraday.asked_by(day)), wanted)
+            found = intraday.run(self.job_of(account, day, intraday.asked_by(day)), requests)
         except BudgetUsedUp as error:
             self.wait_for_budget(error, refused, {})
         if found is None:

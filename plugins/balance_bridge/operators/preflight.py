@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import BaseOperator
-
 from balance_bridge.errors import ConfigurationError
-from balance_bridge.operators.base import plainly
+from balance_bridge.operators.base import BridgeOperator, plainly
 
 
-class Preflight(BaseOperator):
+class Preflight(BridgeOperator):
     """Looks at options, connections, accounts at the destinations, store, budget and clocks, as a worker sees them."""
 
     ui_color = "#e8f0f8"

@@ -117,9 +117,10 @@ class Apis:
         except (KeyError, ValueError, OSError):
             raise ValueError(f"{zone!r} is no IANA zone") from None
         points = [point.strip() for point in params.get("points", "close").split(",")]
+        start = date.fromisoformat(params.get("start", first.isoformat()))
         book = self.exchange.world.book(key, category, today)
         found, collisions = expected(
-            book, first, last, points, zone, "instant" if kind == "instant" else "local_second"
+            book, first, last, points, zone, "instant" if kind == "instant" else "local_second", start
         )
         return {"collisions": collisions, "deliveries": [one.document() for one in found]}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -30,20 +30,20 @@ class Expected:
     """One balance that is to be delivered.
 
     Attributes:
+        day: The UTC day whose run delivers it.
         asset: As the exchange calls it.
         at_ms: The instant in UTC milliseconds.
         local: The instant in the destination's zone, cut to the second.
         balance: The exact amount.
         points: Which points asked for the instant, in alphabetical order.
-        snapshot: Whether the instant is a snapshot's.
     """
 
+    day: date
     asset: str
     at_ms: int
     local: str
     balance: Decimal
     points: tuple[str, ...]
-    snapshot: bool
 
     def key(self, kind: KeyKind) -> tuple[str, int | str]:
         """What must be delivered once."""
@@ -52,6 +52,7 @@ class Expected:
     def document(self) -> dict[str, Any]:
         """As JSON, the amount as text."""
         return {
+            "day": self.day.isoformat(),
             "asset": self.asset,
             "at_ms": self.at_ms,
             "local": self.local,
@@ -60,13 +61,50 @@ class Expected:
         }
 
 
+@dataclass(frozen=True)
+class _Day:
+    """One day of an account, and what a destination asks of it."""
+
+    opening: Snapshot
+    closing: Snapshot
+    points: Sequence[str]
+    zone: str
+    kind: KeyKind
+    start: date
+
+    def has_first_midnight(self) -> bool:
+        """Whether the opening instant is this day's to deliver: then the day before leaves it out."""
+        return "open" in self.points and ("close" not in self.points or self.opening.day == self.start)
+
+    def has_last_midnight(self) -> bool:
+        """Whether the closing instant is this day's to deliver: then the next day leaves it out."""
+        return not replace(self, opening=self.closing).has_first_midnight()
+
+    def delivers(self, one: Expected) -> bool:
+        """Whether a balance is this day's to deliver, and not that of one of the days beside it."""
+        if one.at_ms == self.closing.at_ms and not self.has_last_midnight():
+            return one.balance == 0 and self.closing.day != self.start
+        return one.at_ms != self.opening.at_ms or one.balance != 0 or self.opening.day == self.start
+
+    def is_taken(self, at_ms: int) -> bool:
+        """Whether the instant's key belongs to the opening instant or to an earlier one."""
+        if self.kind == "instant":
+            return at_ms <= self.opening.at_ms
+        return local_text(at_ms, self.zone) <= _latest_text(self.opening.at_ms, self.zone)
+
+    def moved(self, at_ms: int) -> int:
+        """A record's time or, where it has no key in the day, the nearest instant that has."""
+        tick_ms = 1 if self.kind == "instant" else 1000
+        at_ms = max(at_ms, self.opening.at_ms)
+        while at_ms < self.closing.at_ms and self.is_taken(at_ms):
+            at_ms = (at_ms // tick_ms + 1) * tick_ms
+        return min(at_ms, self.closing.at_ms)
+
+
 def expected(
-    book: Book, first: date, last: date, points: Sequence[str], zone: str, kind: KeyKind
+    book: Book, first: date, last: date, points: Sequence[str], zone: str, kind: KeyKind, start: date
 ) -> tuple[list[Expected], int]:
     """The balances to be delivered for the UTC days from ``first`` to ``last``, and how many lost their key.
-
-    One key is delivered once: where two days ask for it, a snapshot's instant wins, else the later instant, else the
-    later day.
 
     Args:
         book: With the snapshots of every day and of the day after ``last``.
@@ -75,89 +113,86 @@ def expected(
         points: ``open``, ``close``, ``changes``, ``local_midnight``, or steps such as ``every 1h``.
         zone: IANA name of the destination's zone.
         kind: Whether a key is the instant or the local second.
+        start: The account's first day.
 
     Raises:
         ValueError: An unknown point, or a day whose snapshots are not there.
     """
-    kept: dict[tuple[str, int | str], Expected] = {}
+    found: list[Expected] = []
     collisions = 0
     for number in range((last - first).days + 1):
-        day = first + timedelta(days=number)
-        opening, closing = book.snapshots.get(day), book.snapshots.get(day + timedelta(days=1))
+        today = first + timedelta(days=number)
+        opening, closing = book.snapshots.get(today), book.snapshots.get(today + timedelta(days=1))
         if opening is None or closing is None:
-            raise ValueError(f"{day}: its snapshot or that of the next day is not in the books")
-        of_day, lost = expected_day(opening, closing, book.between(opening, closing), points, zone, kind)
+            raise ValueError(f"{today}: its snapshot or that of the next day is not in the books")
+        day = _Day(opening, closing, points, zone, kind, start)
+        of_day, lost = _expected_day(day, book.between(opening, closing))
+        found += of_day
         collisions += lost
-        for one in of_day:
-            other = kept.get(one.key(kind))
-            if other is None or (one.snapshot, one.at_ms) >= (other.snapshot, other.at_ms):
-                kept[one.key(kind)] = one
-    return sorted(kept.values(), key=lambda one: (one.at_ms, one.asset)), collisions
+    return sorted(found, key=lambda one: (one.at_ms, one.asset)), collisions
 
 
-def expected_day(
-    opening: Snapshot, closing: Snapshot, records: Iterable[Record], points: Sequence[str], zone: str, kind: KeyKind
-) -> tuple[list[Expected], int]:
+def _expected_day(day: _Day, records: Iterable[Record]) -> tuple[list[Expected], int]:
     """The balances to be delivered for one day, and how many instants lost their key to another."""
-    ordered = sorted(records, key=lambda record: record.sn)
-    touched = {leg.asset for record in ordered for leg in record.legs}
-    held = {asset for snapshot in (opening, closing) for asset, amount in snapshot.balances.items() if amount}
-    kept: dict[tuple[str, int | str], Expected] = {}
+    records = [replace(record, at_ms=day.moved(record.at_ms)) for record in records]
+    touched = {leg.asset for record in records for leg in record.legs}
+    held = {asset for snapshot in (day.opening, day.closing) for asset, amount in snapshot.balances.items() if amount}
+    found: list[Expected] = []
     collisions = 0
     for asset in sorted(touched | held):
-        of_asset = [record for record in ordered if any(leg.asset == asset for leg in record.legs)]
-        for at_ms, asking in sorted(_instants(opening, closing, of_asset, points, zone).items()):
-            one = Expected(
-                asset,
-                at_ms,
-                local_text(at_ms, zone),
-                _balance_at(opening, closing, of_asset, asset, at_ms),
-                tuple(sorted(asking)),
-                at_ms in (opening.at_ms, closing.at_ms),
-            )
-            if "open" not in points and _under_opening(one, opening, zone, kind):
+        of_asset = [record for record in records if any(leg.asset == asset for leg in record.legs)]
+        of_key: dict[tuple[str, int | str], Expected] = {}
+        for one in _asked(day, of_asset, asset):
+            if (one.at_ms != day.opening.at_ms and day.is_taken(one.at_ms)) or one.key(day.kind) in of_key:
                 collisions += 1
-                continue
-            other = kept.get(one.key(kind))
-            collisions += other is not None
-            if other is None or (one.snapshot, one.at_ms) > (other.snapshot, other.at_ms):
-                kept[one.key(kind)] = one
-    return sorted(kept.values(), key=lambda one: (one.at_ms, one.asset)), collisions
+            else:
+                of_key[one.key(day.kind)] = one
+        found += of_key.values()
+    return [one for one in found if day.delivers(one)], collisions
 
 
-def _under_opening(one: Expected, opening: Snapshot, zone: str, kind: KeyKind) -> bool:
-    """Whether a balance's key is the opening instant's, which belongs to the day before."""
-    if kind == "instant":
-        return one.at_ms == opening.at_ms
-    return one.local == local_text(opening.at_ms, zone)
+def _asked(day: _Day, of_asset: list[Record], asset: str) -> list[Expected]:
+    """What is asked for of one asset; under one key the first is to be delivered: a snapshot's, else the latest."""
+    instants: dict[int, set[str]] = {}
+    for point in day.points:
+        for at_ms in _instants(day, of_asset, point):
+            instants.setdefault(at_ms, set()).add(point)
+    if not day.has_first_midnight():
+        instants.pop(day.opening.at_ms, None)
+    if not day.has_last_midnight():
+        # The next day's, with its key; but what has come to nothing is this day's to say.
+        instants[day.closing.at_ms] = {"open"} | (instants.get(day.closing.at_ms, set()) & {"changes"})
+    ends = (day.opening.at_ms, day.closing.at_ms)
+    return [
+        Expected(
+            day.opening.day,
+            asset,
+            at_ms,
+            local_text(at_ms, day.zone),
+            _balance_at(day, of_asset, asset, at_ms),
+            tuple(sorted(instants[at_ms])),
+        )
+        for at_ms in sorted(instants, key=lambda at_ms: (at_ms in ends, at_ms), reverse=True)
+    ]
 
 
-def _instants(
-    opening: Snapshot, closing: Snapshot, of_asset: Iterable[Record], points: Sequence[str], zone: str
-) -> dict[int, set[str]]:
-    found: dict[int, set[str]] = {}
-    for point in points:
-        if point == "open":
-            asked = [opening.at_ms]
-        elif point == "close":
-            asked = [closing.at_ms]
-        elif point == "changes":
-            asked = [record.at_ms for record in of_asset]
-        elif point == "local_midnight":
-            asked = local_midnights(opening.at_ms, closing.at_ms, zone)
-        else:
-            step = step_ms(point)
-            asked = list(range((opening.at_ms // step + 1) * step, closing.at_ms + 1, step))
-        for at_ms in asked:
-            found.setdefault(at_ms, set()).add(point)
-    return found
+def _instants(day: _Day, of_asset: list[Record], point: str) -> Iterable[int]:
+    """The instants from the opening to the closing that a point names."""
+    if point == "open":
+        return [day.opening.at_ms]
+    if point == "close":
+        return [day.closing.at_ms]
+    if point == "changes":
+        return [record.at_ms for record in of_asset]
+    if point == "local_midnight":
+        return local_midnights(day.opening.at_ms - 1, day.closing.at_ms, day.zone)
+    return range(day.opening.at_ms, day.closing.at_ms + 1, step_ms(point))
 
 
-def _balance_at(opening: Snapshot, closing: Snapshot, of_asset: Iterable[Record], asset: str, at_ms: int) -> Decimal:
-    for snapshot in (opening, closing):
-        if at_ms == snapshot.at_ms:
-            return snapshot.balances.get(asset, Decimal(0))
-    balance = opening.balances.get(asset, Decimal(0))
+def _balance_at(day: _Day, of_asset: list[Record], asset: str, at_ms: int) -> Decimal:
+    if at_ms == day.closing.at_ms:
+        return day.closing.balances.get(asset, Decimal(0))
+    balance = day.opening.balances.get(asset, Decimal(0))
     for record in of_asset:  # by sn: the last one whose time is not later decides
         if record.at_ms <= at_ms:
             balance = next(leg.balance for leg in record.legs if leg.asset == asset)
@@ -195,7 +230,7 @@ def _minutes(open_ms: int, close_ms: int, zone: str) -> tuple[int, ...]:
     known: set[date] = set()
     found = []
     # A day and a half back: a local date's first instant may lie before the clocks went back over it.
-    for at_ms in range(open_ms - 36 * 60 * _MINUTE_MS, close_ms + 1, _MINUTE_MS):
+    for at_ms in range(open_ms // _MINUTE_MS * _MINUTE_MS - 36 * 60 * _MINUTE_MS, close_ms + 1, _MINUTE_MS):
         local = (_EPOCH + timedelta(milliseconds=at_ms)).astimezone(_zone(zone)).date()
         if local not in known:
             known.add(local)
@@ -206,3 +241,10 @@ def _minutes(open_ms: int, close_ms: int, zone: str) -> tuple[int, ...]:
 def local_midnights(open_ms: int, close_ms: int, zone: str) -> list[int]:
     """The first instant of each local date, as far as it lies in (open, close]; found by looking at every minute."""
     return list(_minutes(open_ms, close_ms, zone))
+
+
+@lru_cache(maxsize=1024)
+def _latest_text(at_ms: int, zone: str) -> str:
+    """The latest text that the zone's clock has shown up to an instant; later than the last one if it went back."""
+    ends_of_minutes = range(at_ms - 1000, at_ms - 36 * 60 * _MINUTE_MS, -_MINUTE_MS)
+    return max(local_text(moment, zone) for moment in (at_ms, *ends_of_minutes))

@@ -1,13 +1,14 @@
 """One HTTP request and what became of it.
 
-The clients of all three APIs send through here, so that every one of them tells the same three endings apart: an
-answer, *nothing was sent* (:class:`NotReached`) and *sent, but no whole answer* (:class:`AnswerLost`). For a read the
-last two are alike; for a write they are as different as "send it again" and "its outcome is unknown".
+The clients of all APIs send through here, so that every one of them tells the same three endings apart: an answer,
+*nothing was sent* (:class:`NotReached`) and *sent, but no whole answer* (:class:`AnswerLost`). For a read the last two
+are alike; for a write they are as different as "send it again" and "its outcome is unknown".
 """
 
 from __future__ import annotations
 
-from balance_bridge.transport.answer import SECRET_HEADERS, Answer, credentials
+from balance_bridge.transport.answer import Answer
+from balance_bridge.transport.redaction import SECRET_HEADERS, Redactor, credentials, url_secrets
 from balance_bridge.transport.sending import CONNECT_TIMEOUT_S, DEADLINE_S, MAX_ANSWER_BYTES, Transport
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "MAX_ANSWER_BYTES",
     "SECRET_HEADERS",
     "Answer",
+    "Redactor",
     "Transport",
     "credentials",
+    "url_secrets",
 ]

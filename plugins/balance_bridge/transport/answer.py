@@ -8,53 +8,48 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import Any
 
 from balance_bridge.errors import BadAnswer
+from balance_bridge.transport.redaction import Redactor
 
-MAX_TOLD_CHARS = 500
-SECRET_HEADERS = (
-    "authorization",
-    "elven-api-key",
-    "elven-api-sign",
-    "x-auth-key",
-    "x-auth-signature",
-    "x-balance-bridge-signature",
-)
 # What the parser of HTTP dates raises for text that is none; which one depends on the text.
 _NO_DATE = (ValueError, OverflowError, TypeError, IndexError)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer.
+    """A whole answer. Its ``repr`` shows nothing that came from outside.
 
     Attributes:
-        request: Method and URL with the query, without headers: fit for messages.
+        request: Method and URL with the query, without headers and passwords: fit for messages.
         status: HTTP status.
         headers: Header names in lower case.
         body: The bytes, decompressed, as they came.
         sent_at: Seconds since the epoch (UTC) at which the request went out.
         ended_at: Seconds since the epoch (UTC) at which the answer was whole.
-        secrets: The credentials that were sent, keys and signatures alike.
+        secrets: What no message may show: keys, tokens, signatures, passwords.
     """
 
     request: str
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
     sent_at: float
     ended_at: float
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
-    def clean(self, text: str) -> str:
-        """A text that came from outside, in at most 500 characters and without the credentials that were sent.
+    def clean(self, text: str, limit: int = 500) -> str:
+        """A text of this answer as a message may show it: on one line, without secrets, and only then cut.
 
-        Servers quote them back now and then, and what is in a message is soon in a log or on a receipt.
+        Servers quote credentials back now and then, and what is in a message is soon in a log or in the store.
         """
-        for secret in self.secrets:
-            text = text.replace(secret, "***")
-        return text if len(text) <= MAX_TOLD_CHARS else f"{text[:MAX_TOLD_CHARS]}…"
+        return self._redactor.clean(text, limit)
+
+    @cached_property
+    def _redactor(self) -> Redactor:
+        return Redactor(self.secrets)
 
     def json(self) -> Any:
         """The body as JSON, its numbers with a point as ``Decimal``.
@@ -64,17 +59,17 @@ class Answer:
         """
         try:
             return json.loads(self.body.decode("utf-8"), parse_float=Decimal, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as error:
-            raise BadAnswer(f"{self.request} answered {self.status} with no JSON: {self.describe_body()}") from error
+        except (ValueError, RecursionError):
+            refusal = BadAnswer(f"{self.request} answered {self.status} with no JSON: {self.describe_body()}")
+        # Not in the handler: the decoders' errors hold the body.
+        raise refusal
 
     def describe_body(self) -> str:
-        """What the body looks like, in at most 200 characters, for a message."""
+        """What the body looks like, in some 200 characters, for a message."""
         if not self.body:
             return "the body is empty"
-        kind = self.headers.get("content-type", "no content type")
-        # Cleaned before it is cut: half a secret would not be found.
-        look = self.clean(self.body[:MAX_TOLD_CHARS].decode("utf-8", "replace"))[:200]
-        return f"{len(self.body)} bytes of {kind}: {look!r}"
+        kind = self.clean(self.headers.get("content-type", "no content type"), 100)
+        return f"{len(self.body)} bytes of {kind}: {self.clean(self.body.decode('utf-8', 'replace'), 200)!r}"
 
     def clock_skew_s(self) -> float | None:
         """Seconds by which the server's clock is ahead of ours, by its Date header; None without one."""
@@ -98,10 +93,3 @@ class Answer:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
-
-
-def credentials(headers: Mapping[str, str]) -> tuple[str, ...]:
-    """The values of headers that no message may show; of ``Bearer X`` it is X."""
-    return tuple(
-        value.removeprefix("Bearer ") for name, value in headers.items() if name.lower() in SECRET_HEADERS and value
-    )

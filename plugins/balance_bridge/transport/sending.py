@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import re
-import traceback
-from collections.abc import Mapping
+import ssl
+from collections.abc import Mapping, Sequence
 
 import requests
-import urllib3.exceptions
+from requests.utils import select_proxy
 
 from balance_bridge.clock import SYSTEM_CLOCK, Clock
 from balance_bridge.errors import AnswerLost, BadAnswer, BalanceBridgeError, FinalError, NotReached
-from balance_bridge.transport.answer import Answer, credentials
-from balance_bridge.transport.deadline import Deadline, DeadlineAdapter
+from balance_bridge.transport.answer import Answer
+from balance_bridge.transport.redaction import Redactor, credentials, url_secrets
+from balance_bridge.transport.watch import Watch, WatchedAdapter
 
 CONNECT_TIMEOUT_S = 10.0
 DEADLINE_S = 60.0
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
-
-_UNUSABLE_URL = (
-    requests.exceptions.InvalidURL,
-    requests.exceptions.InvalidSchema,
-    requests.exceptions.MissingSchema,
-    # Some names are only found to be none where they are looked up, and then not by requests.
-    urllib3.exceptions.LocationValueError,
-)
+# The largest answer is a page of the exchange's: 500 records of some 600 bytes, more where a record has many legs. This
+# leaves 32 KiB for each of them.
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
 
 class Transport:
     """Sends single requests over a kept-alive session. Never follows a redirect, never repeats by itself.
 
     Args:
-        session: The session to use; its adapters must not retry. A new one by default.
+        session: The session to use; its adapters must not retry. Of a request through an adapter other than
+            :class:`WatchedAdapter` it cannot be known whether it went out: it counts as sent, unless the adapter itself
+            raises :class:`NotReached`. A new one by default.
         clock: Where instants come from.
     """
 
@@ -47,50 +44,66 @@ class Transport:
         headers: Mapping[str, str],
         params: Mapping[str, str] | None = None,
         body: bytes | None = None,
+        secrets: Sequence[str] = (),
         timeout_s: float = 30.0,
         deadline_s: float = DEADLINE_S,
+        max_bytes: int = MAX_ANSWER_BYTES,
     ) -> Answer:
         """Send one request and read its whole answer, whatever its status.
 
         Args:
             method: HTTP method.
             url: Absolute URL without a query.
-            headers: Sent as they are; they never appear in a message.
+            headers: Sent as they are; the values of :data:`SECRET_HEADERS` never appear in a message.
             params: The query.
             body: The body, already encoded.
+            secrets: What no message may show besides, such as the key that a signature was made with.
             timeout_s: Seconds without a byte after which the answer counts as lost.
             deadline_s: Seconds of real time from now on by which the whole answer must be there, however busily its
                 bytes come.
+            max_bytes: The largest answer that is read, decompressed.
 
         Raises:
             NotReached: Nothing was sent.
             AnswerLost: The request may have arrived; the answer did not.
-            BadAnswer: The answer is larger than 64 MiB.
-            FinalError: The URL or a header cannot be sent, or the server's certificate is not trusted.
+            BadAnswer: The answer is larger than ``max_bytes``.
+            FinalError: The URL or a header cannot be sent, or the server's certificate is not trusted. Nothing was
+                sent.
         """
-        _check_headers(headers, f"{method} {url}")
+        hidden = [*secrets, *credentials(headers), *url_secrets(url)]
+        redactor = Redactor(hidden)
+        label = redactor.clean(f"{method} {url}", 2000)
+        _check_headers(headers, label)
         request = requests.Request(method, url, headers=dict(headers), params=params, data=body, auth=_no_netrc)
-        try:
-            prepared = self._session.prepare_request(request)
-        except (requests.exceptions.RequestException, ValueError) as error:
-            raise FinalError(f"{method} {url}: this URL cannot be used ({error}); check the host") from error
-        label = f"{method} {prepared.url}"
         timeouts = (min(CONNECT_TIMEOUT_S, deadline_s), timeout_s)
-        with Deadline(deadline_s) as deadline:
-            sent_at = self._clock.wall()
+        with Watch(deadline_s) as watch:
             try:
-                settings = self._session.merge_environment_settings(prepared.url, {}, True, None, None)
-                with self._session.send(prepared, timeout=timeouts, allow_redirects=False, **settings) as response:
-                    content = _read(response, label)
-            except (requests.exceptions.RequestException, *_UNUSABLE_URL) as error:
-                raise _too_late(label, deadline) or _meaning(error, label, timeouts) from error
-            # What was cut may look whole: in a header, and in a body of no stated length, an end is an end.
-            if deadline.reached:
-                raise _lost(label, deadline)
-            lower = {name.lower(): value for name, value in response.headers.items()}
-            return Answer(
-                label, response.status_code, lower, content, sent_at, self._clock.wall(), credentials(headers)
-            )
+                prepared = self._session.prepare_request(request)
+                target = prepared.url or url
+                label = redactor.clean(f"{method} {target}", 2000)
+                settings = self._session.merge_environment_settings(target, {}, True, None, None)
+                verify = True if settings["verify"] is None else settings["verify"]
+                cert, proxies = settings["cert"], settings["proxies"]
+                hidden += url_secrets(select_proxy(target, proxies) or "")
+                adapter = self._session.get_adapter(target)
+                watch.sent = not isinstance(adapter, WatchedAdapter)
+                sent_at = self._clock.wall()
+                # Not by the session: that reads the body of a redirect without limit, resolves it and keeps cookies.
+                with adapter.send(prepared, True, timeouts, verify, cert, proxies) as response:
+                    content = _read(response, label, max_bytes)
+                # What was cut may look whole: in a header, and in a body of no stated length, an end is an end.
+                if not watch.reached:
+                    lower = {name.lower(): value for name, value in response.headers.items()}
+                    status, ended_at = response.status_code, self._clock.wall()
+                    return Answer(label, status, lower, content, sent_at, ended_at, tuple(hidden))
+                failure: BalanceBridgeError = AnswerLost(f"{label}: no whole answer within {deadline_s:g} s")
+            except BalanceBridgeError:
+                raise
+            except Exception as error:  # whatever it is: once a byte is out, the answer is lost
+                kind, why = _meaning(error, watch, timeouts)
+                failure = kind(f"{label}: {Redactor(hidden).clean(why)}")
+        # Not in the handler: what it caught may quote a secret, and would be logged along with ours.
+        raise failure
 
     def close(self) -> None:
         """Close the session's connections."""
@@ -99,7 +112,7 @@ class Transport:
 
 def _session() -> requests.Session:
     session = requests.Session()
-    adapter = DeadlineAdapter(max_retries=0)
+    adapter = WatchedAdapter(max_retries=0)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     return session
@@ -120,69 +133,38 @@ def _check_headers(headers: Mapping[str, str], label: str) -> None:
             )
 
 
-def _read(response: requests.Response, label: str) -> bytes:
+def _read(response: requests.Response, label: str, max_bytes: int) -> bytes:
     content = bytearray()
     for chunk in response.iter_content(64 * 1024):
         content += chunk
-        if len(content) > MAX_ANSWER_BYTES:
-            raise BadAnswer(f"{label}: the answer is larger than {MAX_ANSWER_BYTES} bytes")
+        if len(content) > max_bytes:
+            raise BadAnswer(f"{label}: the answer is larger than {max_bytes} bytes")
     return bytes(content)
 
 
-def _too_late(label: str, deadline: Deadline) -> BalanceBridgeError | None:
-    """The error if it was the deadline that ended the request; None if it had nothing to do with it."""
-    if not deadline.reached or deadline.may_have_sent is None:
-        return None
-    if deadline.may_have_sent:
-        return _lost(label, deadline)
-    return NotReached(f"{label}: no connection within {deadline.seconds:g} s")
+def _meaning(error: Exception, watch: Watch, timeouts: tuple[float, float]) -> tuple[type[BalanceBridgeError], str]:
+    root = _root(error)
+    why = f"{type(root).__name__}: {root}"
+    if watch.sent:
+        if watch.reached:
+            return AnswerLost, f"no whole answer within {watch.seconds:g} s"
+        if isinstance(root, TimeoutError):
+            return AnswerLost, f"no answer within {timeouts[1]:g} s"
+        return AnswerLost, f"the connection was lost before the whole answer ({why})"
+    if isinstance(root, ssl.SSLCertVerificationError):
+        return FinalError, f"the server's TLS certificate is not trusted ({why})"
+    if isinstance(error, ValueError):
+        return FinalError, f"this URL cannot be used ({why}); check the host"
+    if watch.reached or isinstance(root, TimeoutError):
+        return NotReached, f"no connection within {watch.seconds if watch.reached else timeouts[0]:g} s"
+    return NotReached, f"no connection ({why})"
 
 
-def _lost(label: str, deadline: Deadline) -> AnswerLost:
-    return AnswerLost(f"{label}: no whole answer within {deadline.seconds:g} s")
-
-
-def _meaning(error: Exception, label: str, timeouts: tuple[float, float]) -> BalanceBridgeError:
-    if isinstance(error, requests.exceptions.SSLError):
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            return FinalError(f"{label}: the server's TLS certificate is not trusted ({_reason(error)})")
-        if not _in_handshake(error):
-            return AnswerLost(f"{label}: TLS failed before the whole answer ({_reason(error)})")
-        return NotReached(f"{label}: TLS failed ({_reason(error)})")
-    if isinstance(error, requests.exceptions.ConnectTimeout):
-        return NotReached(f"{label}: no connection within {timeouts[0]:g} s")
-    if isinstance(error, requests.exceptions.ReadTimeout):
-        return AnswerLost(f"{label}: no answer within {timeouts[1]:g} s")
-    if isinstance(error, _UNUSABLE_URL):
-        return FinalError(f"{label}: this URL cannot be used ({error}); check the host")
-    if _never_connected(error):
-        return NotReached(f"{label}: no connection ({_reason(error)})")
-    return AnswerLost(f"{label}: the connection was lost before the whole answer ({_reason(error)})")
-
-
-def _cause(error: BaseException) -> BaseException:
-    inner = error.args[0] if error.args and isinstance(error.args[0], BaseException) else None
-    if isinstance(inner, urllib3.exceptions.MaxRetryError) and inner.reason is not None:
-        return inner.reason
-    return inner or error
-
-
-def _never_connected(error: Exception) -> bool:
-    # NewConnectionError covers a refused connection and, as NameResolutionError, a name that does not resolve.
-    cause = _cause(error)
-    return isinstance(cause, (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ProxyError))
-
-
-def _in_handshake(error: BaseException) -> bool:
-    # The exceptions are the same before and after the request went out; only where they were raised tells them apart.
-    inner: BaseException | None = error
-    while inner is not None:
-        if any(frame.f_code.co_name == "do_handshake" for frame, _ in traceback.walk_tb(inner.__traceback__)):
-            return True
-        inner = inner.__cause__ or inner.__context__
-    return False
-
-
-def _reason(error: BaseException) -> str:
-    text = str(_cause(error))
-    return text.split("): ", 1)[-1] if "): " in text else text
+def _root(error: BaseException) -> BaseException:
+    """The exception that the libraries wrapped: as a reason, as an argument or as the cause."""
+    while True:
+        wrapped = (getattr(error, "reason", None), *error.args, error.__cause__)
+        inner = next((each for each in wrapped if isinstance(each, BaseException)), None)
+        if inner is None:
+            return error
+        error = inner

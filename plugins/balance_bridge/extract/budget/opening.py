@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Unpack
+from urllib.parse import urlsplit
 
 from balance_bridge.errors import ConfigurationError
 from balance_bridge.extract.budget.base import Budget, Options
@@ -40,8 +40,8 @@ def open_budget(url: str, key: str, **options: Unpack[Options]) -> Budget:
             redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
         except ImportError as error:
             raise _not_installed("redis") from error
-        except ValueError as error:
-            raise ConfigurationError(f"{_OPTION} = {redacted(url)}: {error}") from None
+        except ValueError:
+            raise _unusable("this is no URL of a Redis server") from None
         return RedisBudget(url, key, **options)
     elif kind in ("postgresql", "postgres") and "://" in url:
         try:
@@ -54,18 +54,22 @@ def open_budget(url: str, key: str, **options: Unpack[Options]) -> Budget:
         except ImportError as error:
             raise _not_installed("postgresql") from error
         except psycopg.Error:
-            # What it says may quote the URL.
-            raise ConfigurationError(f"{_OPTION} = {redacted(url)}: this is no URL of a PostgreSQL database") from None
+            raise _unusable("this is no URL of a PostgreSQL database") from None
         return PostgresBudget(plain, key, **options)
-    raise ConfigurationError(f"{_OPTION} = {redacted(url)}: this backend is not known; allowed: {_ALLOWED}")
+    raise _unusable("this names no backend that is known")
 
 
 def redacted(url: str) -> str:
-    """A URL without the credentials in it."""
+    """A URL that a budget was opened with, without the credentials in it; drivers read them from the query too."""
     if url.startswith("sqlite:"):
         return url
-    # Drivers also read them from the query.
-    return re.sub(r"\?.*", "?***", re.sub(r"(?<=://).*@", "***@", url))
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _unusable(why: str) -> ConfigurationError:
+    # Without the value: in a URL that cannot be read, nobody can tell the password from the rest.
+    return ConfigurationError(f"{_OPTION}: {why}; allowed: {_ALLOWED}")
 
 
 def _not_installed(extra: str) -> ConfigurationError:

@@ -14,6 +14,7 @@ import psycopg
 
 from balance_bridge.errors import NotReached
 from balance_bridge.extract.budget.base import WINDOW_S, Budget, Full, Options, Usage
+from balance_bridge.transport import Redactor, url_secrets
 
 _TIMEOUT_S = 10
 _LOCK = 7_240_815_002
@@ -135,10 +136,11 @@ class PostgresBudget(Budget):
                 )
                 yield db
         except psycopg.Error as error:
+            why = Redactor(url_secrets(self._url)).clean(f"{type(error).__name__}: {error}").strip()
             raise NotReached(
-                f"the request budget in PostgreSQL cannot be reached ({type(error).__name__}: "
-                f"{_without_password(str(error).strip(), self._url)}); without it no request is made: see that the "
-                "server is up and that the user may use it, or set another one with the option [balance_bridge] budget"
+                f"the request budget in PostgreSQL cannot be reached ({why}); without it no request is made: see that "
+                "the server is up and that the user may use it, or set another one with the option [balance_bridge] "
+                "budget"
             ) from None
 
 
@@ -157,8 +159,3 @@ def _count(db: Any, key: str) -> int:
 
 def _one(db: Any, statement: str, parameters: tuple[Any, ...]) -> Any:
     return db.execute(statement, parameters).fetchone()
-
-
-def _without_password(text: str, url: str) -> str:
-    password = psycopg.conninfo.conninfo_to_dict(url).get("password")
-    return text.replace(str(password), "***") if password else text

@@ -14,6 +14,7 @@ import redis
 
 from balance_bridge.errors import NotReached
 from balance_bridge.extract.budget.base import WINDOW_S, Budget, Full, Options, Usage
+from balance_bridge.transport import Redactor, url_secrets
 
 _TIMEOUT_S = 10.0
 # KEYS: places (sorted by the instant at which each is free), those under way, tallies. ARGV[1]: the furthest distance.
@@ -140,10 +141,10 @@ class RedisBudget(Budget):
                 script, len(self._keys), *self._keys, self._furthest_s, *arguments
             )
         except (redis.RedisError, OSError) as error:
+            why = Redactor(url_secrets(self._url)).clean(str(error))
             raise NotReached(
-                f"the request budget in Redis cannot be reached ({_without_password(str(error), self._url)}); without "
-                "it no request is made: see that Redis is up, or set another one with the option [balance_bridge] "
-                "budget"
+                f"the request budget in Redis cannot be reached ({why}); without it no request is made: see that Redis "
+                "is up, or set another one with the option [balance_bridge] budget"
             ) from None
         return found
 
@@ -153,11 +154,3 @@ class RedisBudget(Budget):
             self._client = redis.Redis.from_url(self._url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S)
             self._made_by = os.getpid()
         return self._client
-
-
-def _without_password(text: str, url: str) -> str:
-    credentials = url.split("://", 1)[1].rpartition("@")[0]
-    for part in credentials.split(":", 1):
-        if part:
-            text = text.replace(part, "***")
-    return text

@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Unpack
 
+from balance_bridge import private
 from balance_bridge.errors import NotReached
 from balance_bridge.extract.budget.base import WINDOW_S, Budget, Full, Options, Usage
 
@@ -100,7 +101,8 @@ class SqliteBudget(Budget):
     def _transaction(self) -> Iterator[tuple[sqlite3.Connection, float]]:
         # A connection per transaction: tasks fork, and SQLite connections must not cross a fork.
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            # SQLite gives the files that it puts beside this one the same permissions.
+            private.make_file(self._path)
             with closing(sqlite3.connect(self._path, timeout=30, isolation_level=None)) as db:
                 db.execute("BEGIN IMMEDIATE")
                 try:

@@ -1,20 +1,21 @@
-"""Rejections of a delivery are told in groups: by the task's error, and by ``balance-bridge receipts``."""
+"""How a delivery ended: counts, and rejections in groups, in the task's error and in ``balance-bridge receipts``."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from datetime import timedelta
 
 import pytest
 
 from balance_bridge.commands import receipts as command
-from balance_bridge.errors import RecordsRejected
+from balance_bridge.errors import OutcomeUnknown, RecordsRejected
 from balance_bridge.load.audit import entries
-from balance_bridge.load.policy import Policy
 
 # Of 60 balances of one batch 40 are refused: 24 with one code, 12 with another, 4 with the third.
 CODES = {"404": range(24), "O009": range(24, 36), "O011": range(36, 40)}
+
+
+COUNTS = ("accepted_now", "accepted_before", "seen", "rejected", "rejected_locally", "unknown", "ignored")
 
 
 def asset(index):
@@ -35,7 +36,7 @@ def rejected(kit, store, **options):
 
 
 def summed_up(kit, store, destination="amlyze"):
-    found = entries(store, "main_cash", kit.DAY, destination)
+    found = [entry for entry in entries(kit.folded(store, destination), destination) if entry.current]
     return list(command._reasons(found))
 
 
@@ -55,9 +56,7 @@ def test_the_counts_of_the_groups_are_those_of_the_receipts(kit):
     summary = rejected(kit, store).summary
     assert {code: reason.count for code, reason in summary.reasons.items()} == {"404": 24, "O009": 12, "O011": 4}
     assert summary.rejected == sum(reason.count for reason in summary.reasons.values()) == 40
-    found = Counter(
-        entry.code for entry in entries(store, "main_cash", kit.DAY, "amlyze") if entry.outcome == "rejected"
-    )
+    found = Counter(entry.code for entry in entries(kit.folded(store), "amlyze") if entry.outcome == "rejected")
     assert found == {"404": 24, "O009": 12, "O011": 4}
     # What Airflow's asset event and XCom hold.
     assert json.loads(json.dumps(summary.as_dict()))["reasons"]["O011"]["count"] == 4
@@ -73,11 +72,11 @@ def test_receipts_sums_up_in_the_same_groups(kit):
     ]
 
 
-def test_rejections_that_are_let_pass_are_told_in_the_same_groups(kit):
+def test_rejections_that_are_tolerated_are_named_in_the_same_groups(kit):
     lines = []
-    target = kit.amlyze(kit.FakeTransport(refusing(kit)), policy=Policy(max_rejected=40))
+    target = kit.amlyze(kit.FakeTransport(refusing(kit)), max_rejected=40)
     kit.run(target, kit.MemoryStore(), [kit.balance(asset(index)) for index in range(60)], log=lines.append)
-    assert "40 balances were rejected (40 are let pass): 404 x24 (A000, " in lines[-1]
+    assert "40 balances were rejected (40 are tolerated): 404 x24 (A000, " in lines[-1]
     assert "; O009 x12 (" in lines[-1]
     assert "; O011 x4 (A036, A037, A038, A039): because O011" in lines[-1]
 
@@ -127,19 +126,20 @@ def test_texts_that_differ_from_record_to_record_under_one_code_are_one_group(ki
 
 
 def unsendable(kit, store):
-    # No account for one, an account id that is too long for the other: two checks of ours.
-    ids = {"OK": "CASH-OK", "LONG": "x" * 300}
+    # No account for one, an amount that is too long for the other: two checks of ours.
+    ids = {"OK": "CASH-OK", "LONG": "CASH-LONG"}
     target = kit.amlyze(kit.FakeTransport(kit.FakeAmlyzeServer()), account_ext_id=ids)
+    due = [kit.balance(name) for name in ("OK", "NONE", "NEITHER")]
     with pytest.raises(RecordsRejected) as caught:
-        kit.run(target, store, [kit.balance(name) for name in ("OK", "LONG", "NONE", "NEITHER")])
+        kit.run(target, store, [*due, kit.balance("LONG", "1E+20")])
     return str(caught.value)
 
 
 def test_checks_of_ours_are_grouped_by_text_in_the_error(kit):
     message = unsendable(kit, kit.MemoryStore())
     assert "3 of 4 balances were rejected (3 of them before anything was sent): " in message
-    assert "LOCAL x2 (NONE, NEITHER): account_ext_id has no entry for this asset" in message
-    assert "LOCAL x1 (LONG): the account id " in message
+    assert "LOCAL x2 (NEITHER, NONE): account_ext_id has no entry for this asset" in message
+    assert "LOCAL x1 (LONG): " in message
 
 
 def test_checks_of_ours_are_grouped_by_text_in_receipts(kit):
@@ -147,8 +147,8 @@ def test_checks_of_ours_are_grouped_by_text_in_receipts(kit):
     unsendable(kit, store)
     lines = sorted(summed_up(kit, store))
     assert len(lines) == 2
-    assert lines[0].startswith("amlyze: 1 rejected, LOCAL (LONG): the account id ")
-    assert lines[1].startswith("amlyze: 2 rejected, LOCAL (NONE, NEITHER): account_ext_id has no entry")
+    assert lines[0].startswith("amlyze: 1 rejected, LOCAL (LONG): ")
+    assert lines[1].startswith("amlyze: 2 rejected, LOCAL (NEITHER, NONE): account_ext_id has no entry")
 
 
 def divided(kit, store):
@@ -181,14 +181,28 @@ def test_what_was_rejected_and_has_been_accepted_since_is_not_summed_up_as_rejec
     assert summed_up(kit, store) == []
 
 
-def test_what_was_rejected_and_the_next_day_s_run_has_delivered_is_told_as_replaced(kit):
-    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
-    server.refuse["CASH-BTC"] = "404"
-    with pytest.raises(RecordsRejected):
-        kit.run(kit.amlyze(kit.FakeTransport(server)), store, [kit.balance()])
-    server.refuse.clear()
-    opening = [kit.balance(points="open")]
-    kit.run(kit.amlyze(kit.FakeTransport(server)), store, opening, day=kit.DAY + timedelta(days=1))
-    (entry,) = entries(store, "main_cash", kit.DAY, "amlyze")
-    assert (entry.outcome, entry.replaced_by) == ("rejected", entry.number.removesuffix("1") + "2")
-    assert summed_up(kit, store) == []
+def test_the_counts_of_a_delivery_add_up_to_the_balances_that_it_was_given(kit):
+    server, clock = kit.FakeAmlyzeServer(), kit.FakeClock().clock
+    store, mapped = kit.MemoryStore(), {name: f"CASH-{name}" for name in ("OLD", "SEEN", "BAD", "LOST", "NEW")}
+    options = {"account_ext_id": mapped, "assets": {"SPAM": "ignore"}, "max_rows": 1}
+
+    def at_first(body):
+        if b"CASH-SEEN" in body:
+            server(body)
+            return kit.answer({"results": []})
+        return server(body)
+
+    with pytest.raises(OutcomeUnknown):
+        kit.run(kit.amlyze(kit.FakeTransport(at_first), **options), store, [kit.balance("OLD"), kit.balance("SEEN")])
+    server.refuse["CASH-BAD"] = "404"
+
+    def now(body):
+        return kit.answer({"results": []}) if b"CASH-LOST" in body else server(body)
+
+    names = ("OLD", "SEEN", "BAD", "LOST", "NEW", "NONE", "SPAM")
+    with pytest.raises(RecordsRejected) as caught:
+        kit.run(kit.amlyze(kit.FakeTransport(now), **options), store, list(map(kit.balance, names)), clock=clock)
+    summary = caught.value.summary
+    found = {name: value for name, value in summary.as_dict().items() if value == 1 and name in COUNTS}
+    assert set(found) == set(COUNTS)
+    assert summary.rows == len(names) == sum(getattr(summary, name) for name in COUNTS)
