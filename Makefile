@@ -37,8 +37,9 @@ up: install ## The same with Airflow's UI, until Ctrl-C
 test: install ## All tests (some: make test ARGS=tests/load)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
-simulate: install ## Seeded days among faults, deaths and second copies (some: make simulate SEEDS=100 FIRST=0)
+simulate: install ## Seeded days among faults, deaths and second copies, then each fault at each step (some: SEEDS=100 FIRST=0)
 	PYTHONPATH=tests $(BIN)/python -m simulation.delivery_lives --seeds $(or $(SEEDS),10000) --first $(or $(FIRST),0)
+	THOROUGH=1 $(BIN)/python -m pytest -n 2 --dist loadgroup tests/simulation/test_delivery_simulation.py
 
 lint: install ## Style and forbidden constructs
 	$(BIN)/ruff check .

@@ -36,7 +36,7 @@ def test_the_demo_delivers_every_balance_and_leaves_nothing_running(tmp_path: Pa
     assert "Every balance arrived exactly, once." in done.stdout
     assert "NO" not in done.stdout.split("equal", 1)[1].split("Stopping")[0]
     assert left_behind(home) == []
-    assert list((home / "airflow" / "balances" / "receipts").rglob("planned.json"))
+    assert list((home / "airflow" / "balances" / "receipts").rglob("plan-*.jsonl.gz"))
 
 
 # Half a minute: the demo is interrupted once Airflow runs, and ends it in order.

@@ -8,8 +8,8 @@ server asks, for two minutes at most). Everything else is left to the next run.
 
 Where an API refuses a whole request for one bad record, with one of the destination's ``bisect_codes``, the run plans
 again: the records of the request in two halves, until the bad ones are alone. Of a request of n records with b bad ones
-that takes at most 2 b log2(n) further requests (log2 rounded up), and never more than 200 in one delivery. Records that
-may have arrived keep their numbers; the others get new ones.
+that takes at most 2 b log2(n) further requests (log2 rounded up), and never more than 200 in one delivery, besides the
+halves that an earlier run had left. Records that may have arrived keep their numbers; the others get new ones.
 """
 
 from __future__ import annotations
