@@ -118,7 +118,7 @@ class PlaceChanged(ConfigurationError):
 
 
 class NumberReused(FinalError):
-    """A communication number that was sent before would go out with other content."""
+    """A communication number would have two contents."""
 
 
 class StoreDamaged(FinalError):

@@ -180,7 +180,7 @@ USED, NOTHING = Word(Said.USED, "O005", "used"), Word(Said.NOTHING, "HTTP 500", 
         ([result(A_1=REJECTED)], "rejected", "404"),
         ([result(REJECTED, A_1=ACCEPTED)], "accepted", ""),
         ([result(ACCEPTED, A_1=REJECTED)], "rejected", "404"),
-        ([result(B_1=ACCEPTED)], "unknown", "NO RESPONSE"),
+        ([result(B_1=ACCEPTED)], "unknown", "NO RESULT"),
         # A refusal of the very record speaks of it, one of the request does not.
         ([None, result(A_1=REJECTED)], "rejected", "404"),
         ([None, result(REJECTED)], "unknown", "404"),

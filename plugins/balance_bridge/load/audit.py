@@ -27,13 +27,13 @@ class Entry:
         code: The destination's error code, ``LOCAL`` for a check of ours, ``RESOLVED`` for what a person found out.
         text: The reason in words.
         current: Whether this is what became of the balance; False for an earlier attempt.
-        number: The communication number; empty for what was never sent.
+        number: The communication number; empty for what has none.
         key: The destination's key; empty likewise.
         points: The points that asked for the instant.
         replaces: The number of the attempt before, or empty.
         replaced_by: The number of the attempt after it, or empty.
         supersedes: The amount that was accepted before, or empty.
-        batch: Plan and batch of the request that it went in last; empty for what was never sent.
+        batch: Plan and batch of the request that it went in last, or is to go in; empty for what has no number.
         run_id: The run that planned it.
         planned_at: When (UTC).
         requests: How many requests that carried it may have left.

@@ -23,8 +23,6 @@ from balance_bridge.load.replies import Reader, Reply, Verdict, read
 from balance_bridge.money import to_text
 from balance_bridge.transport import Answer, Transport
 
-LOCAL = "LOCAL"
-
 _ENCODE = msgspec.json.Encoder().encode
 _DIGITS = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?(?<!\n)")
 _COLUMNS = ("asset", "at", "balance", "points")

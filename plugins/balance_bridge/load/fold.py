@@ -35,7 +35,7 @@ import msgspec
 from balance_bridge.errors import NumberReused
 from balance_bridge.load.destination import content
 from balance_bridge.load.log import Action, Events, Plan, Resolution, Result, Row
-from balance_bridge.load.replies import Said, Word
+from balance_bridge.load.replies import NO_RESULT, Said, Word
 
 #: The code of a balance that cannot be sent.
 LOCAL = "LOCAL"
@@ -81,6 +81,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
 
 _ACCEPTED, _PLANNED, _IGNORED = Outcome(Status.ACCEPTED), Outcome(Status.PLANNED), Outcome(Status.IGNORED)
 _LOST = Word(Said.NOTHING, NO_RESPONSE, "the process that sent it has not written down a response")
+_NO_RESULT = Word(Said.NOTHING, NO_RESULT, "the response has no result for this number")
 _USED_BY_OTHERS = (
     "the number was used before, but not by this day's delivery: does another deployment write under the same "
     "[balance_bridge] namespace, was the store lost or moved, or were points or start_date changed, so that another "
@@ -197,7 +198,7 @@ def _word(result: Result | None, number: str) -> tuple[Word, bool]:
     if result is None:
         return _LOST, False
     word = result.records.get(number)
-    return (word, True) if word is not None else (result.whole or _LOST, False)
+    return (word, True) if word is not None else (result.whole or _NO_RESULT, False)
 
 
 def _resolved(events: Events) -> dict[str, Resolution]:

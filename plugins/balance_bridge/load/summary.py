@@ -186,7 +186,7 @@ class DeliverySummary:
             why: What the other one is.
             late: How many balances are in doubt because of it.
         """
-        text = f"{self._head}: {why}; this run stops and sends nothing more"
+        text = f"{self._head}: {why}; this run sends nothing more"
         if late:
             text += f". {late} balances may have arrived in the wrong order: run {self.day} again"
         return SupersededRun(text, late=late)
@@ -258,7 +258,7 @@ def held_otherwise(count: int, example: str, plan: Plan | None = None) -> str:
     text = (
         f"{count} balances are held under keys or settings that the accounts file no longer has, for example {example}"
     )
-    if plan is not None and (kept := sum(row.text != "" and row.number != "" for row in plan.rows)):
+    if plan is not None and (kept := sum(row.text != "" and row.action is Action.KEEP for row in plan.rows)):
         again = 'to send these again with the new ones, trigger the day with {"redeliver": true}'
         text += f". {kept} of them are kept; {again}"
     return text
