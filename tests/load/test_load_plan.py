@@ -304,6 +304,19 @@ def test_two_mappings_that_change_places_send_both_under_their_new_keys_once_one
     assert [(row.action, row.key[0], row.supersedes) for row in rows] == [(SEND, "Y", "1"), (SEND, "X", "7")]
 
 
+def test_two_mappings_that_change_places_end_right_also_if_their_request_is_divided(kit):
+    """In the parts as well, nothing stays under a key that something else takes."""
+    store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
+    due = [kit.balance("BTC", "1"), kit.balance("ETH", "7")]
+    kit.run(kit.amlyze(kit.FakeTransport(server), account_ext_id=MAPS[0]), store, due)
+    refused = kit.answer({"resultType": "REQUEST_REJECTED", "errorCode": "O001"}, 400)
+    corrected = [kit.balance("BTC", "2"), kit.balance("ETH", "7")]
+    destination = kit.amlyze(kit.FakeTransport(refused, server), account_ext_id=MAPS[1])
+    summary = kit.run(destination, store, corrected)
+    assert (summary.divided, summary.accepted_now) == (1, 2)
+    assert {each["accountExtId"]: str(each["value"]) for each in server.accepted} == {"Y": "2", "X": "7"}
+
+
 def test_what_is_unknown_under_a_key_that_another_balance_takes_is_sent_under_its_own(kit):
     store = kit.MemoryStore()
     with suppress(BalanceBridgeError):

@@ -35,10 +35,6 @@ class Request:
             return "refused" if of_record else "nothing done"
         return said if said == "accepted" else "open"
 
-    def may_have_changed(self, number: str) -> bool:
-        """Whether it may have left this record's content at the destination."""
-        return self.left and self.word(number)[0] not in ("rejected", "used")
-
     def word(self, number: str) -> tuple[str, bool]:
         """What was said about a number, and whether of this very record."""
         result = self.result or {}
@@ -83,6 +79,14 @@ class Number:
     def left(self) -> list[Request]:
         """The requests that may have arrived."""
         return [request for request in self.requests if request.left]
+
+    @property
+    def changing(self) -> list[Request]:
+        """The requests around which its content may have come to the destination."""
+        words = [(request, request.word(self.name)[0]) for request in self.left]
+        ours = [request for request, said in words if said not in ("rejected", "used")]
+        # Somebody else has used the number: nobody knows when, and for what.
+        return ours or [request for request, said in words if said == "used"]
 
     @property
     def status(self) -> str:
@@ -190,8 +194,7 @@ class Paper:
             request.may_follow(accepted_by, read)
             for other in self.rivals(one)
             if other.status != "rejected"
-            for request in other.requests
-            if request.may_have_changed(other.name)
+            for request in other.changing
         )
 
     def known(self, one: Number, plan: int) -> tuple[list[Request], bool]:
@@ -203,8 +206,7 @@ class Paper:
 
     def may_have_rivals(self, one: Number) -> bool:
         """Whether anything else may have arrived under its key or for its balance."""
-        others = [each for each in self.rivals(one) if each.status != "rejected"]
-        return any(request.may_have_changed(other.name) for other in others for request in other.requests)
+        return any(other.changing for other in self.rivals(one) if other.status != "rejected")
 
     def rivals(self, one: Number) -> Iterable[Number]:
         """The numbers with another content under the same key, or of the same balance."""

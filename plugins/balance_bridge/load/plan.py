@@ -81,8 +81,7 @@ class Decider:
             self._named = {row.balance: row for row in self.again.rows}
         self._halves = halves(self.folded, self.destination.bisect_codes)
         rows = [self._row(candidate) for candidate in prepared.candidates]
-        if self.again is None:
-            self._give_up_keys(prepared.candidates, rows)
+        self._give_up_keys(prepared.candidates, rows)
         rows += [_unsent(each.balance, Action.REJECT, each.text) for each in prepared.rejected]
         rows += [_unsent(balance, Action.IGNORE) for balance in prepared.ignored]
         rows.sort(key=lambda row: (row.at_ms, row.asset))
