@@ -41,10 +41,11 @@ From {_origin(account)} since {account.start_date}.
    {waited}
 3. `reconcile` proves that opening + every change = closing. If not, {asked} once more; if it still does
    not add up, {on_break}.
-4. `load_...` delivers. What a receipt shows as accepted is never sent again.
+4. `load_...` delivers. What its log shows as accepted is not sent again.
 {followed}
-**To do a day again**: clear its run, or trigger with `{{"date": "YYYY-MM-DD"}}` (for many days create a backfill,
-without `date`). With `"refetch": true` {asked} again, with `"destinations": [...]` only those are served, with
+**To do a day again**: clear its run, or trigger with `{{"date": "YYYY-MM-DD"}}`
+(for many days create a backfill, without `date`). With `"refetch": true` {asked} again, with
+`"destinations": [...]` only those are served, with
 `"dry_run": true` nothing is sent. `"redeliver": true` sends again, under new numbers, what was delivered under other
 keys or settings. Any other parameter is refused.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ def deliver(handed: Any, run_id: str) -> Any:
     from balance_bridge.operators.deliver import Deliver
 
     task = Deliver(task_id="load_elven", account="main_cash", destination="elven", reconciled=handed)
-    return task.execute({"run_id": run_id, "params": {}})
+    return task.execute({"run_id": run_id, "params": {}, "dag_run": SimpleNamespace(clear_number=0)})
 
 
 @pytest.mark.slow  # Airflow runs the day

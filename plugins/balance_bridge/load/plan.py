@@ -214,9 +214,9 @@ class Decider:
 
     def _group(self, row: Row) -> Group:
         before = self.folded.numbers.get(row.number)
-        half = self._halves.get(row.number if before is not None else row.replaces)
-        if half is not None:
-            return half
+        part = self._halves.get(row.number if before is not None else row.replaces)
+        if part is not None:
+            return part
         return (1, -before.batch[0], -before.batch[1]) if before is not None else _FRESH
 
 
