@@ -249,6 +249,8 @@ class Watch:
             # LATE of a number that is open besides is no contradiction.
             late_too = each.outcome.code == LATE and number.status == "open"
             assert number.status in allowed[status] or late_too, f"{each.outcome}, but {number}"
+            if each.outcome.code == LATE:
+                assert paper.may_have_rivals(number), f"nothing else can have come after {number}"
             ours = any(request.word(number.name)[0] != "used" for request in number.left)
             assert status != "seen" or ours, f"said to be seen, though nobody knows by whom it was used: {number}"
             if status == "accepted":
@@ -271,9 +273,9 @@ class Watch:
     def _grew(self, name: str, paper: Paper, *, woken: bool) -> None:
         """What a server's books grew by in this run is right, and nothing is there twice without a reason."""
         grown = entries(self.simulation, name)
-        wanted = [self.due(name, settings) for settings in {self.simulation.settings, *self.simulation.settings_before}]
-        if woken:
-            wanted.append(self.due(name, self.simulation.settings, before=True))
+        known = {self.simulation.settings, *self.simulation.settings_before}
+        # One that hung has the amounts of before, and what it finds unknown goes again as it was.
+        wanted = [self.due(name, each, before=before) for each in known for before in {False, woken}]
         last: dict[Key, Entry] = {}
         for index, entry in enumerate(grown):
             old = last.get(entry.key)
