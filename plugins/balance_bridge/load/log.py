@@ -302,7 +302,7 @@ class DayLog:
 
     def put_try(self, plan: int, made: Try) -> int:
         """Write that a request is about to be made; its number under the plan."""
-        number = 1 + max((each for of, each in self.events.tries if of == plan), default=0)
+        number = 1 + next((each for of, each in reversed(self.events.tries) if of == plan), 0)
         if not self._store.put(self._key((plan, number), "try"), encode(made)):
             # Only the run that wrote a plan writes tries under it.
             raise StoreDamaged(f"{self._store.describe(self._key((plan, number), 'try'))} is there already")
