@@ -116,7 +116,7 @@ def one_long_day() -> Iterator[Row]:
     for gives_up in (False, True):
         chance, waits = random.Random(SEED), lab.Deferred()
         with quick(book) as made:
-            patience_s = lab.PATIENCE_S if gives_up else float("inf")
+            patience_s = lab.MAX_INLINE_WAIT_S if gives_up else float("inf")
             begin = made.clock.now
             snapshots = [
                 lab.deferring(
@@ -202,7 +202,7 @@ def real() -> Iterator[Row]:
 
 
 def ask(url: str, key: str, secret: str, budget_file: str, until: float) -> None:
-    from balance_bridge.errors import BudgetUsedUp
+    from balance_bridge.errors import BudgetExhausted
     from balance_bridge.extract.ascendex import AscendexClient
     from balance_bridge.extract.budget import SqliteBudget, budget_key
     from balance_bridge.transport import Transport
@@ -212,7 +212,7 @@ def ask(url: str, key: str, secret: str, budget_file: str, until: float) -> None
         client = AscendexClient(Transport(), url, key, secret, budget=budget)
         try:
             client.get("data/v1/cash/balance/snapshot", {"date": datetime.now(UTC).date().isoformat()})
-        except BudgetUsedUp:
+        except BudgetExhausted:
             return
 
 
@@ -241,12 +241,12 @@ def peak_mib(pages: int) -> float:
     from balance_bridge import daily
     from balance_bridge.extract.ascendex import AscendexSource, Category
     from balance_bridge.store import Store
-    from balance_bridge.transport import Answer
+    from balance_bridge.transport import Response
 
     last = pages * PAGE
 
-    def answered(document: dict) -> Answer:
-        return Answer("GET bench", 200, {}, json.dumps(document).encode(), time.time(), time.time())
+    def answered(document: dict) -> Response:
+        return Response("GET bench", 200, {}, json.dumps(document).encode(), time.time(), time.time())
 
     class Made(AscendexSource):
         """Records numbered in a row, each an asset's next billionth: any page follows from its number alone."""
@@ -254,7 +254,7 @@ def peak_mib(pages: int) -> float:
         def now(self) -> float:
             return OPEN_MS / 1000 + 2 * 86_400
 
-        def ask_snapshot(self, day: date) -> Answer:
+        def fetch_snapshot(self, day: date) -> Response:
             records = last if day > DAY else 0
             held = {asset(n): 1000 * 10**9 + (records - n + ASSETS - 1) // ASSETS for n in range(ASSETS)}
             meta = {"ac": "cash", "accountId": "bench", "sn": FIRST_SN + records}
@@ -262,7 +262,7 @@ def peak_mib(pages: int) -> float:
             rows = [{"asset": name, "totalBalance": text(units)} for name, units in held.items()]
             return answered({"meta": meta, "snapshot": rows})
 
-        def ask_changes(self, from_sn: int, day: date) -> Answer:  # noqa: ARG002
+        def fetch_changes(self, from_sn: int, day: date) -> Response:  # noqa: ARG002
             first = from_sn - FIRST_SN - 1
             found = [record(n) for n in reversed(range(first, min(first + PAGE, last)))]
             return answered({"meta": {"ac": "cash", "accountId": "bench"}, "balance": found})

@@ -237,7 +237,7 @@ def make_history(root: Path, records: int) -> int:
 
     from balance_bridge.extract import raw
     from balance_bridge.store import Store
-    from balance_bridge.transport import Answer
+    from balance_bridge.transport import Response
 
     rng = random.Random(11)
     store = Store(root)
@@ -249,7 +249,7 @@ def make_history(root: Path, records: int) -> int:
         nonlocal size
         body = msgspec.json.encode(document)
         size += len(body)
-        store.put(key, raw.pack(Answer("GET bench", 200, {}, body, 0, 0), asked_by="bench"))
+        store.put(key, raw.pack(Response("GET bench", 200, {}, body, 0, 0), asked_by="bench"))
 
     def snapshot(day: str, at_ms: int, sn: int) -> None:
         rows = [{"asset": name, "totalBalance": text(units)} for name, units in held.items()]

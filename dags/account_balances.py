@@ -23,7 +23,7 @@ from airflow.sdk import (
 from balance_bridge import settings
 from balance_bridge.accounts import Account, AscendexSource, BrokenAccount, load_accounts
 from balance_bridge.dag_docs import PREFLIGHT_DOC, account_doc, broken_doc, intraday_doc
-from balance_bridge.errors import FinalError
+from balance_bridge.errors import PermanentError
 from balance_bridge.operators.daily import FetchHistory, FetchSnapshot, Reconcile, RefuseAccount, ResolveDay
 from balance_bridge.operators.deliver import Deliver
 from balance_bridge.operators.intraday import FollowDay
@@ -31,7 +31,7 @@ from balance_bridge.operators.preflight import Preflight
 from balance_bridge.points import cron_of, known_so_far
 
 # What cannot get better by itself fails at once; everything else is tried again after growing delays.
-FAIL_WHAT_IS_FINAL = ExceptionRetryPolicy(rules=[RetryRule(exception=FinalError, action=RetryAction.FAIL)])
+FAIL_WHAT_IS_FINAL = ExceptionRetryPolicy(rules=[RetryRule(exception=PermanentError, action=RetryAction.FAIL)])
 
 # Handed to each task by itself: Airflow copies a DAG's default arguments, and all that hangs on them, for every task.
 TASK: dict[str, Any] = {

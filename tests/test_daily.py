@@ -13,9 +13,9 @@ import pytest
 
 from balance_bridge import daily
 from balance_bridge.errors import (
-    BadAnswer,
-    BudgetUsedUp,
+    BudgetExhausted,
     InvalidAmount,
+    InvalidResponse,
     NotYetAvailable,
     ReconciliationBroken,
     RetentionExceeded,
@@ -390,7 +390,7 @@ def alter_legs(run: Run, change: Callable[[dict[str, Any]], None]) -> None:
 
 def test_a_record_that_contradicts_itself_stops_the_day(run: Run) -> None:
     alter_legs(run, lambda leg: leg.update(curBalance="5") if leg["dataType"] == "fee" else None)
-    with pytest.raises(BadAnswer, match=r"sn \d+: the legs of USDT give different balances"):
+    with pytest.raises(InvalidResponse, match=r"sn \d+: the legs of USDT give different balances"):
         run.extract(run.job())
 
 
@@ -412,9 +412,9 @@ def test_days_that_the_exchange_is_about_to_forget_are_fetched_first(run: Run) -
     run.clock.now += 5 * 86_400  # today is the 26th: the 19th is the oldest day to be had
     run.clock.now += 86_400  # the 27th: the 20th
     later = run.job("backwards", day=date(2026, 11, 23))
-    assert daily.save_what_is_about_to_go(later, DAY, NONE) == [DAY, date(2026, 11, 21)]
+    assert daily.rescue_expiring_days(later, DAY, NONE) == [DAY, date(2026, 11, 21)]
     run.exchange.asked.clear()
-    assert daily.save_what_is_about_to_go(later, DAY, NONE) == []
+    assert daily.rescue_expiring_days(later, DAY, NONE) == []
     done = run.all(run.job())
     assert done["status"] == "proven"
     assert run.exchange.asked == [], "the day's own run asks for nothing"
@@ -422,8 +422,8 @@ def test_days_that_the_exchange_is_about_to_forget_are_fetched_first(run: Run) -
 
 def test_no_day_before_the_start_or_from_the_job_s_own_on_is_fetched_ahead(run: Run) -> None:
     run.clock.now += 6 * 86_400
-    assert daily.save_what_is_about_to_go(run.job(day=date(2026, 11, 22)), date(2026, 11, 22), NONE) == []
-    assert daily.save_what_is_about_to_go(run.job(), date(2026, 11, 1), NONE) == []
+    assert daily.rescue_expiring_days(run.job(day=date(2026, 11, 22)), date(2026, 11, 22), NONE) == []
+    assert daily.rescue_expiring_days(run.job(), date(2026, 11, 1), NONE) == []
     assert run.exchange.asked == []
 
 
@@ -431,7 +431,7 @@ def test_a_day_that_cannot_be_fetched_ahead_does_not_stop_the_job(run: Run) -> N
     run.clock.now += 6 * 86_400
     del run.exchange.world.snapshots[DAY]
     later = run.job(day=date(2026, 11, 23))
-    assert daily.save_what_is_about_to_go(later, DAY, NONE) == [date(2026, 11, 21)]
+    assert daily.rescue_expiring_days(later, DAY, NONE) == [date(2026, 11, 21)]
     assert any("2026-11-20 could not be fetched ahead of its own run" in line for line in run.told)
 
 
@@ -458,7 +458,7 @@ def test_a_budget_that_is_used_up_stops_the_stage_which_goes_on_from_the_store(r
     def used_up(request: str) -> None:
         if run.left == 0:
             run.left = next(places)
-            raise BudgetUsedUp("no place", wait_s=60.0)
+            raise BudgetExhausted("no place", wait_s=60.0)
         run.left -= 1
 
     run.left = 1
@@ -468,7 +468,7 @@ def test_a_budget_that_is_used_up_stops_the_stage_which_goes_on_from_the_store(r
         try:
             extracted = run.extract(run.job())
             break
-        except BudgetUsedUp:
+        except BudgetExhausted:
             waits += 1
     assert (waits, len(run.exchange.asked)) == (2, 5)
     assert extracted["records"] == 12

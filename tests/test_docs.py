@@ -33,7 +33,7 @@ def test_every_file_that_a_page_links_to_exists(page: Path) -> None:
 
 def test_the_runbook_knows_every_error() -> None:
     page = (ROOT / "docs" / "runbook.md").read_text()
-    strategies = {"BalanceBridgeError", "FinalError", "PassingError"}
+    strategies = {"BalanceBridgeError", "PermanentError", "TransientError"}
     assert {name for name in kinds_of_errors() - strategies if f"`{name}`" not in page} == set()
 
 

@@ -24,7 +24,7 @@ from balance_bridge.load.delivery import Delivery, deliver
 from balance_bridge.load.destination import Balance, Credentials, Destination
 from balance_bridge.load.elven import Elven
 from balance_bridge.store import Store
-from balance_bridge.transport import Answer, Transport, credentials
+from balance_bridge.transport import Response, Transport, credentials
 
 KEY, SECRET, TOKEN = "key-4c1d7a", "secret-90aa12", "token-77fe03"
 CLOCK = Clock(sleep=lambda _: None)
@@ -152,5 +152,5 @@ def test_what_a_destination_says_back_reaches_neither_message_nor_receipt(
 
 def test_a_secret_is_found_before_a_text_is_cut() -> None:
     body = b"x" * 195 + SECRET.encode()
-    answer = Answer("GET /", 500, {}, body, 0, 0, (SECRET,))
+    answer = Response("GET /", 500, {}, body, 0, 0, (SECRET,))
     assert SECRET[:5] not in answer.describe_body()

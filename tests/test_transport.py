@@ -30,8 +30,8 @@ from hypothesis import strategies as st
 from urllib3.exceptions import LocationParseError
 
 from balance_bridge.clock import Clock
-from balance_bridge.errors import AnswerLost, BadAnswer, FinalError, NotReached
-from balance_bridge.transport import MAX_ANSWER_BYTES, Answer, Redactor, Transport
+from balance_bridge.errors import ConnectionFailed, InvalidResponse, PermanentError, ResponseLost
+from balance_bridge.transport import MAX_ANSWER_BYTES, Redactor, Response, Transport
 from balance_bridge.transport.watch import WatchedAdapter
 
 SECRET = "not-a-real-token-0123456789"
@@ -145,7 +145,7 @@ def opened(clock: Clock | None = None) -> Iterator[Transport]:
         made.close()
 
 
-def send(url: str, method: str = "GET", **options: Any) -> Answer:
+def send(url: str, method: str = "GET", **options: Any) -> Response:
     with opened() as made:
         return made.send(method, url, headers=HEADERS, **options)
 
@@ -186,7 +186,7 @@ def test_a_compressed_answer_is_given_unpacked(serve: Callable[..., Server]) -> 
 def test_nothing_listens_means_not_reached() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with pytest.raises(NotReached, match=rf"GET http://127.0.0.1:{port}/x\?a=b: no connection .*refused"):
+    with pytest.raises(ConnectionFailed, match=rf"GET http://127.0.0.1:{port}/x\?a=b: no connection .*refused"):
         send(f"http://127.0.0.1:{port}/x", params={"a": "b"})
 
 
@@ -195,7 +195,7 @@ def test_a_name_that_does_not_resolve_means_not_reached(monkeypatch: pytest.Monk
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    with pytest.raises(NotReached, match=r"no-such-host\.invalid"):
+    with pytest.raises(ConnectionFailed, match=r"no-such-host\.invalid"):
         send("http://no-such-host.invalid/x")
 
 
@@ -204,21 +204,21 @@ def test_a_connection_that_takes_too_long_means_not_reached(monkeypatch: pytest.
         raise TimeoutError("timed out")
 
     monkeypatch.setattr(socket.socket, "connect", slow)
-    with pytest.raises(NotReached, match="no connection within 10 s"):
+    with pytest.raises(ConnectionFailed, match="no connection within 10 s"):
         send("http://127.0.0.1:9/x")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_server_that_hangs_up_without_an_answer_loses_it(serve: Callable[..., Server], method: str) -> None:
     server = serve(hang_up)
-    with pytest.raises(AnswerLost, match="the connection was lost before the whole answer"):
+    with pytest.raises(ResponseLost, match="the connection was lost before the whole answer"):
         send(server.url, method=method)
     assert len(server.requests) == 1, "a request is never repeated here"
 
 
 def test_a_silent_server_loses_the_answer(serve: Callable[..., Server]) -> None:
     server = serve(silent)
-    with pytest.raises(AnswerLost, match=r"no answer within 0\.2 s"):
+    with pytest.raises(ResponseLost, match=r"no answer within 0\.2 s"):
         send(server.url, timeout_s=0.2)
     assert len(server.requests) == 1
 
@@ -231,14 +231,14 @@ def test_a_server_that_falls_silent_in_the_body_loses_the_answer(serve: Callable
         gate.wait(5)
 
     server = serve(half)
-    with pytest.raises(AnswerLost):
+    with pytest.raises(ResponseLost):
         send(server.url, timeout_s=0.2)
     gate.set()
 
 
 def test_an_answer_that_is_cut_is_lost_and_not_given(serve: Callable[..., Server]) -> None:
     server = serve(says(b'{"a": 1}', length=1000))
-    with pytest.raises(AnswerLost, match="before the whole answer"):
+    with pytest.raises(ResponseLost, match="before the whole answer"):
         send(server.url)
 
 
@@ -246,17 +246,17 @@ def test_a_chunked_answer_that_is_cut_is_lost(serve: Callable[..., Server]) -> N
     def half(connection: socket.socket, _: bytes) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n[1,2,\r\n")
 
-    with pytest.raises(AnswerLost):
+    with pytest.raises(ResponseLost):
         send(serve(half).url)
 
 
 def test_a_compressed_answer_that_is_damaged_is_lost(serve: Callable[..., Server]) -> None:
-    with pytest.raises(AnswerLost):
+    with pytest.raises(ResponseLost):
         send(serve(says(b"this is no gzip", Content_Encoding="gzip")).url)
 
 
 def test_what_is_no_http_is_lost(serve: Callable[..., Server]) -> None:
-    with pytest.raises(AnswerLost):
+    with pytest.raises(ResponseLost):
         send(serve(lambda connection, _: connection.sendall(b"SSH-2.0-OpenSSH_9\r\n\r\n")).url)
 
 
@@ -291,7 +291,7 @@ def test_no_cookie_is_carried_from_an_answer_to_the_next_request(serve: Callable
 
 def test_an_answer_larger_than_the_request_allows_is_refused(serve: Callable[..., Server]) -> None:
     assert len(send(serve(says(b"x" * 1000)).url, max_bytes=1000).body) == 1000
-    with pytest.raises(BadAnswer, match="larger than 1000 bytes"):
+    with pytest.raises(InvalidResponse, match="larger than 1000 bytes"):
         send(serve(says(b"x" * 1001)).url, max_bytes=1000)
 
 
@@ -323,7 +323,7 @@ def test_a_small_answer_that_unpacks_to_a_huge_one_is_refused_in_bounded_memory(
     server = serve(in_chunks(status, bomb, *headers) if chunked else says_it)
     tracemalloc.start()
     try:
-        with pytest.raises(BadAnswer, match=f"larger than {MAX_ANSWER_BYTES} bytes"):
+        with pytest.raises(InvalidResponse, match=f"larger than {MAX_ANSWER_BYTES} bytes"):
             send(server.url)
         assert tracemalloc.get_traced_memory()[1] < 4 * MAX_ANSWER_BYTES < BOMB_BYTES / 4
     finally:
@@ -347,14 +347,14 @@ def test_a_malformed_location_is_an_answer_like_any_other(serve: Callable[..., S
     ],
 )
 def test_an_address_that_is_none_is_final(url: str) -> None:
-    with pytest.raises(FinalError, match=r"this URL cannot be used.*check the host"):
+    with pytest.raises(PermanentError, match=r"this URL cannot be used.*check the host"):
         send(url)
 
 
 @pytest.mark.parametrize("value", [f"{SECRET}\n", f" {SECRET}", f"{SECRET}\r\nx: y", f"{SECRET}\u00e9", "\u0442", ""])
 def test_a_header_that_cannot_be_sent_is_refused_without_its_value(serve: Callable[..., Server], value: str) -> None:
     server = serve(says(b"{}"))
-    with opened() as made, pytest.raises(FinalError, match="the header authorization is empty or holds") as caught:
+    with opened() as made, pytest.raises(PermanentError, match="the header authorization is empty or holds") as caught:
         made.send("POST", server.url, headers={"authorization": value})
     assert caught.value.__cause__ is None
     assert SECRET not in str(caught.value)
@@ -369,7 +369,7 @@ def test_no_message_and_no_log_holds_a_header_s_value(
     for url in [*urls, "http://127.0.0.1:1", "nonsense", "http://a..b"]:
         try:
             send(url, timeout_s=0.1).json()
-        except (NotReached, AnswerLost, FinalError) as error:
+        except (ConnectionFailed, ResponseLost, PermanentError) as error:
             chain: BaseException | None = error
             while chain is not None:
                 assert SECRET not in f"{chain!r}"
@@ -387,7 +387,7 @@ def test_credentials_that_a_server_quotes_back_are_hidden(serve: Callable[..., S
     assert len(answer().clean("x" * 10_000)) == 501
 
     found = send(serve(says(f"<html>{SECRET} is wrong</html>".encode())).url)
-    with pytest.raises(BadAnswer, match=r"<html>\*\*\* is wrong") as caught:
+    with pytest.raises(InvalidResponse, match=r"<html>\*\*\* is wrong") as caught:
         found.json()
     assert SECRET not in f"{caught.value!r} {found!r}"
 
@@ -426,7 +426,7 @@ def context(certificate: Path) -> ssl.SSLContext:
 
 def test_a_certificate_that_is_not_trusted_is_final(serve: Callable[..., Server], context: ssl.SSLContext) -> None:
     server = serve(says(b"{}"), context)
-    with pytest.raises(FinalError, match="the server's TLS certificate is not trusted"):
+    with pytest.raises(PermanentError, match="the server's TLS certificate is not trusted"):
         send(server.url)
     assert server.requests == []
 
@@ -440,7 +440,7 @@ def test_the_environment_s_certificates_are_trusted(
 
 def test_a_handshake_that_fails_means_not_reached(serve: Callable[..., Server]) -> None:
     server = serve(hang_up)
-    with pytest.raises(NotReached, match=r"no connection \(SSL"):
+    with pytest.raises(ConnectionFailed, match=r"no connection \(SSL"):
         send(server.url.replace("http:", "https:"), timeout_s=1)
 
 
@@ -454,7 +454,7 @@ def test_tls_that_breaks_after_the_request_loses_the_answer(
 
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
     server = serve(break_off, context)
-    with pytest.raises(AnswerLost, match=r"the connection was lost before the whole answer \(SSL"):
+    with pytest.raises(ResponseLost, match=r"the connection was lost before the whole answer \(SSL"):
         send(server.url, method="POST", body=b"[]", timeout_s=2)
     assert len(server.requests) == 1
 
@@ -502,7 +502,7 @@ def ended_in_time(error: type[Exception], match: str) -> Iterator[None]:
 @pytest.mark.parametrize("what", DRIPS)
 def test_an_answer_that_only_drips_is_lost_at_the_deadline(serve: Callable[..., Server], what: str) -> None:
     server = serve(DRIPS[what])
-    with ended_in_time(AnswerLost, rf"POST {server.url}/: no whole answer within 0\.25 s"):
+    with ended_in_time(ResponseLost, rf"POST {server.url}/: no whole answer within 0\.25 s"):
         send(server.url, "POST", body=b"[]", deadline_s=DEADLINE_S)
     assert len(server.requests) == 1
 
@@ -517,7 +517,7 @@ def test_the_deadline_holds_under_tls(
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
     server = serve(DRIPS[what], context)
-    with ended_in_time(AnswerLost, r"no whole answer within 0\.25 s"):
+    with ended_in_time(ResponseLost, r"no whole answer within 0\.25 s"):
         send(server.url, deadline_s=DEADLINE_S)
     assert len(server.requests) == 1
 
@@ -531,7 +531,7 @@ def test_the_deadline_holds_on_a_connection_that_was_kept(serve: Callable[..., S
     server = serve(once_well)
     with opened() as made:
         assert made.send("GET", server.url, headers={}, deadline_s=DEADLINE_S).body == b"{}"
-        with ended_in_time(AnswerLost, "no whole answer within"):
+        with ended_in_time(ResponseLost, "no whole answer within"):
             made.send("GET", server.url, headers={}, deadline_s=DEADLINE_S)
     assert len(server.requests) == 2
 
@@ -560,7 +560,10 @@ def test_no_thread_outlives_its_request(serve: Callable[..., Server]) -> None:
 
 def test_a_handshake_that_does_not_end_means_not_reached() -> None:
     # The system itself connects; nobody says a word.
-    with socket.create_server(("127.0.0.1", 0)) as mute, ended_in_time(NotReached, r"no connection within 0\.25 s"):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as mute,
+        ended_in_time(ConnectionFailed, r"no connection within 0\.25 s"),
+    ):
         send(f"https://127.0.0.1:{mute.getsockname()[1]}", deadline_s=DEADLINE_S)
 
 
@@ -575,14 +578,14 @@ def test_after_a_name_that_took_too_long_nothing_is_sent(
 
     server = serve(says(b"{}"))
     monkeypatch.setattr(socket, "getaddrinfo", slow)
-    with ended_in_time(NotReached, r"no connection within 0\.25 s"):
+    with ended_in_time(ConnectionFailed, r"no connection within 0\.25 s"):
         send(server.url, "POST", body=b"[]", deadline_s=DEADLINE_S)
     assert server.requests == []
 
 
 def test_a_session_of_the_caller_s_own_is_held_to_the_deadline_at_the_end(serve: Callable[..., Server]) -> None:
     server = serve(drips(OK + b"Content-Length: 8\r\n\r\n", b" ", 0.1))
-    with requests.Session() as session, pytest.raises(AnswerLost, match=r"no whole answer within 0\.25 s"):
+    with requests.Session() as session, pytest.raises(ResponseLost, match=r"no whole answer within 0\.25 s"):
         Transport(session).send("GET", server.url, headers={}, deadline_s=DEADLINE_S)
     with requests.Session() as session:
         answer = Transport(session).send("GET", serve(says(b"{}")).url, headers={})
@@ -618,7 +621,7 @@ def test_any_exception_after_the_first_byte_is_a_lost_answer(
     server = serve(says(b"{}"))
     monkeypatch.setattr(requests.adapters.HTTPAdapter, "build_response", fail)
     with pytest.raises(
-        AnswerLost, match=rf"the connection was lost before the whole answer \({type(error).__name__}: "
+        ResponseLost, match=rf"the connection was lost before the whole answer \({type(error).__name__}: "
     ):
         send(server.url, "POST", body=b"[]")
     assert len(server.requests) == 1
@@ -634,31 +637,31 @@ def test_a_request_that_could_not_be_sent_to_its_end_is_a_lost_answer(
         self.send(data)
 
     monkeypatch.setattr(socket.socket, "sendall", sendall)
-    with pytest.raises(AnswerLost, match="no buffer space"):
+    with pytest.raises(ResponseLost, match="no buffer space"):
         send(serve(hang_up).url, "POST", body=b"[1]")
 
 
 def test_what_goes_through_an_adapter_that_nobody_watches_counts_as_sent(closed_port: int) -> None:
     url = f"http://127.0.0.1:{closed_port}"
     with requests.Session() as session:
-        with pytest.raises(AnswerLost):
+        with pytest.raises(ResponseLost):
             Transport(session).send("POST", url, headers={}, body=b"[]")
         session.mount("http://", WatchedAdapter(max_retries=0))
-        with pytest.raises(NotReached):
+        with pytest.raises(ConnectionFailed):
             Transport(session).send("POST", url, headers={}, body=b"[]")
 
 
 def test_an_adapter_may_say_itself_that_nothing_went_out() -> None:
     class Unplugged(requests.adapters.BaseAdapter):
         def send(self, *_: Any, **__: Any) -> Any:
-            raise NotReached("no cable")
+            raise ConnectionFailed("no cable")
 
         def close(self) -> None:
             pass
 
     with requests.Session() as session:
         session.mount("http://", Unplugged())
-        with pytest.raises(NotReached, match="no cable"):
+        with pytest.raises(ConnectionFailed, match="no cable"):
             Transport(session).send("GET", "http://a.test", headers={})
 
 
@@ -724,7 +727,7 @@ def test_a_proxy_that_fails_after_it_forwarded_a_request_loses_the_answer(
     origin = serve(says(b"{}"))
     proxy = serve(forwards(origin, ENDS[end]))
     proxied(proxy.url)
-    with pytest.raises(AnswerLost, match="the connection was lost before the whole answer"):
+    with pytest.raises(ResponseLost, match="the connection was lost before the whole answer"):
         send("http://ledger.invalid/x", "POST", body=b"[1]")
     assert [request.partition(b"\r\n\r\n")[2] for request in origin.requests] == [b"[1]"]
     assert len(proxy.requests) == 1
@@ -743,7 +746,7 @@ def test_a_tunnel_that_breaks_after_the_request_loses_the_answer(
     origin = serve(silent, context)
     proxy = serve(tunnels(origin, ENDS[end]))
     proxied(proxy.url)
-    with pytest.raises(AnswerLost, match="the connection was lost before the whole answer"):
+    with pytest.raises(ResponseLost, match="the connection was lost before the whole answer"):
         send("https://127.0.0.1:9/x", "POST", body=b"[1]")
     assert len(origin.requests) == 1
     assert len(proxy.requests) == 1
@@ -759,7 +762,7 @@ def test_a_proxy_that_refuses_the_tunnel_means_not_reached(
 ) -> None:
     proxy = serve(talk)
     proxied(proxy.url)
-    with pytest.raises(NotReached, match="no connection"):
+    with pytest.raises(ConnectionFailed, match="no connection"):
         send("https://ledger.invalid/x", "POST", body=b"[]")
     assert proxy.requests[0].startswith(b"CONNECT ledger.invalid:443 ")
 
@@ -769,7 +772,7 @@ def test_tls_that_fails_inside_the_tunnel_means_not_reached(
 ) -> None:
     proxy = serve(lambda connection, _: connection.sendall(CONNECTED))
     proxied(proxy.url)
-    with pytest.raises(NotReached, match="no connection"):
+    with pytest.raises(ConnectionFailed, match="no connection"):
         send("https://ledger.invalid/x", "POST", body=b"[]")
 
 
@@ -778,7 +781,7 @@ def test_a_proxy_that_refuses_the_connection_means_not_reached(
     proxied: Callable[[str], None], closed_port: int, scheme: str
 ) -> None:
     proxied(f"http://127.0.0.1:{closed_port}")
-    with pytest.raises(NotReached, match=r"no connection .*refused"):
+    with pytest.raises(ConnectionFailed, match=r"no connection .*refused"):
         send(f"{scheme}://ledger.invalid/x", "POST", body=b"[]")
 
 
@@ -790,7 +793,7 @@ def test_a_proxy_s_own_refusal_is_an_answer(serve: Callable[..., Server], proxie
 def test_the_deadline_holds_through_a_proxy(serve: Callable[..., Server], proxied: Callable[[str], None]) -> None:
     server = serve(DRIPS["header lines"])
     proxied(server.url)
-    with ended_in_time(AnswerLost, "no whole answer within"):
+    with ended_in_time(ResponseLost, "no whole answer within"):
         send("http://exchange.invalid/x", deadline_s=DEADLINE_S)
     assert server.requests[0].startswith(b"GET http://exchange.invalid/x HTTP/1.1\r\n")
 
@@ -800,7 +803,7 @@ def test_a_proxy_that_does_not_get_through_in_time_means_not_reached(
 ) -> None:
     server = serve(DRIPS["header lines"])
     proxied(server.url)
-    with ended_in_time(NotReached, r"no connection within 0\.25 s"):
+    with ended_in_time(ConnectionFailed, r"no connection within 0\.25 s"):
         send("https://exchange.invalid/x", deadline_s=DEADLINE_S)
     assert server.requests[0].startswith(b"CONNECT exchange.invalid:443 ")
 
@@ -821,7 +824,7 @@ def test_the_deadline_holds_under_tls_through_a_proxy(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
     server = serve(tunnel)
     proxied(server.url)
-    with ended_in_time(AnswerLost, "no whole answer within"):
+    with ended_in_time(ResponseLost, "no whole answer within"):
         send("https://127.0.0.1:9/x", deadline_s=DEADLINE_S)
     assert server.requests[1].startswith(b"GET /x HTTP/1.1\r\n")
 
@@ -900,7 +903,7 @@ def test_a_secret_that_a_server_quotes_reaches_neither_message_nor_log(
     caplog.set_level(logging.DEBUG)
     said = QUOTED[where](FORMS[form](KEY).encode())
     server = serve(lambda connection, _: connection.sendall(said))
-    with opened() as made, pytest.raises((AnswerLost, BadAnswer)) as caught:
+    with opened() as made, pytest.raises((ResponseLost, InvalidResponse)) as caught:
         made.send("POST", server.url, headers={}, body=b"[]", secrets=[KEY]).json()
     cut = where in NOT_SHOWN or (where == "a chunk's size" and form in CUT_IN_A_SIZE)
     assert "***" in str(caught.value) or NOTE in str(caught.value) or cut
@@ -987,7 +990,7 @@ def test_a_proxy_s_password_never_appears(
 
     caplog.set_level(logging.DEBUG)
     proxied(f"http://{userinfo}@127.0.0.1:{serve(quotes).port}")
-    with pytest.raises((NotReached, AnswerLost, FinalError)) as caught:
+    with pytest.raises((ConnectionFailed, ResponseLost, PermanentError)) as caught:
         send(f"{scheme}://ledger.invalid/x", "POST", body=b"[]")
     for secret in (PASSWORD, base64.b64encode(unquote(userinfo).encode()).decode()):
         assert not leaked(secret, f"{caught.value!r} {caplog.text}")
@@ -997,7 +1000,7 @@ def test_a_proxy_s_password_never_appears(
 @pytest.mark.parametrize("host", ["127.0.0.1:1", "[::1", "127.0.0.1:port", "a..b"])
 @pytest.mark.parametrize("userinfo", [f"me:{PASSWORD}", f"me:a/{PASSWORD}", PASSWORD])
 def test_a_password_in_the_url_never_appears(host: str, userinfo: str) -> None:
-    with pytest.raises((NotReached, FinalError)) as caught:
+    with pytest.raises((ConnectionFailed, PermanentError)) as caught:
         send(f"http://{userinfo}@{host}/x")
     assert not leaked(PASSWORD, f"{caught.value!r}")
 
@@ -1015,9 +1018,9 @@ def test_an_answer_shows_nothing_from_outside_in_its_repr(serve: Callable[..., S
 
 def answer(
     body: bytes = b"", sent_at: float = 1000.0, ended_at: float = 1002.0, secrets: tuple[str, ...] = (), **headers: str
-) -> Answer:
+) -> Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Answer("GET http://x.test/y?z=1", 200, named, body, sent_at, ended_at, secrets)
+    return Response("GET http://x.test/y?z=1", 200, named, body, sent_at, ended_at, secrets)
 
 
 def test_numbers_keep_every_digit() -> None:
@@ -1045,7 +1048,7 @@ def test_numbers_keep_every_digit() -> None:
 )
 def test_a_body_that_is_no_json_is_refused_with_a_look_at_it(body: bytes, look: str) -> None:
     with pytest.raises(
-        BadAnswer, match=rf"(?s)GET http://x\.test/y\?z=1 answered 200 with no JSON: .*{look}"
+        InvalidResponse, match=rf"(?s)GET http://x\.test/y\?z=1 answered 200 with no JSON: .*{look}"
     ) as caught:
         answer(body).json()
     assert len(str(caught.value)) < 1000
@@ -1056,7 +1059,7 @@ def test_a_body_that_is_no_json_is_refused_with_a_look_at_it(body: bytes, look: 
 def test_any_body_is_json_or_refused(body: bytes) -> None:
     try:
         read = answer(body).json()
-    except BadAnswer:
+    except InvalidResponse:
         return
     assert read == json.loads(body, parse_float=Decimal)
 

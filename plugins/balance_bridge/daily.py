@@ -12,10 +12,10 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from balance_bridge.errors import (
-    BadAnswer,
     BalanceBridgeError,
-    BudgetUsedUp,
+    BudgetExhausted,
     Contradiction,
+    InvalidResponse,
     NotYetAvailable,
     ReconciliationBroken,
     RetentionExceeded,
@@ -81,7 +81,7 @@ def fetch_snapshot(job: Job, which: Literal["opening", "closing"]) -> dict[str, 
 
     Raises:
         NotYetAvailable: The closing snapshot of a day that has just ended is not there yet.
-        BudgetUsedUp: As the source's budget decides.
+        BudgetExhausted: As the source's budget decides.
     """
     day = job.day if which == "opening" else job.day + timedelta(days=1)
     try:
@@ -112,9 +112,9 @@ def fetch_history(
 
     Raises:
         RetentionExceeded: Neither the store nor the exchange has all of the day.
-        BadAnswer: An answer is not what the exchange documents.
+        InvalidResponse: An answer is not what the exchange documents.
         Contradiction: The answers contradict each other, also when asked for once more.
-        BudgetUsedUp: As the source's budget decides; called again, it goes on where it was.
+        BudgetExhausted: As the source's budget decides; called again, it goes on where it was.
     """
     if not job.refetch:
         proven = _proven_before(job, tolerance)
@@ -146,7 +146,7 @@ def fetch_history(
         return found
 
 
-def save_what_is_about_to_go(job: Job, since: date, tolerance: Mapping[str, Decimal]) -> list[date]:
+def rescue_expiring_days(job: Job, since: date, tolerance: Mapping[str, Decimal]) -> list[date]:
     """Fetch the days that the exchange is about to forget, before the job's own.
 
     Runs mostly come oldest first, but not always: a backfill can run backwards, and a run by hand can come before the
@@ -161,7 +161,7 @@ def save_what_is_about_to_go(job: Job, since: date, tolerance: Mapping[str, Deci
         The days that were fetched. One that could not be is told, and left to its own run.
 
     Raises:
-        BudgetUsedUp: As the source's budget decides; called again, it goes on where it was.
+        BudgetExhausted: As the source's budget decides; called again, it goes on where it was.
     """
     oldest = job.source.oldest()
     saved = []
@@ -174,7 +174,7 @@ def save_what_is_about_to_go(job: Job, since: date, tolerance: Mapping[str, Deci
         try:
             fetch_history(its, fetch_snapshot(its, "opening"), fetch_snapshot(its, "closing"), tolerance)
             saved.append(day)
-        except BudgetUsedUp:
+        except BudgetExhausted:
             raise
         except BalanceBridgeError as error:
             job.log(f"{day} could not be fetched ahead of its own run: {error}")
@@ -279,7 +279,7 @@ def _proven_before(job: Job, tolerance: Mapping[str, Decimal]) -> dict[str, Any]
         try:
             found: dict[str, Any] = job.store.read_json(key)
             proof = _prove(job, _fetched(job, found["opening"], found["closing"]), found["history"], tolerance)
-        except (BadAnswer, StoreDamaged) as error:
+        except (InvalidResponse, StoreDamaged) as error:
             job.log(f"{job.store.describe(key)} cannot be used: {error}")
             continue
         if proof.status != "broken":
@@ -296,7 +296,7 @@ def _fetch_and_prove(
         proof = _prove(job, fetched, history.generation, tolerance)
     except StoreDamaged as error:
         job.log(f"the stored pages of {job.day} are not whole ({error}): going through them from the first")
-        history = extraction.history(job.day, fetched.opening, fetched.closing, thoroughly=True)
+        history = extraction.history(job.day, fetched.opening, fetched.closing, verify_all=True)
         proof = _prove(job, fetched, history.generation, tolerance)
     found = {
         "opening": fetched.opening.key,
@@ -331,6 +331,6 @@ def _prove(
         for legs in pieces:
             prover.add(ledger.build_ledger(legs))
         return prover.conclude(closing, tolerance)
-    except BadAnswer as error:
+    except InvalidResponse as error:
         # Each page was found good when it came.
         raise Contradiction(str(error)) from error

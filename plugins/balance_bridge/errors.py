@@ -5,33 +5,33 @@ The base classes are recovery strategies: whoever catches one knows what to do w
 ::
 
     BalanceBridgeError
-    ├── FinalError                 trying again cannot help: somebody has to change something
-    │   ├── ConfigurationError     accounts file, option, connection, parameter
+    ├── PermanentError          trying again cannot help: somebody has to change something
+    │   ├── ConfigurationError  accounts file, option, connection, parameter
     │   │   ├── AccountsFileError
-    │   │   ├── InvalidDay         a date that is malformed, in the future or not over
-    │   │   └── PlaceChanged       a destination leads elsewhere than what was delivered so far
-    │   ├── CredentialsRefused     the API answered: not with this key
-    │   ├── RequestRefused         the API answered: not this request
-    │   ├── BadAnswer              an answer that is not what the API documents
-    │   │   └── Contradiction      answers that are each in order, but not together
-    │   ├── InvalidAmount          text that is no exact amount, or one too large to hold
-    │   ├── RetentionExceeded      the exchange no longer serves that day
-    │   ├── SnapshotOverdue        the closing snapshot did not come in all the time it was waited for
-    │   ├── ReconciliationBroken   opening + changes is not closing
-    │   ├── RecordsRejected        a destination refused records, with its reasons
-    │   ├── Unconfirmed            a destination has seen records and does not say that it took them
-    │   ├── SupersededRun          another run of the day has taken over
-    │   ├── NumberReused           a communication number would go out with other content
-    │   └── StoreDamaged           an object of the store is not what was written
-    └── PassingError               passes by itself: try again later
-        ├── NotReached             nothing was sent: name, connection or TLS failed
-        ├── AnswerLost             something was sent; whether it was acted upon is not known
-        ├── ServerFault            5xx and the exchange's own codes for "my fault"
-        ├── WindowFull             429 and its like: wait until the window is free
-        ├── BudgetUsedUp           our own budget has no place for a while, longer than this worker should be held
-        ├── OutcomeUnknown         a destination did not say what became of records
-        ├── StoreUnwritable        an object could not be written: disk full, no permission, bucket not reached
-        └── NotYetAvailable        the closing snapshot of a day that has just ended
+    │   │   ├── InvalidDay      a date that is malformed, in the future or not over
+    │   │   └── PlaceChanged    a destination leads elsewhere than what was delivered so far
+    │   ├── CredentialsRefused  the API answered: not with this key
+    │   ├── RequestRefused      the API answered: not this request
+    │   ├── InvalidResponse     an answer that is not what the API documents
+    │   │   └── Contradiction   answers that are each in order, but not together
+    │   ├── InvalidAmount       text that is no exact amount, or one too large to hold
+    │   ├── RetentionExceeded   the exchange no longer serves that day
+    │   ├── SnapshotOverdue     the closing snapshot did not come in all the time it was waited for
+    │   ├── ReconciliationBroken opening + changes is not closing
+    │   ├── RecordsRejected     a destination refused records, with its reasons
+    │   ├── Unconfirmed         a destination has seen records and does not say that it took them
+    │   ├── SupersededRun       another run of the day has taken over
+    │   ├── NumberReused        a communication number would go out with other content
+    │   └── StoreDamaged        an object of the store is not what was written
+    └── TransientError          passes by itself: try again later
+        ├── ConnectionFailed    nothing was sent: name, connection or TLS failed
+        ├── ResponseLost        something was sent; whether it was acted upon is not known
+        ├── ServerFault         5xx and the exchange's own codes for "my fault"
+        ├── RateLimited         429 and its like: wait until the window is free
+        ├── BudgetExhausted     our own budget has no place for a while, longer than this worker should be held
+        ├── OutcomeUnknown      a destination did not say what became of records
+        ├── StoreUnwritable     an object could not be written: disk full, no permission, bucket not reached
+        └── NotYetAvailable     the closing snapshot of a day that has just ended
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ class BalanceBridgeError(Exception):
     """Base of all errors that this package raises on purpose."""
 
 
-class FinalError(BalanceBridgeError):
+class PermanentError(BalanceBridgeError):
     """Trying again cannot help; the task fails at once."""
 
 
-class PassingError(BalanceBridgeError):
+class TransientError(BalanceBridgeError):
     """Passes by itself; the task is tried again after a delay."""
 
 
-class ConfigurationError(FinalError):
+class ConfigurationError(PermanentError):
     """The accounts file, an option, a connection or a parameter is wrong."""
 
 
@@ -61,47 +61,47 @@ class InvalidDay(ConfigurationError):
     """A day that is malformed, in the future or not over yet."""
 
 
-class CredentialsRefused(FinalError):
+class CredentialsRefused(PermanentError):
     """The API does not accept the key, the signature or the token, or they lack a permission."""
 
 
-class RequestRefused(FinalError):
+class RequestRefused(PermanentError):
     """The API understood who is asking and refuses the request itself (4xx)."""
 
 
-class BadAnswer(FinalError):
+class InvalidResponse(PermanentError):
     """An answer that is not what the API documents. The message names the path, the sequence number and the value."""
 
 
-class Contradiction(BadAnswer):
+class Contradiction(InvalidResponse):
     """Answers that are each in order but contradict one another; like a break, it is asked about once more."""
 
 
-class InvalidAmount(FinalError):
+class InvalidAmount(PermanentError):
     """Text that is no exact decimal amount, or an amount that ``decimal128(38, 18)`` cannot hold."""
 
 
-class RetentionExceeded(FinalError):
+class RetentionExceeded(PermanentError):
     """The exchange no longer serves that day and the store does not have it."""
 
 
-class SnapshotOverdue(FinalError):
+class SnapshotOverdue(PermanentError):
     """The closing snapshot of a day did not come in all the time it was waited for."""
 
 
-class ReconciliationBroken(FinalError):
+class ReconciliationBroken(PermanentError):
     """Opening plus every change is not closing. The message names asset, amount, last good and first bad sn."""
 
 
-class RecordsRejected(FinalError):
+class RecordsRejected(PermanentError):
     """A destination, or a check before it, rejected records. The message counts and names them with their reasons."""
 
 
-class Unconfirmed(FinalError):
+class Unconfirmed(PermanentError):
     """A destination has seen records without confirming them, where the accounts file makes that a failure."""
 
 
-class SupersededRun(FinalError):
+class SupersededRun(PermanentError):
     """Another run of the same day has taken over the delivery; this one stops.
 
     Attributes:
@@ -117,27 +117,27 @@ class PlaceChanged(ConfigurationError):
     """A destination's name leads to another place, or makes other keys, than what was delivered so far."""
 
 
-class NumberReused(FinalError):
+class NumberReused(PermanentError):
     """A communication number would have two contents."""
 
 
-class StoreDamaged(FinalError):
+class StoreDamaged(PermanentError):
     """An object in the store is missing, unreadable or of a format version that this release does not know."""
 
 
-class NotReached(PassingError):
+class ConnectionFailed(TransientError):
     """The request never left: the name did not resolve, the connection was refused or TLS failed."""
 
 
-class AnswerLost(PassingError):
+class ResponseLost(TransientError):
     """The request left and no whole answer came back. A read may be repeated; a write has an unknown outcome."""
 
 
-class ServerFault(PassingError):
+class ServerFault(TransientError):
     """The server says that the fault is its own (5xx, or the exchange's codes for it)."""
 
 
-class WindowFull(PassingError):
+class RateLimited(TransientError):
     """The server says that there were too many requests.
 
     Attributes:
@@ -149,7 +149,7 @@ class WindowFull(PassingError):
         self.retry_after_s = retry_after_s
 
 
-class BudgetUsedUp(PassingError):
+class BudgetExhausted(TransientError):
     """No request can be made for longer than the caller is willing to wait; nothing was sent.
 
     Attributes:
@@ -157,19 +157,19 @@ class BudgetUsedUp(PassingError):
         refusal: The server's own refusal, if that is why; None if our counting alone says so.
     """
 
-    def __init__(self, message: str, *, wait_s: float, refusal: WindowFull | None = None) -> None:
+    def __init__(self, message: str, *, wait_s: float, refusal: RateLimited | None = None) -> None:
         super().__init__(message)
         self.wait_s = wait_s
         self.refusal = refusal
 
 
-class OutcomeUnknown(PassingError):
+class OutcomeUnknown(TransientError):
     """A destination did not say what became of some records; they are sent again under the same numbers."""
 
 
-class StoreUnwritable(PassingError):
+class StoreUnwritable(TransientError):
     """An object could not be written to the store. There is no part of it: the same step can be done again."""
 
 
-class NotYetAvailable(PassingError):
+class NotYetAvailable(TransientError):
     """The exchange has no snapshot for that date yet."""

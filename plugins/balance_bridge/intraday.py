@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from balance_bridge.daily import SO_FAR, Job
-from balance_bridge.errors import BadAnswer, Contradiction, NotYetAvailable, ReconciliationBroken, StoreDamaged
+from balance_bridge.errors import Contradiction, InvalidResponse, NotYetAvailable, ReconciliationBroken, StoreDamaged
 from balance_bridge.extract.day import DayExtraction, StoredSnapshot
 from balance_bridge.extract.pages import legs_in_pieces, read_legs
 from balance_bridge.localtime import local_seconds
@@ -68,7 +68,7 @@ def run(job: Job, destinations: Sequence[BalanceRequest]) -> dict[str, Any] | No
 
     Raises:
         ReconciliationBroken: If the chain of balances does not hold, also when asked for once more.
-        BudgetUsedUp: As the source's budget decides; called again, it goes on where it was.
+        BudgetExhausted: As the source's budget decides; called again, it goes on where it was.
     """
     if job.source.today() != job.day:
         job.log(f"{job.day} is over: its daily run takes it from here")
@@ -145,7 +145,7 @@ def _extend(job: Job, extraction: DayExtraction) -> SoFar:
         proof = _chain(job, opening.snapshot, history.generation)
     except StoreDamaged as error:
         job.log(f"the stored pages of {job.day} are not whole ({error}): going through them from the first")
-        history = extraction.history(job.day, opening, None, thoroughly=True)
+        history = extraction.history(job.day, opening, None, verify_all=True)
         proof = _chain(job, opening.snapshot, history.generation)
     return SoFar(opening, history.generation, proof, history.asked)
 
@@ -157,5 +157,5 @@ def _chain(job: Job, opening: Snapshot, history: str) -> reconciliation.Reconcil
         for legs in pieces:
             prover.add(ledger.build_ledger(legs))
         return prover.interim()
-    except BadAnswer as error:
+    except InvalidResponse as error:
         raise Contradiction(str(error)) from error

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import numpy.typing as npt
 
-from balance_bridge.errors import BadAnswer, ConfigurationError
+from balance_bridge.errors import ConfigurationError, InvalidResponse
 
 Int64 = npt.NDArray[np.int64]
 
@@ -54,7 +54,7 @@ def local_seconds(at_ms: Iterable[int] | Int64, zone: str) -> Int64:
 
     Raises:
         ConfigurationError: If the zone is unknown.
-        BadAnswer: If an instant lies outside the years 1 to 9999.
+        InvalidResponse: If an instant lies outside the years 1 to 9999.
     """
     info = zone_info(zone)
     utc_s = _as_int64(at_ms) // 1000  # floor: the second is cut, before 1970 as well
@@ -81,7 +81,7 @@ def local_texts(at_ms: Iterable[int] | Int64, zone: str) -> list[str]:
 
     Raises:
         ConfigurationError: If the zone is unknown.
-        BadAnswer: If an instant lies outside the years 1 to 9999.
+        InvalidResponse: If an instant lies outside the years 1 to 9999.
     """
     seconds, second_of = np.unique(local_seconds(at_ms, zone), return_inverse=True)
     iso: list[str] = np.datetime_as_string(seconds.astype("datetime64[s]")).tolist()
@@ -105,7 +105,7 @@ def new_seconds(open_ms: int, close_ms: int, zone: str) -> Int64:
 
     Raises:
         ConfigurationError: If the zone is unknown.
-        BadAnswer: If an instant lies outside the years 1 to 9999.
+        InvalidResponse: If an instant lies outside the years 1 to 9999.
     """
     open_s = open_ms // 1000
     seconds = np.arange(open_s - _LOOK_BACK_S, close_ms // 1000 + 1)
@@ -130,7 +130,7 @@ def local_midnights(open_ms: int, close_ms: int, zone: str) -> list[int]:
 
     Raises:
         ConfigurationError: If the zone is unknown.
-        BadAnswer: If an instant lies outside the years 1 to 9999.
+        InvalidResponse: If an instant lies outside the years 1 to 9999.
     """
     info = zone_info(zone)
     # Two days more at each end: an offset, and a change of it, are each at most about a day.
@@ -150,7 +150,7 @@ def _local(utc_s: int, info: ZoneInfo) -> datetime:
     try:
         return (_EPOCH + timedelta(seconds=utc_s)).astimezone(info).replace(tzinfo=None)
     except OverflowError as error:
-        raise BadAnswer(f"the instant {utc_s} s after the epoch lies outside the years 1 to 9999") from error
+        raise InvalidResponse(f"the instant {utc_s} s after the epoch lies outside the years 1 to 9999") from error
 
 
 def _offsets_s(utc_s: Int64, info: ZoneInfo) -> Int64:

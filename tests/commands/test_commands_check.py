@@ -180,7 +180,7 @@ def test_without_airflow_s_database_it_says_how_to_make_it(right: Any, monkeypat
 def test_a_clock_that_is_too_far_off_is_found(
     right: Any, monkeypatch: pytest.MonkeyPatch, skew_s: float | None, told: str | None
 ) -> None:
-    monkeypatch.setattr("balance_bridge.transport.Answer.clock_skew_s", lambda _: skew_s)
+    monkeypatch.setattr("balance_bridge.transport.Response.clock_skew_s", lambda _: skew_s)
     assert [text for text in wrong().values() if "NTP" in text] == [
         text for text in wrong().values() if told and told in text
     ]

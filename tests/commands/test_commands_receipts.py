@@ -262,7 +262,7 @@ def test_a_decision_about_what_is_not_there_is_refused(
 def test_what_a_person_found_out_is_written_down(
     place: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from balance_bridge.errors import AnswerLost, BalanceBridgeError
+    from balance_bridge.errors import BalanceBridgeError, ResponseLost
     from balance_bridge.transport import Transport
 
     send = Transport.send
@@ -270,7 +270,7 @@ def test_what_a_person_found_out_is_written_down(
     def lose(self: Any, method: str, url: str, **given: Any) -> Any:
         answer = send(self, method, url, **given)
         if "amlyze-ws-rest" in url:
-            raise AnswerLost("cut")
+            raise ResponseLost("cut")
         return answer
 
     with monkeypatch.context() as patch:

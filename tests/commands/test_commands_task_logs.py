@@ -20,8 +20,11 @@ def line(kind: str | None = None, value: str = "") -> str:
     [
         ([], None),
         (["", "no JSON", "[]", "12", '"text"', "null", line()], None),
-        ([line("BadAnswer", "sn 12: no")], "BadAnswer: sn 12: no"),
-        ([line("NotReached", "first"), line(), line("BadAnswer", "last"), "cut {"], "BadAnswer: last"),
+        ([line("InvalidResponse", "sn 12: no")], "InvalidResponse: sn 12: no"),
+        (
+            [line("ConnectionFailed", "first"), line(), line("InvalidResponse", "last"), "cut {"],
+            "InvalidResponse: last",
+        ),
         ([json.dumps({"error_detail": []}), json.dumps({"error_detail": None})], None),
     ],
     ids=["empty", "no error", "one", "the last of two", "empty details"],
@@ -33,17 +36,17 @@ def test_the_last_exception_of_a_log_is_its_reason(tmp_path: Path, lines: list[s
 
 
 def test_a_log_that_is_no_text_has_no_reason(tmp_path: Path) -> None:
-    (tmp_path / "log").write_bytes(b"\xff\xfe\n" + line("BadAnswer", "told").encode())
-    assert last_error(tmp_path / "log") == "BadAnswer: told"
+    (tmp_path / "log").write_bytes(b"\xff\xfe\n" + line("InvalidResponse", "told").encode())
+    assert last_error(tmp_path / "log") == "InvalidResponse: told"
 
 
 def test_a_failed_task_is_explained_by_its_newest_attempt(tmp_path: Path) -> None:
     folder = tmp_path / "logs" / "dag_id=d" / "run_id=r" / "task_id=t"
     folder.mkdir(parents=True)
     for number, told in enumerate(("first", "second"), start=1):
-        (folder / f"attempt={number}.log").write_text(line("BadAnswer", told))
+        (folder / f"attempt={number}.log").write_text(line("InvalidResponse", told))
     (told,) = explain_failures(tmp_path, [("d", "r", "t")])
-    assert told.startswith("d r t: BadAnswer: second (log: ")
+    assert told.startswith("d r t: InvalidResponse: second (log: ")
     assert told.endswith("attempt=2.log)")
 
 

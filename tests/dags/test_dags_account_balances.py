@@ -145,18 +145,18 @@ def every_error(base: type[Exception]) -> list[type[Exception]]:
     return [base, *(each for below in base.__subclasses__() for each in every_error(below))]
 
 
-@pytest.mark.parametrize("error", every_error(errors.FinalError), ids=lambda error: error.__name__)
+@pytest.mark.parametrize("error", every_error(errors.PermanentError), ids=lambda error: error.__name__)
 def test_what_is_final_fails_at_once(dags: Any, error: type[Exception]) -> None:
     for task in dags["balances_main_cash"].tasks:
         assert task.retry_policy.evaluate(error("x"), 1, 6).action.value == "fail"
 
 
 @pytest.mark.parametrize(
-    "error", [*every_error(errors.PassingError), ValueError, OSError], ids=lambda error: error.__name__
+    "error", [*every_error(errors.TransientError), ValueError, OSError], ids=lambda error: error.__name__
 )
 def test_what_passes_by_itself_is_tried_again_as_configured(dags: Any, error: type[Exception]) -> None:
     for task in dags["balances_main_cash"].tasks:
-        made = error("x", wait_s=60.0) if error is errors.BudgetUsedUp else error("x")
+        made = error("x", wait_s=60.0) if error is errors.BudgetExhausted else error("x")
         decision = task.retry_policy.evaluate(made, 1, 6)
         assert (decision.action.value, decision.retry_delay) == ("default", None)
 

@@ -18,9 +18,9 @@ from balance_bridge.errors import NotYetAvailable
 from balance_bridge.extract import ascendex_answers as answers
 from balance_bridge.extract import ascendex_bulk
 from balance_bridge.extract.day import DayExtraction, StoredHistory
-from balance_bridge.extract.source import Page, Record, SnapshotAnswer, Source
+from balance_bridge.extract.source import Page, Record, SnapshotResponse, Source
 from balance_bridge.store import Store, to_json
-from balance_bridge.transport import Answer
+from balance_bridge.transport import Response
 
 DAY = date(2026, 11, 20)
 DAY_MS = 86_400_000
@@ -138,7 +138,7 @@ class FakeExchange(Source):
     def oldest(self) -> date:
         return after(self.today(), -self.retention_days)
 
-    def ask_snapshot(self, day: date) -> Answer:
+    def fetch_snapshot(self, day: date) -> Response:
         request = f"snapshot {day}"
         self._begin(request)
         if day > self.today() or day not in self.world.snapshots:
@@ -146,7 +146,7 @@ class FakeExchange(Source):
         sn, balances = self.world.snapshots[day]
         return self._answer(request, snapshot_document(sn, midnight_ms(day), balances))
 
-    def ask_changes(self, from_sn: int, day: date) -> Answer:
+    def fetch_changes(self, from_sn: int, day: date) -> Response:
         request = f"changes {from_sn}"
         self._begin(request)
         booked = [record for record in self.world.records if record[2]["transactTime"] <= self.clock.now * 1000]
@@ -155,7 +155,7 @@ class FakeExchange(Source):
         orders = [document for _, by_order, document in page if by_order]
         return self._answer(request, page_document(orders, [document for _, by, document in page if not by]))
 
-    def read_snapshot(self, body: bytes, day: date) -> SnapshotAnswer:
+    def read_snapshot(self, body: bytes, day: date) -> SnapshotResponse:
         return answers.read_snapshot(body, category="cash", day=day)
 
     def read_page(self, body: bytes) -> Page:
@@ -180,16 +180,16 @@ class FakeExchange(Source):
         self.before_ask(request)
         self.asked.append(request)
 
-    def _answer(self, request: str, document: Any) -> Answer:
+    def _answer(self, request: str, document: Any) -> Response:
         return answer(self.alter(request, json.loads(json.dumps(document))), request=request, at_s=self.clock.now)
 
 
 def answer(
     document: Any = None, status: int = 200, *, request: str = "GET x", at_s: float = 1.0, **headers: str
-) -> Answer:
+) -> Response:
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Answer(request, status, named, body, at_s, at_s + 0.25)
+    return Response(request, status, named, body, at_s, at_s + 0.25)
 
 
 def extraction(exchange: FakeExchange, store: Store, run_id: str = "run-1", **options: Any) -> DayExtraction:
@@ -202,13 +202,13 @@ def fetch(
     day: date = DAY,
     run_id: str = "run-1",
     *,
-    thoroughly: bool = False,
+    verify_all: bool = False,
     **options: Any,
 ) -> StoredHistory:
     """A whole day: both snapshots and the changes between them."""
     of_day = extraction(exchange, store, run_id, **options)
     opening, closing = of_day.snapshot(day), of_day.snapshot(after(day, 1))
-    found = of_day.history(day, opening, closing, thoroughly=thoroughly)
+    found = of_day.history(day, opening, closing, verify_all=verify_all)
     # As the day's stage notes it once the day is whole.
     if found.pages:
         store.append(f"raw/{ACCOUNT}/{day}/whole", ".json", to_json({"history": found.generation}))

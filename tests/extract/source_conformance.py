@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from balance_bridge.errors import BadAnswer, Contradiction, NotYetAvailable
+from balance_bridge.errors import Contradiction, InvalidResponse, NotYetAvailable
 from balance_bridge.extract import raw
 from balance_bridge.extract.day import DayExtraction
 from balance_bridge.extract.pages import read_legs
@@ -86,7 +86,7 @@ class Harness(ABC):
 def changes(source: Source, day: date, cursor: int, closing_sn: int = NO_END) -> list[SourceRecord]:
     """Every record from a cursor on, page by page."""
     steps = walk(
-        lambda sn: (source.read_page(source.ask_changes(sn, day).body), True),
+        lambda sn: (source.read_page(source.fetch_changes(sn, day).body), True),
         limit=source.page_limit,
         cursor=cursor,
         closing_sn=closing_sn,
@@ -124,13 +124,13 @@ class SourceConformance:
         book = a_book()
         source = harness.source(book)
         for day in (DAY, NEXT, LAST):
-            found = source.read_snapshot(source.ask_snapshot(day).body, day).snapshot
+            found = source.read_snapshot(source.fetch_snapshot(day).body, day).snapshot
             assert (found.sn, found.at_ms) == (book.snapshots[day].sn, midnight_ms(day))
             assert {asset: amount for asset, amount in found.balances.items() if amount} == book.snapshots[day].balances
 
     def test_an_account_without_balances_has_a_snapshot_all_the_same(self, harness: Harness) -> None:
         source = harness.source(Book("one", [Snapshot(DAY, 7, {})]))
-        found = source.read_snapshot(source.ask_snapshot(DAY).body, DAY).snapshot
+        found = source.read_snapshot(source.fetch_snapshot(DAY).body, DAY).snapshot
         assert found.sn == 7
         assert not any(found.balances.values())
 
@@ -153,7 +153,7 @@ class SourceConformance:
     def test_a_page_behind_everything_is_not_full(self, harness: Harness) -> None:
         book = a_book(days=1)
         source = harness.source(book)
-        page = source.read_page(source.ask_changes(book.records[-1].sn + 1, DAY).body)
+        page = source.read_page(source.fetch_changes(book.records[-1].sn + 1, DAY).body)
         assert len(page) < source.page_limit
 
     def test_amounts_come_as_they_were_told(self, harness: Harness) -> None:
@@ -166,7 +166,7 @@ class SourceConformance:
 
     def test_reading_is_pure(self, harness: Harness) -> None:
         source = harness.source(a_book())
-        snapshot, page = source.ask_snapshot(DAY).body, source.ask_changes(1001, DAY).body
+        snapshot, page = source.fetch_snapshot(DAY).body, source.fetch_changes(1001, DAY).body
         # Another source of the same kind, which has nothing to ask, reads the very same.
         other = harness.source(Book("nobody"))
         for reader in (source, other):
@@ -175,32 +175,32 @@ class SourceConformance:
 
     def test_answers_survive_the_raw_store_byte_for_byte(self, harness: Harness) -> None:
         source = harness.source(a_book())
-        for answer in (source.ask_snapshot(DAY), source.ask_changes(1001, DAY)):
+        for answer in (source.fetch_snapshot(DAY), source.fetch_changes(1001, DAY)):
             assert answer.sent_at <= answer.ended_at
             assert raw.unpack(raw.pack(answer, asked_by="test"), "here").body == answer.body
 
     def test_another_day_s_snapshot_is_refused(self, harness: Harness) -> None:
         source = harness.source(a_book())
-        body = source.ask_snapshot(DAY).body
-        with pytest.raises(BadAnswer):
+        body = source.fetch_snapshot(DAY).body
+        with pytest.raises(InvalidResponse):
             source.read_snapshot(body, NEXT)
 
     def test_what_is_malformed_is_refused(self, harness: Harness) -> None:
         source = harness.source(a_book())
-        snapshot, page = source.ask_snapshot(DAY).body, source.ask_changes(1001, DAY).body
+        snapshot, page = source.fetch_snapshot(DAY).body, source.fetch_changes(1001, DAY).body
         for body in (b"", b"[]", b"{}", b"null", b"<html>", b"\xff"):
-            with pytest.raises(BadAnswer):
+            with pytest.raises(InvalidResponse):
                 source.read_snapshot(body, DAY)
-            with pytest.raises(BadAnswer):
+            with pytest.raises(InvalidResponse):
                 source.read_page(body)
-        with pytest.raises(BadAnswer):
+        with pytest.raises(InvalidResponse):
             source.read_snapshot(snapshot[:-1], DAY)
-        with pytest.raises(BadAnswer):
+        with pytest.raises(InvalidResponse):
             source.read_page(page[:-1])
 
     def test_what_is_not_there_is_not_yet_available(self, harness: Harness) -> None:
         with pytest.raises(NotYetAvailable):
-            harness.source(a_book()).ask_snapshot(LAST + timedelta(days=1))
+            harness.source(a_book()).fetch_snapshot(LAST + timedelta(days=1))
 
     def test_the_oldest_day_follows_the_clock(self, harness: Harness) -> None:
         source = harness.source(a_book(), retention_days=5)

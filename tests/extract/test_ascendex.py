@@ -12,21 +12,21 @@ from typing import Any
 import pytest
 
 from balance_bridge.errors import (
-    AnswerLost,
-    BadAnswer,
     BalanceBridgeError,
-    BudgetUsedUp,
+    BudgetExhausted,
+    ConnectionFailed,
     CredentialsRefused,
-    FinalError,
-    NotReached,
+    InvalidResponse,
     NotYetAvailable,
+    PermanentError,
+    RateLimited,
     RequestRefused,
+    ResponseLost,
     ServerFault,
-    WindowFull,
 )
 from balance_bridge.extract.ascendex import AscendexClient, AscendexSource, Category, TimestampRefused, sign
 from balance_bridge.extract.budget import LEASE_S, REQUESTS_PER_WINDOW, Budget, SqliteBudget
-from balance_bridge.transport import CONNECT_TIMEOUT_S, DEADLINE_S, Answer
+from balance_bridge.transport import CONNECT_TIMEOUT_S, DEADLINE_S, Response
 
 KEY = "api-key-not-real"
 # The documentation's own example, not in use anywhere.
@@ -51,12 +51,12 @@ def test_signatures_are_the_documented_ones(timestamp_ms: int, api_path: str, si
 class Exchange:
     """A transport that answers by script, the last entry for ever; each request takes a tenth of a second."""
 
-    def __init__(self, time: Any, *script: Answer | BaseException) -> None:
+    def __init__(self, time: Any, *script: Response | BaseException) -> None:
         self.time = time
         self.script = list(script)
         self.requests: list[SimpleNamespace] = []
 
-    def send(self, method: str, url: str, *, headers: Any, params: Any = None, **options: Any) -> Answer:
+    def send(self, method: str, url: str, *, headers: Any, params: Any = None, **options: Any) -> Response:
         self.requests.append(
             SimpleNamespace(method=method, url=url, headers=dict(headers), params=params, at=self.time.now, **options)
         )
@@ -73,7 +73,7 @@ def time(kit: SimpleNamespace) -> Any:
 
 
 @pytest.fixture
-def reply(kit: SimpleNamespace) -> Callable[..., Answer]:
+def reply(kit: SimpleNamespace) -> Callable[..., Response]:
     return kit.answer
 
 
@@ -84,7 +84,7 @@ def budget(time: Any, tmp_path: Path) -> SqliteBudget:
 
 @pytest.fixture
 def make(time: Any, budget: SqliteBudget) -> Callable[..., Any]:
-    def made(*script: Answer | BaseException, **options: Any) -> tuple[AscendexClient, Exchange]:
+    def made(*script: Response | BaseException, **options: Any) -> tuple[AscendexClient, Exchange]:
         exchange = Exchange(time, *script)
         given: dict[str, Any] = {"budget": budget, "clock": time.clock} | options
         return AscendexClient(exchange, "https://exchange.test/", KEY, SECRET, **given), exchange  # type: ignore[arg-type]
@@ -123,7 +123,7 @@ CODES: list[tuple[Any, int, type[BalanceBridgeError]]] = [
     (100002, 404, NotYetAvailable),
     (100011, 400, TimestampRefused),
     *((code, 500, ServerFault) for code in (100101, 510001)),
-    (200002, 400, WindowFull),
+    (200002, 400, RateLimited),
 ]
 
 
@@ -147,7 +147,7 @@ def test_each_error_code_means_its_class_however_it_is_spelled(
     [
         *((status, RequestRefused) for status in (301, 302, 308, 400, 404, 405, 418)),
         *((status, CredentialsRefused) for status in (401, 403)),
-        (429, WindowFull),
+        (429, RateLimited),
         *((status, ServerFault) for status in (500, 502, 503, 504, 520)),
     ],
 )
@@ -173,8 +173,8 @@ FULL = {"code": 200002, "reason": "TOO_MANY_ATTEMPTS"}
 
 def passing(reply: Any) -> list[Any]:
     return [
-        NotReached("no connection"),
-        AnswerLost("no answer"),
+        ConnectionFailed("no connection"),
+        ResponseLost("no answer"),
         reply(FAULT, 500),
         reply(b"Bad gateway", 502),
         reply(b"<html>a proxy's page</html>", 200),
@@ -190,7 +190,7 @@ def test_a_read_is_repeated_until_it_succeeds(make: Any, reply: Any) -> None:
 
 def test_a_read_is_tried_three_times_at_most_with_growing_waits(make: Any, reply: Any, time: Any) -> None:
     for trouble, expected in zip(
-        passing(reply), (NotReached, AnswerLost, ServerFault, ServerFault, BadAnswer), strict=True
+        passing(reply), (ConnectionFailed, ResponseLost, ServerFault, ServerFault, InvalidResponse), strict=True
     ):
         time.slept.clear()
         client, exchange = make(trouble, budget=None)
@@ -201,7 +201,7 @@ def test_a_read_is_tried_three_times_at_most_with_growing_waits(make: Any, reply
 
 
 def test_every_attempt_is_signed_anew_and_counted(make: Any, reply: Any, budget: SqliteBudget) -> None:
-    client, exchange = make(AnswerLost("no answer"), reply(FAULT, 500), reply({"meta": {}}))
+    client, exchange = make(ResponseLost("no answer"), reply(FAULT, 500), reply({"meta": {}}))
     client.get(SNAPSHOT, {})
     timestamps = [request.headers["x-auth-timestamp"] for request in exchange.requests]
     assert len(set(timestamps)) == 3
@@ -213,15 +213,15 @@ def test_every_attempt_is_signed_anew_and_counted(make: Any, reply: Any, budget:
 @pytest.mark.parametrize("code", [100001, 100002, 100006, 200001, 200003])
 def test_what_is_final_is_not_repeated(make: Any, reply: Any, time: Any, code: int) -> None:
     client, exchange = make(reply({"code": code}, 400))
-    with pytest.raises((FinalError, NotYetAvailable)):
+    with pytest.raises((PermanentError, NotYetAvailable)):
         client.get(SNAPSHOT, {})
     assert len(exchange.requests) == 1
     assert time.slept == []
 
 
 def test_an_error_of_the_transport_that_is_final_is_not_repeated(make: Any) -> None:
-    client, exchange = make(FinalError("the certificate is not trusted"))
-    with pytest.raises(FinalError):
+    client, exchange = make(PermanentError("the certificate is not trusted"))
+    with pytest.raises(PermanentError):
         client.get(SNAPSHOT, {})
     assert len(exchange.requests) == 1
 
@@ -236,7 +236,7 @@ def test_a_programming_error_is_not_repeated(make: Any) -> None:
 @pytest.mark.parametrize("status", [429, 400])
 def test_a_full_window_is_waited_for_once(make: Any, reply: Any, time: Any, status: int) -> None:
     client, exchange = make(reply(FULL, status))
-    with pytest.raises(WindowFull):
+    with pytest.raises(RateLimited):
         client.get(SNAPSHOT, {})
     starts = [request.at for request in exchange.requests]
     assert len(starts) == 2
@@ -256,7 +256,7 @@ def test_each_call_waits_for_a_full_window_anew(make: Any, reply: Any) -> None:
 
 def test_a_full_window_is_full_for_every_process(make: Any, reply: Any, budget: SqliteBudget) -> None:
     client, _ = make(reply(FULL, 429))
-    with pytest.raises(WindowFull):
+    with pytest.raises(RateLimited):
         client.get(SNAPSHOT, {})
     assert free_places(budget) == 0
 
@@ -270,7 +270,7 @@ def test_the_server_s_own_wait_is_kept_if_it_is_longer(make: Any, reply: Any) ->
 
 def test_a_wait_without_measure_is_left_to_a_later_try(make: Any, reply: Any, time: Any, budget: SqliteBudget) -> None:
     client, exchange = make(reply(FULL, 429, retry_after="86400"))
-    with pytest.raises(WindowFull) as caught:
+    with pytest.raises(RateLimited) as caught:
         client.get(SNAPSHOT, {})
     assert caught.value.retry_after_s == 86400
     assert len(exchange.requests) == 1
@@ -288,7 +288,7 @@ class Impatient(Budget):
     @contextmanager
     def place(self) -> Iterator[None]:
         if self.filled:
-            raise BudgetUsedUp("no place for 60 s", wait_s=60.0)
+            raise BudgetExhausted("no place for 60 s", wait_s=60.0)
         yield
 
     def fill(self, for_s: float = 60.0) -> None:
@@ -304,12 +304,12 @@ def test_where_the_budget_does_not_wait_the_exchange_s_refusal_is_told_along(mak
     for asked_s, filled_s in ((None, 60), ("5", 60), ("600", 600)):
         budget = Impatient()
         client, exchange = make(reply(FULL, 429, **({"retry_after": asked_s} if asked_s else {})), budget=budget)
-        with pytest.raises(BudgetUsedUp, match="no place for 60 s") as caught:
+        with pytest.raises(BudgetExhausted, match="no place for 60 s") as caught:
             client.get(SNAPSHOT, {})
-        assert isinstance(caught.value.refusal, WindowFull)
+        assert isinstance(caught.value.refusal, RateLimited)
         assert (caught.value.wait_s, budget.filled, len(exchange.requests)) == (60, [filled_s], 1)
 
-        with pytest.raises(BudgetUsedUp) as caught:
+        with pytest.raises(BudgetExhausted) as caught:
             client.get(SNAPSHOT, {})
         assert caught.value.refusal is None, "the refusal of another call"
     assert set(time.slept) == {0.0}
@@ -320,11 +320,11 @@ def test_without_a_budget_a_full_window_is_not_waited_for(
 ) -> None:
     for ask in (lambda client: client.info(), lambda client: client.get(SNAPSHOT, {})):
         client, exchange = make(reply(FULL, 429), budget=None)
-        with pytest.raises(WindowFull):
+        with pytest.raises(RateLimited):
             ask(client)
         assert len(exchange.requests) == 1
     client, exchange = make(reply(FULL, 429))
-    with pytest.raises(WindowFull):
+    with pytest.raises(RateLimited):
         client.info()
     assert (len(exchange.requests), time.slept) == (1, [])
     assert free_places(budget) == REQUESTS_PER_WINDOW
@@ -341,7 +341,7 @@ def test_a_message_begins_with_the_access_s_name(make: Any, reply: Any) -> None:
     assert all(f": {name}: GET x answered" in text for text in told)
 
     client, _ = make(reply(FULL, 429), name=name, budget=Impatient())
-    with pytest.raises(BudgetUsedUp, match=rf"^{name}: no place") as caught:
+    with pytest.raises(BudgetExhausted, match=rf"^{name}: no place") as caught:
         client.get(SNAPSHOT, {})
     assert str(caught.value.refusal).startswith(f"{name}: GET x answered 429")
 
@@ -349,9 +349,9 @@ def test_a_message_begins_with_the_access_s_name(make: Any, reply: Any) -> None:
 def test_troubles_of_several_kinds_still_end(make: Any, reply: Any) -> None:
     refused = reply({"code": 100011}, 400, date="Thu, 01 Jan 1970 00:01:41 GMT")
     client, exchange = make(
-        *(refused, AnswerLost("lost"), reply(FULL, 429), reply(FAULT, 500)), AnswerLost("lost"), reply({"meta": {}})
+        *(refused, ResponseLost("lost"), reply(FULL, 429), reply(FAULT, 500)), ResponseLost("lost"), reply({"meta": {}})
     )
-    with pytest.raises(AnswerLost):
+    with pytest.raises(ResponseLost):
         client.get(SNAPSHOT, {})
     assert len(exchange.requests) == 5
 
@@ -385,7 +385,7 @@ def test_info_is_asked_outside_the_budget(make: Any, reply: Any, budget: SqliteB
 def test_without_its_budget_no_request_is_made(make: Any, reply: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     client, exchange = make(reply({"meta": {}}), budget=SqliteBudget(tmp_path / "file" / "b.db", "key"))
-    with pytest.raises(NotReached, match="without it no request is made"):
+    with pytest.raises(ConnectionFailed, match="without it no request is made"):
         client.get(SNAPSHOT, {})
     assert exchange.requests == []
 
@@ -425,8 +425,8 @@ def source(make: Any, reply: Any, time: Any) -> Callable[..., tuple[AscendexSour
 def test_a_source_asks_the_documented_endpoints(source: Any, reply: Any) -> None:
     for category in ("cash", "margin"):
         asked, exchange = source(reply({"meta": {}}), category=category)
-        asked.ask_snapshot(date(2026, 11, 20))
-        asked.ask_changes(123, date(2026, 11, 20))
+        asked.fetch_snapshot(date(2026, 11, 20))
+        asked.fetch_changes(123, date(2026, 11, 20))
         root = f"https://exchange.test/api/pro/data/v1/{category}/balance"
         assert [(request.url, request.params) for request in exchange.requests] == [
             (f"{root}/snapshot", {"date": "2026-11-20"}),
@@ -437,7 +437,7 @@ def test_a_source_asks_the_documented_endpoints(source: Any, reply: Any) -> None
 def test_a_source_reads_its_own_category_only(source: Any, kit: SimpleNamespace) -> None:
     body = kit.answer(kit.page_document([], [])).body
     assert len(source(kit.answer({}))[0].read_page(body)) == 0
-    with pytest.raises(BadAnswer, match=r"meta\.ac is 'cash', but the margin account was asked for"):
+    with pytest.raises(InvalidResponse, match=r"meta\.ac is 'cash', but the margin account was asked for"):
         source(kit.answer({}), category="margin")[0].read_page(body)
     with pytest.raises(ValueError, match="futures"):
         source(kit.answer({}), category="futures")
@@ -448,10 +448,10 @@ def test_today_is_the_exchange_s_day_once_its_clock_was_seen(source: Any, reply:
     asked, _ = source(reply({"meta": {}}, date="Thu, 01 Jan 1970 13:00:01 GMT"), reply({"meta": {}}))
     assert asked.today() == date(2026, 11, 21)
     assert asked.oldest() == date(2026, 11, 14)
-    asked.ask_changes(1, date(2026, 11, 21))
+    asked.fetch_changes(1, date(2026, 11, 21))
     assert asked.today() == date(2026, 11, 22)
     assert asked.now() == pytest.approx(time.now + 13 * 3600, abs=1)
-    asked.ask_changes(1, date(2026, 11, 21))  # an answer that tells no time changes nothing
+    asked.fetch_changes(1, date(2026, 11, 21))  # an answer that tells no time changes nothing
     assert asked.today() == date(2026, 11, 22)
 
 
@@ -459,6 +459,6 @@ def test_credentials_that_the_exchange_quotes_back_are_hidden(make: Any, reply: 
     for document in (b"x" * 190 + SECRET.encode(), {"code": 200001, "message": f"{SECRET} is wrong"}):
         quoted = replace(reply(document), secrets=(SECRET,))
         client, _ = make(quoted, budget=None)
-        with pytest.raises((BadAnswer, CredentialsRefused), match=r"\*\*\*") as caught:
+        with pytest.raises((InvalidResponse, CredentialsRefused), match=r"\*\*\*") as caught:
             client.get(SNAPSHOT, {})
         assert SECRET[:8] not in str(caught.value)

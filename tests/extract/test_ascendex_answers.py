@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge import money
-from balance_bridge.errors import BadAnswer, InvalidAmount
+from balance_bridge.errors import InvalidAmount, InvalidResponse
 from balance_bridge.extract import ascendex_answers as answers
 from balance_bridge.extract.source import Page
 from balance_bridge.transform.schema import AMOUNT, LEGS
@@ -204,14 +204,14 @@ AMOUNTS_REFUSED = [
 @pytest.mark.parametrize("field", ["curBalance", "deltaQty"])
 @pytest.mark.parametrize("value", AMOUNTS_REFUSED)
 def test_an_amount_that_is_none_is_refused_by_number_field_and_value(field: str, value: str) -> None:
-    with pytest.raises(BadAnswer, match=f"{field} of sn 16823297563") as caught:
+    with pytest.raises(InvalidResponse, match=f"{field} of sn 16823297563") as caught:
         legs(changed(HISTORY, *LEG, field, to=value))
     assert value in str(caught.value) or repr(value) in str(caught.value) or str(Decimal(value)) in str(caught.value)
 
 
 @pytest.mark.parametrize("value", AMOUNTS_REFUSED)
 def test_a_snapshot_s_amount_that_is_none_is_refused_by_asset_and_value(value: str) -> None:
-    with pytest.raises(BadAnswer, match="totalBalance of BTMX-S in the snapshot of 2021-03-31"):
+    with pytest.raises(InvalidResponse, match="totalBalance of BTMX-S in the snapshot of 2021-03-31"):
         snapshot(changed(SNAPSHOT, "snapshot", 1, "totalBalance", to=value))
 
 
@@ -252,7 +252,7 @@ def test_a_snapshot_s_amount_that_is_none_is_refused_by_asset_and_value(value: s
     ],
 )
 def test_a_malformed_page_is_refused_by_path_number_and_value(document: Any, told: list[str]) -> None:
-    with pytest.raises(BadAnswer) as caught:
+    with pytest.raises(InvalidResponse) as caught:
         page(document)
     for part in told:
         assert part in str(caught.value)
@@ -282,7 +282,7 @@ def test_a_malformed_page_is_refused_by_path_number_and_value(document: Any, tol
     ],
 )
 def test_a_malformed_snapshot_is_refused_by_path_and_value(document: Any, told: list[str]) -> None:
-    with pytest.raises(BadAnswer) as caught:
+    with pytest.raises(InvalidResponse) as caught:
         snapshot(document)
     for part in told:
         assert part in str(caught.value)
@@ -290,7 +290,7 @@ def test_a_malformed_snapshot_is_refused_by_path_and_value(document: Any, told: 
 
 @pytest.mark.parametrize("asset", ["", " ", "A B", "USDT\n", "\tUSDT", "A\x00B", "A" * 65])
 def test_an_asset_of_a_record_that_is_none_is_refused_by_number_and_value(asset: str) -> None:
-    with pytest.raises(BadAnswer, match="asset of sn 16823297563") as caught:
+    with pytest.raises(InvalidResponse, match="asset of sn 16823297563") as caught:
         legs(changed(HISTORY, *LEG, "asset", to=asset))
     assert repr(asset) in str(caught.value)
 
@@ -317,7 +317,7 @@ def test_an_asset_of_a_record_that_is_none_is_refused_by_number_and_value(asset:
     ],
 )
 def test_what_is_no_answer_is_refused_with_a_look_at_it(read: Any, body: bytes, told: str) -> None:
-    with pytest.raises(BadAnswer) as caught:
+    with pytest.raises(InvalidResponse) as caught:
         read(body)
     assert told in str(caught.value)
     assert len(str(caught.value)) < 1000
@@ -337,7 +337,7 @@ def test_no_document_is_more_than_refused(document: Any) -> None:
     for read in (page, snapshot):
         try:
             read(document)
-        except BadAnswer:
+        except InvalidResponse:
             continue
         assert document["meta"]["ac"].lower() == "cash"
 
@@ -346,7 +346,7 @@ def test_no_document_is_more_than_refused(document: Any) -> None:
 @given(st.binary(max_size=200))
 def test_no_bytes_are_more_than_refused(body: bytes) -> None:
     for read in (page, snapshot):
-        with pytest.raises(BadAnswer):
+        with pytest.raises(InvalidResponse):
             read(body)
 
 
@@ -370,7 +370,7 @@ def test_a_column_of_amounts_is_exact_or_refused(texts: list[str]) -> None:
     try:
         expected = [money.parse(text) for text in texts]
     except InvalidAmount:
-        with pytest.raises(BadAnswer, match="curBalance of sn 16823297563"):
+        with pytest.raises(InvalidResponse, match="curBalance of sn 16823297563"):
             legs(document)
         return
     read = page(document)

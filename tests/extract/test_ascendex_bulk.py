@@ -20,7 +20,7 @@ from balance_bridge.extract.ascendex import AscendexClient, AscendexSource, Cate
 from balance_bridge.extract.pages import read_legs
 from balance_bridge.store import Store
 from balance_bridge.transform.schema import LEGS
-from balance_bridge.transport import Answer, Transport
+from balance_bridge.transport import Response, Transport
 
 GENERATION = "raw/a/2026-11-20/history/0001"
 OPEN_MS = int(datetime(2026, 11, 20, tzinfo=UTC).timestamp() * 1000)
@@ -100,7 +100,7 @@ def pages_of(
 def stored(folder: Path, pages: dict[int, Document]) -> Store:
     store = Store(folder)
     for cursor, page in pages.items():
-        answer = Answer("GET x", 200, {}, json.dumps(page, indent=1).encode(), 0, 0)
+        answer = Response("GET x", 200, {}, json.dumps(page, indent=1).encode(), 0, 0)
         store.put(f"{GENERATION}/{cursor:020d}-0001.gz", raw.pack(answer, asked_by="test"))
     return store
 

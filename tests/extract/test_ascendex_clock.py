@@ -24,7 +24,7 @@ from balance_bridge.extract.budget import SqliteBudget
 from balance_bridge.sandbox.exchange import Exchange
 from balance_bridge.sandbox.wire import Call, Journal
 from balance_bridge.sandbox.world import World
-from balance_bridge.transport import Answer, Transport
+from balance_bridge.transport import Response, Transport
 
 KEY = "key"
 SECRET = "secret-not-real"
@@ -54,13 +54,13 @@ class Judge:
     def now(self) -> float:
         return float(self.time.now + self.skew_s)
 
-    def send(self, method: str, url: str, *, headers: Any, params: Any = None, **_: Any) -> Answer:
+    def send(self, method: str, url: str, *, headers: Any, params: Any = None, **_: Any) -> Response:
         sent_at = self.time.now
         self.time.now += self.way_s[0]
         reply = self._api.answer(Call(method, urlsplit(url).path, urlencode(params or {}), headers))
         dated = {"date": format_datetime(datetime.fromtimestamp(self.now(), UTC), usegmt=True)} if self.dated else {}
         self.time.now += self.way_s[1]
-        return Answer(f"{method} {url}", reply.status, dated, reply.body(), sent_at, self.time.now)
+        return Response(f"{method} {url}", reply.status, dated, reply.body(), sent_at, self.time.now)
 
 
 @pytest.fixture
@@ -204,7 +204,7 @@ def test_no_clock_brings_a_429_or_a_failure(
     source = AscendexSource(client, Category.CASH, retention_days=7, clock=time.clock)
     for way_s in ways:
         judge.way_s = way_s
-        source.ask_snapshot(TODAY)
+        source.fetch_snapshot(TODAY)
     assert set(statuses(judge)) <= {200, 400}
     assert statuses(judge).count(400) <= 1
     assert source.now() == pytest.approx(judge.now(), abs=4)

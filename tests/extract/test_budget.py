@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge.clock import Clock
-from balance_bridge.errors import BudgetUsedUp, ConfigurationError, NotReached
+from balance_bridge.errors import BudgetExhausted, ConfigurationError, ConnectionFailed
 from balance_bridge.extract.budget import (
     LEASE_S,
     MARGIN_S,
@@ -247,7 +247,7 @@ def test_a_wait_that_is_longer_than_the_patience_is_told_and_not_slept(time: Sim
     for _ in range(REQUESTS_PER_WINDOW):
         with budget.place():
             time.now += 3
-    with pytest.raises(BudgetUsedUp, match=r"used up for 39 s \(8 requests in any 60 s\)") as caught, budget.place():
+    with pytest.raises(BudgetExhausted, match=r"used up for 39 s \(8 requests in any 60 s\)") as caught, budget.place():
         raise AssertionError("there is no place")
     assert (time.slept, caught.value.refusal) == ([], None)
     assert caught.value.wait_s == pytest.approx(WINDOW_S + MARGIN_S - 21, abs=0.001)
@@ -263,7 +263,7 @@ def test_places_under_way_are_looked_at_each_second_and_expected_for_a_window(
         return SqliteBudget(tmp_path / "b.db", "key", patience_s=patience_s, clock=time.clock)
 
     places = [budget(1).try_take()[0] for _ in range(REQUESTS_PER_WINDOW)]
-    with pytest.raises(BudgetUsedUp) as caught, budget(10).place():
+    with pytest.raises(BudgetExhausted) as caught, budget(10).place():
         raise AssertionError("there is no place")
     assert caught.value.wait_s == WINDOW_S
     origin = time.now
@@ -365,7 +365,7 @@ def test_without_its_file_no_request_is_made(case: str, tmp_path: Path) -> None:
     path = unusable(tmp_path, case)
     made = False
     with (
-        pytest.raises(NotReached, match=r"without it no request is made: see that the folder.*option") as caught,
+        pytest.raises(ConnectionFailed, match=r"without it no request is made: see that the folder.*option") as caught,
         SqliteBudget(path, "key").place(),
     ):
         made = True
@@ -379,7 +379,7 @@ def test_a_file_that_stays_locked_is_told(tmp_path: Path, monkeypatch: pytest.Mo
     holder = connect(tmp_path / "b.db", isolation_level=None)
     try:
         holder.execute("BEGIN IMMEDIATE")
-        with pytest.raises(NotReached, match="database is locked"):
+        with pytest.raises(ConnectionFailed, match="database is locked"):
             SqliteBudget(tmp_path / "b.db", "key").try_take()
     finally:
         holder.close()
@@ -430,7 +430,7 @@ def test_a_url_of_another_kind_is_refused_by_name(url: str) -> None:
     ],
 )
 def test_no_message_shows_a_password(url: str) -> None:
-    with pytest.raises((ConfigurationError, NotReached)) as caught:
+    with pytest.raises((ConfigurationError, ConnectionFailed)) as caught:
         open_budget(url, "key").try_take()
     assert "not-real" not in str(caught.value)
     assert caught.value.__cause__ is None

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import servers
-from balance_bridge.errors import NotReached
+from balance_bridge.errors import ConnectionFailed
 from balance_bridge.extract.budget import MARGIN_S, Budget, Usage, open_budget
 
 Interval = tuple[float, float]
@@ -190,7 +190,7 @@ def test_many_processes_stay_within_the_budget_though_some_are_killed(url: str, 
 def test_a_server_that_is_down_is_told_without_its_password(kind: str, closed_port: int) -> None:
     budget = open_budget(f"{kind}://me:a-password-not-real@127.0.0.1:{closed_port}/0", "key")
     for act in (budget.try_take, budget.fill, budget.usage):
-        with pytest.raises(NotReached, match="without it no request is made") as caught:
+        with pytest.raises(ConnectionFailed, match="without it no request is made") as caught:
             act()
         assert "not-real" not in str(caught.value)
 
@@ -198,7 +198,7 @@ def test_a_server_that_is_down_is_told_without_its_password(kind: str, closed_po
 def test_wrong_credentials_are_told_without_them(redis_url: str, postgresql_url: str) -> None:
     for url in (redis_url, postgresql_url):
         wrong = url.replace("a-password-not-real", "another-password")
-        with pytest.raises(NotReached, match="cannot be reached") as caught:
+        with pytest.raises(ConnectionFailed, match="cannot be reached") as caught:
             open_budget(wrong, "key").try_take()
         assert "another-password" not in str(caught.value)
 

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge.errors import (
-    BadAnswer,
+    ConnectionFailed,
     Contradiction,
-    NotReached,
+    InvalidResponse,
     NotYetAvailable,
     RequestRefused,
     RetentionExceeded,
@@ -273,7 +273,7 @@ def test_a_malformed_page_is_kept_and_asked_for_again_beside_it(
     cursor = [opening, *world.between(opening, closing)][5 * page] + 1
     request = f"changes {cursor}"
     exchange.alter = lambda asked, document: MALFORMED[case](document) if asked == request else document
-    with pytest.raises(BadAnswer):
+    with pytest.raises(InvalidResponse):
         kit.fetch(exchange, store)
     exchange.alter = lambda _, document: document
     history = kit.fetch(exchange, store)
@@ -295,7 +295,7 @@ def test_a_damaged_page_is_asked_for_again_beside_it(
     clean = bodies(store)
     key = store.list(HISTORY)[page]
     store.objects[key] = store.objects[key][:-5]
-    history = kit.fetch(exchange, store, again=again, thoroughly=True)
+    history = kit.fetch(exchange, store, again=again, verify_all=True)
     assert history.generation == f"{HISTORY}/0001"
     assert (history.pages, history.asked) == (3, 1)
     beside = key.replace("-0001.gz", "-0002.gz")
@@ -306,7 +306,7 @@ def test_a_damaged_page_is_asked_for_again_beside_it(
 def test_a_snapshot_that_cannot_be_used_is_asked_for_again_beside_it(kit: Any, exchange: Any, store: Any) -> None:
     exchange.alter = lambda request, document: b"<html>" if "snapshot" in request else document
     for expected in ("0001", "0002"):
-        with pytest.raises(BadAnswer):
+        with pytest.raises(InvalidResponse):
             kit.extraction(exchange, store).snapshot(DAY)
         assert store.newest(f"raw/main_cash/{DAY}/snapshot", ".gz").endswith(f"{expected}.gz")
     exchange.alter = lambda _, document: document
@@ -320,10 +320,10 @@ def test_a_snapshot_that_cannot_be_used_is_asked_for_again_beside_it(kit: Any, e
 def test_what_was_fetched_stays_when_the_exchange_goes_away(kit: Any, exchange: Any, store: Any) -> None:
     def go_away(request: str) -> None:
         if len(exchange.asked) == 4:
-            raise NotReached("no connection")
+            raise ConnectionFailed("no connection")
 
     exchange.before_ask = go_away
-    with pytest.raises(NotReached):
+    with pytest.raises(ConnectionFailed):
         kit.fetch(exchange, store)
     assert len([key for key in store.objects if key.endswith(raw.SUFFIX)]) == 4
     exchange.before_ask = lambda _: None
@@ -366,7 +366,7 @@ def test_a_page_that_is_missing_from_an_old_day_is_refused_by_its_number(
     clock.now += 30 * 86_400
     cursor = int(key.rsplit("/", 1)[1].split("-")[0])
     with pytest.raises(RetentionExceeded, match=f"the changes of 2026-11-20 from sn {cursor} on"):
-        kit.fetch(exchange, store, thoroughly=True)
+        kit.fetch(exchange, store, verify_all=True)
 
 
 def test_todays_snapshot_may_not_be_there_yet(kit: Any, exchange: Any, store: Any, world: Any) -> None:
@@ -408,7 +408,7 @@ def rename(account: str, when: Callable[[str], bool]) -> Callable[[str, Any], An
 def test_the_snapshots_of_two_accounts_do_not_make_a_day(kit: Any, exchange: Any, store: Any) -> None:
     exchange.alter = rename("cshB", lambda request: request == "snapshot 2026-11-21")
     with pytest.raises(
-        BadAnswer, match=r"about account cshB, and answered about cshA so far .*was the connection pointed"
+        InvalidResponse, match=r"about account cshB, and answered about cshA so far .*was the connection pointed"
     ):
         kit.fetch(exchange, store)
     assert len(exchange.asked) == 2, "no page is asked for"
@@ -416,7 +416,7 @@ def test_the_snapshots_of_two_accounts_do_not_make_a_day(kit: Any, exchange: Any
 
 def test_the_pages_of_two_accounts_do_not_make_a_day(kit: Any, exchange: Any, store: Any) -> None:
     exchange.alter = rename("MPXB", lambda request: len(exchange.asked) == 4)
-    with pytest.raises(BadAnswer, match=r"about account MPXB, and answered about MPXA so far \(history\)"):
+    with pytest.raises(InvalidResponse, match=r"about account MPXB, and answered about MPXA so far \(history\)"):
         kit.fetch(exchange, store)
 
 
@@ -426,7 +426,7 @@ def test_the_two_endpoints_may_spell_the_account_differently(kit: Any, exchange:
 
 def test_a_sequence_that_falls_is_refused(kit: Any, exchange: Any, store: Any, world: Any) -> None:
     world.snapshots[kit.after(DAY, 1)] = (5, {})
-    with pytest.raises(BadAnswer, match="has sn 10000, the one of the day after 5, which must not be smaller"):
+    with pytest.raises(InvalidResponse, match="has sn 10000, the one of the day after 5, which must not be smaller"):
         kit.fetch(exchange, store)
 
 
@@ -479,7 +479,7 @@ def test_a_page_changed_by_hand_is_named_and_asked_for_again(kit: Any, exchange:
     kit.fetch(exchange, store)
     key = store.list(HISTORY)[1]
     store.objects[key] = gzip.compress(gzip.decompress(store.objects[key]).replace(b"Deposit", b"deposit") + b" ")
-    assert kit.fetch(exchange, store, thoroughly=True, log=told.append).asked == 1
+    assert kit.fetch(exchange, store, verify_all=True, log=told.append).asked == 1
     assert any(f"{key} cannot be used" in line and "not the one that was stored" in line for line in told)
 
 
@@ -491,7 +491,7 @@ def test_a_page_that_is_damaged_and_too_old_is_refused_by_its_name(
     store.objects[key] = b"damaged"
     clock.now += 30 * 86_400
     with pytest.raises(RetentionExceeded, match=f"the oldest day to be had is 2026-12-14; .*cannot be used: {key}"):
-        kit.fetch(exchange, store, thoroughly=True)
+        kit.fetch(exchange, store, verify_all=True)
 
 
 def opened(kit: Any, exchange: Any, store: Any, day: date = DAY) -> Any:

@@ -15,7 +15,13 @@ from upath import UPath
 
 from balance_bridge import daily
 from balance_bridge.clock import Clock
-from balance_bridge.errors import BadAnswer, NotReached, NotYetAvailable, ReconciliationBroken, RequestRefused
+from balance_bridge.errors import (
+    ConnectionFailed,
+    InvalidResponse,
+    NotYetAvailable,
+    ReconciliationBroken,
+    RequestRefused,
+)
 from balance_bridge.extract.files import FilesSource
 from balance_bridge.money import EXACT
 from balance_bridge.store import Store
@@ -141,20 +147,20 @@ def test_a_part_that_is_missing_holds_the_day_until_it_is_asked_for_anew(folder:
 def test_a_file_that_is_being_written_or_is_none_of_the_day_is_not_looked_at(folder: Path, name: str) -> None:
     (folder / "changes" / f"{DAY}.csv").rename(folder / "changes" / name)
     with pytest.raises(NotYetAvailable, match=rf"neither changes/{DAY}\*.csv nor changes/{DAY}\*.json"):
-        source(folder).ask_changes(1001, DAY)
+        source(folder).fetch_changes(1001, DAY)
 
 
 def test_what_is_not_there_yet_is_waited_for(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(NotYetAvailable, match=r"neither snapshots/2026-11-25.csv nor"):
-        source(folder).ask_snapshot(date(2026, 11, 25))
+        source(folder).fetch_snapshot(date(2026, 11, 25))
     with pytest.raises(NotYetAvailable):
-        source(tmp_path / "nowhere").ask_snapshot(DAY)
+        source(tmp_path / "nowhere").fetch_snapshot(DAY)
 
 
 def test_two_files_of_one_snapshot_are_refused(folder: Path) -> None:
     (folder / "snapshots" / f"{DAY}.json").write_text("{}")
     with pytest.raises(RequestRefused, match=r"has both snapshots/2026-11-20.csv and snapshots/2026-11-20.json"):
-        source(folder).ask_snapshot(DAY)
+        source(folder).fetch_snapshot(DAY)
 
 
 def test_a_folder_that_cannot_be_reached_is_tried_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,8 +168,8 @@ def test_a_folder_that_cannot_be_reached_is_tried_again(folder: Path, monkeypatc
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(Path, "read_bytes", fail)
-    with pytest.raises(NotReached, match=r"snapshots/2026-11-20.csv cannot be reached: .*Input/output error"):
-        source(folder).ask_snapshot(DAY)
+    with pytest.raises(ConnectionFailed, match=r"snapshots/2026-11-20.csv cannot be reached: .*Input/output error"):
+        source(folder).fetch_snapshot(DAY)
 
 
 def test_a_file_that_may_not_be_read_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +178,7 @@ def test_a_file_that_may_not_be_read_is_refused(folder: Path, monkeypatch: pytes
 
     monkeypatch.setattr(Path, "read_bytes", fail)
     with pytest.raises(RequestRefused, match="may not be read"):
-        source(folder).ask_snapshot(DAY)
+        source(folder).fetch_snapshot(DAY)
 
 
 def test_how_far_back_files_are_kept_is_configured(folder: Path) -> None:
@@ -183,8 +189,8 @@ def test_how_far_back_files_are_kept_is_configured(folder: Path) -> None:
 def bad_snapshot(folder: Path, text: str) -> str:
     (folder / "snapshots" / f"{DAY}.csv").write_text(text)
     found = source(folder)
-    with pytest.raises(BadAnswer) as caught:
-        found.read_snapshot(found.ask_snapshot(DAY).body, DAY)
+    with pytest.raises(InvalidResponse) as caught:
+        found.read_snapshot(found.fetch_snapshot(DAY).body, DAY)
     return str(caught.value)
 
 
@@ -219,16 +225,16 @@ def test_a_byte_order_mark_is_let_pass(folder: Path, tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_utf_8_is_refused(folder: Path) -> None:
     (folder / "snapshots" / f"{DAY}.csv").write_bytes("account,sn,at,asset,balance\nKäse".encode("latin-1"))
-    with pytest.raises(BadAnswer, match="is not UTF-8"):
-        source(folder).ask_snapshot(DAY)
+    with pytest.raises(InvalidResponse, match="is not UTF-8"):
+        source(folder).fetch_snapshot(DAY)
 
 
 def test_one_number_with_two_contents_in_two_files_is_refused(folder: Path) -> None:
     row = f"4711,1001,{DAY}T08:07:34.605Z,Buy,order-9,BTC,0.7,2.2,\n"
     (folder / "changes" / f"{DAY}-again.csv").write_text(CHANGES + row)
     found = source(folder)
-    with pytest.raises(BadAnswer, match="1001"):
-        found.read_page(found.ask_changes(1001, DAY).body)
+    with pytest.raises(InvalidResponse, match="1001"):
+        found.read_page(found.fetch_changes(1001, DAY).body)
 
 
 AMOUNTS = st.integers(-(10**38) + 1, 10**38 - 1).map(lambda units: EXACT.scaleb(Decimal(units), -18))
@@ -253,7 +259,7 @@ def test_amounts_come_exactly_however_the_records_are_divided_over_files(
         ]  # fmt: skip
         (folder / "changes" / f"{DAY}-{number}.json").write_text(json.dumps({"account": "1", "changes": listed}))
     found = source(folder)
-    page = found.read_page(found.ask_changes(0, DAY).body)
+    page = found.read_page(found.fetch_changes(0, DAY).body)
     table = found.legs([record for records in page.lists for record in records]).sort_by("sn")
     assert table["delta"].to_pylist() == [delta for delta, _ in rows]
     assert table["balance"].to_pylist() == [balance for _, balance in rows]

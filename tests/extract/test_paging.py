@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balance_bridge.errors import BadAnswer, Contradiction
+from balance_bridge.errors import Contradiction, InvalidResponse
 from balance_bridge.extract import paging
 from balance_bridge.extract.paging import end_of, read_step, walk
 from balance_bridge.extract.source import Page
@@ -213,7 +213,7 @@ def test_a_full_page_that_holds_nothing_new_is_an_error_and_no_loop() -> None:
 def test_one_number_with_two_contents_in_a_page_is_an_error() -> None:
     for lists in (([Item(1, "a"), Item(1, "b")], []), ([Item(1, "a")], [Item(1, "b")])):
         page = Page("a", lists)
-        with pytest.raises(BadAnswer, match=r"sn 1 comes twice with different content.*'a'.*'b'"):
+        with pytest.raises(InvalidResponse, match=r"sn 1 comes twice with different content.*'a'.*'b'"):
             list(walk(lambda _, page=page: (page, True), limit=LIMIT, cursor=1, closing_sn=100))
 
 
@@ -222,7 +222,7 @@ def test_one_number_with_two_contents_in_two_pages_is_an_error() -> None:
         1: Page("a", ([Item(sn, "old") for sn in range(1, 6)], [])),
         6: Page("a", ([Item(5, "new"), Item(6, "old")], [])),
     }
-    with pytest.raises(BadAnswer, match="sn 5 comes twice with different content"):
+    with pytest.raises(InvalidResponse, match="sn 5 comes twice with different content"):
         list(walk(lambda at: (pages[at], True), limit=LIMIT, cursor=1, closing_sn=100))
 
 
@@ -241,7 +241,7 @@ def test_paging_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     def endless(cursor: int) -> tuple[Page, bool]:
         return Page("a", ([Item(cursor + step) for step in range(LIMIT)], [])), True
 
-    with pytest.raises(BadAnswer, match="the changes do not end: 7 pages and still going at sn 36"):
+    with pytest.raises(InvalidResponse, match="the changes do not end: 7 pages and still going at sn 36"):
         list(walk(endless, limit=LIMIT, cursor=1))
 
 

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from balance_bridge.errors import StoreDamaged
 from balance_bridge.extract import raw
-from balance_bridge.transport import Answer
+from balance_bridge.transport import Response
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=300), st.text(max_size=30))
 def test_any_body_comes_back_byte_for_byte(body: bytes, asked_by: str) -> None:
-    answer = Answer("GET https://x.test/y?sn=1", 200, {}, body, 1.0, 2.0)
-    assert raw.unpack(raw.pack(answer, asked_by=asked_by), "place") == raw.RawAnswer(body, asked_by, 1.0, 2.0)
+    answer = Response("GET https://x.test/y?sn=1", 200, {}, body, 1.0, 2.0)
+    assert raw.unpack(raw.pack(answer, asked_by=asked_by), "place") == raw.RawResponse(body, asked_by, 1.0, 2.0)
 
 
 def test_an_object_says_what_was_asked_and_when_to_whoever_unpacks_it(kit: SimpleNamespace) -> None:

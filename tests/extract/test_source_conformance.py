@@ -19,7 +19,7 @@ from balance_bridge.extract.source import Source
 from balance_bridge.sandbox.exchange import Exchange, ExchangeOptions
 from balance_bridge.sandbox.wire import Call, Journal
 from balance_bridge.sandbox.world import Book, Record, World, utc_day
-from balance_bridge.transport import Answer
+from balance_bridge.transport import Response
 
 
 class InProcess:
@@ -31,10 +31,10 @@ class InProcess:
 
     def send(
         self, method: str, url: str, *, headers: Mapping[str, str], params: Mapping[str, str] | None = None, **_: Any
-    ) -> Answer:
+    ) -> Response:
         names = {name.lower(): value for name, value in headers.items()}
         reply = self.exchange.answer(Call(method, urlsplit(url).path, urlencode(params or {}), names))
-        return Answer(f"{method} {url}", reply.status, {}, reply.body(), self.wall(), self.wall())
+        return Response(f"{method} {url}", reply.status, {}, reply.body(), self.wall(), self.wall())
 
 
 class AscendexHarness(Harness):

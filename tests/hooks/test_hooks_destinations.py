@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from balance_bridge.accounts import AmlyzeDestination, Destination, ElvenDestination, WebhookDestination
-from balance_bridge.errors import ConfigurationError, NotReached
+from balance_bridge.errors import ConfigurationError, ConnectionFailed
 from balance_bridge.hooks.destinations import HOOKS, KEYS, open_destination
 
 ELVEN = ElvenDestination(name="books", conn_id="x", entity_account_id="entity", source_id="source", timezone="UTC")
@@ -64,7 +64,7 @@ def test_a_webhook_s_url_is_posted_to_as_it_was_given(connect: Any, monkeypatch:
 
     def send(self: Any, method: str, url: str, **options: Any) -> Any:
         asked.append((method, url))
-        raise NotReached("no server")
+        raise ConnectionFailed("no server")
 
     monkeypatch.setattr("balance_bridge.hooks.transport.MaskingTransport.send", send)
     assert open_destination(WEBHOOK, "main_cash").check() == (False, "no server")

@@ -21,7 +21,7 @@ from balance_bridge.load.elven import Elven
 from balance_bridge.load.fold import Folded, fold, outcomes
 from balance_bridge.load.log import DayLog
 from balance_bridge.store import Store
-from balance_bridge.transport import Answer, credentials
+from balance_bridge.transport import Response, credentials
 
 DAY = date(2026, 11, 20)
 CLOSE_MS = int(datetime(2026, 11, 21, tzinfo=UTC).timestamp() * 1000)
@@ -37,10 +37,10 @@ class FakeClock(doubles.FakeClock):
         super().__init__(1_795_219_200.0)
 
 
-def answer(document: Any = None, status: int = 200, *, body: bytes | None = None, **headers: str) -> Answer:
+def answer(document: Any = None, status: int = 200, *, body: bytes | None = None, **headers: str) -> Response:
     content = json.dumps(document).encode() if body is None else body
     named = {"content-type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
-    return Answer("POST https://api.test/import", status, named, content, 1.0, 2.0)
+    return Response("POST https://api.test/import", status, named, content, 1.0, 2.0)
 
 
 class FakeTransport:
@@ -50,7 +50,7 @@ class FakeTransport:
         self.script = list(script)
         self.requests: list[SimpleNamespace] = []
 
-    def send(self, method, url, *, headers, body=None, **options) -> Answer:
+    def send(self, method, url, *, headers, body=None, **options) -> Response:
         self.requests.append(SimpleNamespace(method=method, url=url, headers=headers, body=body, **options))
         entry = self.script.pop(0) if len(self.script) > 1 else self.script[0]
         if callable(entry):
@@ -74,7 +74,7 @@ class FakeAmlyzeServer:
         self.refuse: dict[str, str] = {}
         self.random = random.Random(seed)
 
-    def __call__(self, body: bytes) -> Answer:
+    def __call__(self, body: bytes) -> Response:
         results = []
         for record in json.loads(body, parse_float=Decimal, parse_int=Decimal)["accountBalances"]:
             number = record["communicationNumber"]

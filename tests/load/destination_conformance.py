@@ -22,16 +22,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from balance_bridge.errors import (
-    AnswerLost,
-    BadAnswer,
     BalanceBridgeError,
+    ConnectionFailed,
     InvalidAmount,
-    NotReached,
+    InvalidResponse,
     OutcomeUnknown,
+    RateLimited,
     RecordsRejected,
+    ResponseLost,
     StoreUnwritable,
     SupersededRun,
-    WindowFull,
 )
 from balance_bridge.load.delivery import MAX_DIVISIONS, Delivery, deliver
 from balance_bridge.load.destination import Balance, Destination, content
@@ -40,7 +40,7 @@ from balance_bridge.load.log import Action, DayLog, Events, Plan, Row, decode
 from balance_bridge.load.replies import Said
 from balance_bridge.money import to_text
 from balance_bridge.sandbox.wire import Call, Reply
-from balance_bridge.transport import Answer, credentials
+from balance_bridge.transport import Response, credentials
 from doubles import FakeClock, MemoryStore
 
 DAY = date(2026, 11, 20)
@@ -62,8 +62,8 @@ BAD = "ZBAD"
 
 # What (the account, the asset and the instant) the far side holds, and how much of it, in order of acceptance.
 Books = list[tuple[str, str, Decimal]]
-Act = Callable[[], Answer]
-Fault = Callable[["Harness", Act], Answer]
+Act = Callable[[], Response]
+Fault = Callable[["Harness", Act], Response]
 
 
 def balance(asset: str, amount: str | Decimal = "1.5", at_ms: int = CLOSE_MS) -> Balance:
@@ -107,7 +107,7 @@ class Line:
         timeout_s: float = 30.0,
         deadline_s: float = 60.0,
         max_bytes: int = 0,
-    ) -> Answer:
+    ) -> Response:
         sent = body or b""
         self.before(sent)
         fault = self.faults.get(len(self.bodies), self.faults.get(-1))
@@ -119,7 +119,7 @@ class Line:
         query = "&".join(f"{name}={value}" for name, value in (params or {}).items())
         call = Call(method, urlsplit(url).path, query, {name.lower(): value for name, value in headers.items()}, sent)
 
-        def act() -> Answer:
+        def act() -> Response:
             reply: Reply = self._harness.answer(call)
             return answer(reply.document, reply.status)
 
@@ -127,10 +127,10 @@ class Line:
         return replace(fault(self._harness, act) if fault else act(), secrets=(*secrets, *credentials(headers)))
 
 
-def answer(document: Any, status: int = 200, *, body: bytes | None = None, **headers: str) -> Answer:
+def answer(document: Any, status: int = 200, *, body: bytes | None = None, **headers: str) -> Response:
     content = json.dumps(document).encode() if body is None else body
     named = {"content-type": "application/json", **headers}
-    return Answer("POST https://there.test/import", status, named, content, 1.0, 2.0)
+    return Response("POST https://there.test/import", status, named, content, 1.0, 2.0)
 
 
 class Harness(ABC):
@@ -185,17 +185,17 @@ class Harness(ABC):
         return found
 
 
-def lost_before(harness: Harness, act: Act) -> Answer:
-    raise AnswerLost("no answer within 30 s")
+def lost_before(harness: Harness, act: Act) -> Response:
+    raise ResponseLost("no answer within 30 s")
 
 
-def lost_after(harness: Harness, act: Act) -> Answer:
+def lost_after(harness: Harness, act: Act) -> Response:
     act()
-    raise AnswerLost("the connection was reset")
+    raise ResponseLost("the connection was reset")
 
 
-def not_reached(harness: Harness, act: Act) -> Answer:
-    raise NotReached("connection refused")
+def not_reached(harness: Harness, act: Act) -> Response:
+    raise ConnectionFailed("connection refused")
 
 
 def status_before(status: int, **headers: str) -> Fault:
@@ -203,7 +203,7 @@ def status_before(status: int, **headers: str) -> Fault:
 
 
 def status_after(status: int) -> Fault:
-    def fault(harness: Harness, act: Act) -> Answer:
+    def fault(harness: Harness, act: Act) -> Response:
         act()
         return answer({"error": "it broke"}, status)
 
@@ -211,20 +211,20 @@ def status_after(status: int) -> Fault:
 
 
 def body_after(make: Callable[[bytes], bytes]) -> Fault:
-    def fault(harness: Harness, act: Act) -> Answer:
+    def fault(harness: Harness, act: Act) -> Response:
         return answer(None, body=make(act().body))
 
     return fault
 
 
-def html(harness: Harness, act: Act) -> Answer:
+def html(harness: Harness, act: Act) -> Response:
     return answer(None, body=b"<html>Welcome</html>", **{"content-type": "text/html"})
 
 
 def changed_results(change: Callable[[list[Any]], list[Any]]) -> Fault:
     """Answers for each record, but not as it should be."""
 
-    def fault(harness: Harness, act: Act) -> Answer:
+    def fault(harness: Harness, act: Act) -> Response:
         document = json.loads(act().body)
         found = harness.results(document)
         found[:] = change(list(found))
@@ -366,7 +366,7 @@ def hung_at(step: int, harness: Harness, old: list[Balance], new: list[Balance])
             hung.append(step)
             corrected.until_green(new, max_rows=2)
 
-    def slow(harness: Harness, act: Act) -> Answer:
+    def slow(harness: Harness, act: Act) -> Response:
         count(None)
         told = act()
         count(None)
@@ -537,7 +537,7 @@ class DestinationConformance:
     ) -> None:
         names = [f"{BAD}{index}" for index in range(bad)]
 
-        def refuse(harness: Harness, act: Act) -> Answer:
+        def refuse(harness: Harness, act: Act) -> Response:
             if any(name.encode() in harness.line.bodies[-1] for name in names):
                 return answer(harness.whole_refusal(harness.record_code), 400)
             return act()
@@ -636,7 +636,7 @@ class DestinationConformance:
         self, harness: Harness
     ) -> None:
         def echo(status: int) -> Fault:
-            def fault(harness: Harness, act: Act) -> Answer:
+            def fault(harness: Harness, act: Act) -> Response:
                 spoken = json.dumps(dict(harness.line.headers[-1])) + " ".join(harness.secrets)
                 return answer(harness.unauthorized(spoken), status)
 
@@ -676,7 +676,7 @@ class DestinationConformance:
         harness.line.faults[0] = lambda harness, act: answer(None, body=b"[" + b"{}," * 5_000 + b"{}]")
         run = Run(harness)
         error = run.once(balances(2))
-        assert isinstance(error, BadAnswer)
+        assert isinstance(error, InvalidResponse)
         assert "far more values than 2 records" in str(error)
         assert set(run.outcomes().values()) == {"unknown"}
 
@@ -687,14 +687,14 @@ class DestinationConformance:
 
         harness.line.faults[0] = body_after(twice)
         run = Run(harness)
-        assert isinstance(run.once(balances(2)), BadAnswer)
+        assert isinstance(run.once(balances(2)), InvalidResponse)
         assert set(run.outcomes().values()) == {"unknown"}
         run.until_green(balances(2))
 
     def test_a_refusal_whose_document_accepts_leaves_the_outcome_unknown(self, harness: Harness) -> None:
         harness.line.faults[0] = lambda harness, act: answer(json.loads(act().body), 400)
         run = Run(harness)
-        assert isinstance(run.once(balances(2)), BadAnswer)
+        assert isinstance(run.once(balances(2)), InvalidResponse)
         assert set(run.outcomes().values()) == {"unknown"}
         run.until_green(balances(2))
         assert held(harness) == due_there(harness, balances(2))
@@ -715,7 +715,7 @@ class DestinationConformance:
         destination = harness.destination()
         try:
             reply = destination.send(destination.encode([]), ["n1", "n2"])
-        except WindowFull:
+        except RateLimited:
             assert status == 429
             return
         words = [word for word in (reply.whole, *reply.records.values()) if word is not None]

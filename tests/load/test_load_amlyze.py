@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import pytest
 
-from balance_bridge.errors import AnswerLost, BadAnswer, NotReached, OutcomeUnknown, RecordsRejected
+from balance_bridge.errors import ConnectionFailed, InvalidResponse, OutcomeUnknown, RecordsRejected, ResponseLost
 from balance_bridge.load.log import VERSION, DayLog, Resolution
 from balance_bridge.load.replies import Said, Word
 
@@ -128,7 +128,7 @@ def test_results_that_contradict_each_other_say_nothing(kit, rows, outcome):
 def test_already_used_settles_a_lost_answer_as_seen_and_is_never_sent_again(kit):
     store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
     with pytest.raises(OutcomeUnknown):
-        kit.run(kit.amlyze(kit.FakeTransport(AnswerLost("cut"))), store, [kit.balance()])
+        kit.run(kit.amlyze(kit.FakeTransport(ResponseLost("cut"))), store, [kit.balance()])
     server.used.add(NUMBER)
     transport = kit.FakeTransport(server)
     first = kit.run(kit.amlyze(transport), store, [kit.balance()])
@@ -175,7 +175,7 @@ def test_already_used_before_it_was_ever_sent_stays_unknown_and_says_why_until_a
 )
 def test_a_200_that_is_no_answer_of_the_api_leaves_the_outcome_unknown_and_stops(kit, body):
     store, transport = kit.MemoryStore(), kit.FakeTransport(kit.answer(body=body))
-    with pytest.raises(BadAnswer, match="unknown"):
+    with pytest.raises(InvalidResponse, match="unknown"):
         kit.run(kit.amlyze(transport, max_rows=1), store, [kit.balance(), kit.balance("ETH")])
     assert len(transport.requests) == 1
     assert kit.told(store) == {"BTC": "unknown", "ETH": "planned"}
@@ -211,7 +211,7 @@ def test_a_token_that_comes_back_in_an_answer_is_not_kept(kit):
     with pytest.raises(RecordsRejected) as caught:
         kit.run(kit.amlyze(kit.FakeTransport(echo)), store, [kit.balance()])
     page = kit.answer(body=f"<html>{kit.TOKEN}</html>".encode())
-    with pytest.raises(BadAnswer) as other:
+    with pytest.raises(InvalidResponse) as other:
         kit.run(kit.amlyze(kit.FakeTransport(page)), store, [kit.balance("ETH")])
     everything = store.text() + str(caught.value) + str(other.value)
     assert kit.TOKEN not in everything
@@ -244,6 +244,6 @@ def test_a_place_is_the_tenant(kit):
 
 
 def test_the_connection_test_tells_that_nobody_was_reached(kit):
-    ok, message = kit.amlyze(kit.FakeTransport(NotReached("POST https://amlyze.test: no connection"))).check()
+    ok, message = kit.amlyze(kit.FakeTransport(ConnectionFailed("POST https://amlyze.test: no connection"))).check()
     assert not ok
     assert "no connection" in message

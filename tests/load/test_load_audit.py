@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from balance_bridge.errors import NotReached, OutcomeUnknown, RecordsRejected
+from balance_bridge.errors import ConnectionFailed, OutcomeUnknown, RecordsRejected
 from balance_bridge.load.audit import entries, unconfirmed
 from balance_bridge.load.log import VERSION, DayLog, Resolution
 from balance_bridge.load.replies import Said, Word
@@ -81,8 +81,8 @@ def test_a_number_in_two_requests_has_one_outcome(kit):
 
 def test_what_was_never_sent_has_no_request(kit):
     store = kit.MemoryStore()
-    with pytest.raises(NotReached):
-        kit.run(kit.amlyze(kit.FakeTransport(NotReached("down"))), store, [kit.balance()])
+    with pytest.raises(ConnectionFailed):
+        kit.run(kit.amlyze(kit.FakeTransport(ConnectionFailed("down"))), store, [kit.balance()])
     (entry,) = audit(kit, store)
     assert (entry.outcome, entry.requests, entry.sent_at, entry.http_status) == ("planned", 0, "", None)
     assert unconfirmed(kit.folded(store)) == []

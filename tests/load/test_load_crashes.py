@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balance_bridge.errors import AnswerLost, BalanceBridgeError, NotReached
+from balance_bridge.errors import BalanceBridgeError, ConnectionFailed, ResponseLost
 from balance_bridge.load.fold import outcomes
 
 
@@ -67,7 +67,7 @@ def test_wherever_a_delivery_is_killed_everything_is_accepted_once_in_the_end(ki
     assert len(transport.requests) == count
 
 
-@pytest.mark.parametrize("fault", [AnswerLost("gone"), NotReached("down"), ValueError("?"), "503", "cut"])
+@pytest.mark.parametrize("fault", [ResponseLost("gone"), ConnectionFailed("down"), ValueError("?"), "503", "cut"])
 @pytest.mark.parametrize("applied", [True, False])
 @pytest.mark.parametrize("which", [1, 2, 3])
 def test_whatever_happens_to_one_request_everything_is_accepted_once_in_the_end(kit, fault, applied, which):
@@ -79,7 +79,7 @@ def test_whatever_happens_to_one_request_everything_is_accepted_once_in_the_end(
         asked += 1
         if asked != which:
             return server(body)
-        if applied and not isinstance(fault, NotReached):
+        if applied and not isinstance(fault, ConnectionFailed):
             server(body)
         if fault == "503":
             return kit.answer({"resultType": "REQUEST_REJECTED", "status": 500}, 503)
@@ -95,7 +95,7 @@ def test_whatever_happens_to_one_request_everything_is_accepted_once_in_the_end(
             continue
     assert len(server.accepted) == len(set(server.delivered())) == len(balances)
     assert summary.accepted_now + summary.accepted_before + summary.seen == len(balances)
-    assert summary.seen == (2 if applied and not isinstance(fault, NotReached) else 0)
+    assert summary.seen == (2 if applied and not isinstance(fault, ConnectionFailed) else 0)
 
 
 def test_elven_gets_the_very_same_rows_again_after_a_lost_answer(kit):
@@ -103,7 +103,7 @@ def test_elven_gets_the_very_same_rows_again_after_a_lost_answer(kit):
 
     def serve(body):
         bodies.append(body)
-        return AnswerLost("gone") if len(bodies) == 2 else kit.answer({"success": True})
+        return ResponseLost("gone") if len(bodies) == 2 else kit.answer({"success": True})
 
     store, transport, clock = kit.MemoryStore(), kit.FakeTransport(serve), kit.FakeClock().clock
     balances = balances_of(kit)
@@ -148,7 +148,7 @@ class FaultyTenant:
         kit = self.kit
         fault, applied = self.faults.pop(0) if self.faults else ("none", True)
         unapplied = {
-            "unsent": NotReached("down"),
+            "unsent": ConnectionFailed("down"),
             "busy": kit.answer({}, 429),
             "no access": kit.answer({}, 401),
             "gateway": kit.answer(None, 413, body=b"<html>too large</html>"),
@@ -158,7 +158,7 @@ class FaultyTenant:
             return unapplied[fault]
         whole = self.server(body) if applied or fault in ("none", "no results") else None
         after = {
-            "lost": AnswerLost("gone"),
+            "lost": ResponseLost("gone"),
             "fault": kit.answer({}, 500),
             "garbage": kit.answer(body=b"<html>"),
             "no results": kit.answer({"results": []}),

@@ -10,20 +10,20 @@ from typing import Any
 import pytest
 
 from balance_bridge.errors import (
-    AnswerLost,
-    BadAnswer,
     BalanceBridgeError,
+    ConnectionFailed,
     CredentialsRefused,
-    FinalError,
-    NotReached,
+    InvalidResponse,
     OutcomeUnknown,
+    PermanentError,
+    RateLimited,
     RecordsRejected,
     RequestRefused,
+    ResponseLost,
     ServerFault,
     StoreUnwritable,
     SupersededRun,
     Unconfirmed,
-    WindowFull,
 )
 from balance_bridge.load.delivery import MAX_DIVISIONS
 from balance_bridge.load.fold import fold
@@ -47,7 +47,7 @@ def lose(server):
 
     def act(body):
         server(body)
-        return AnswerLost("the connection was reset")
+        return ResponseLost("the connection was reset")
 
     return act
 
@@ -108,7 +108,7 @@ def test_a_dry_run_counts_what_is_there_already_and_what_would_go_again(kit):
     store, server = kit.MemoryStore(), kit.FakeAmlyzeServer()
     kit.run(kit.amlyze(kit.FakeTransport(server)), store, [kit.balance("A"), kit.balance("B", "1")])
     with pytest.raises(OutcomeUnknown):
-        kit.run(kit.amlyze(kit.FakeTransport(AnswerLost("gone"))), store, [kit.balance("A"), kit.balance("C")])
+        kit.run(kit.amlyze(kit.FakeTransport(ResponseLost("gone"))), store, [kit.balance("A"), kit.balance("C")])
     due = [kit.balance("A"), kit.balance("B", "2"), kit.balance("C"), kit.balance("D")]
     summary = kit.run(kit.amlyze(kit.FakeTransport(None)), store, due, dry_run=True)
     assert (summary.rows, summary.accepted_before, summary.pending) == (4, 1, 3)
@@ -120,8 +120,8 @@ def test_a_dry_run_counts_what_is_there_already_and_what_would_go_again(kit):
 
 def test_no_connection_is_tried_three_times_within_seconds_and_then_left_to_the_next_run(kit):
     store, clock = kit.MemoryStore(), kit.FakeClock()
-    transport = kit.FakeTransport(NotReached("nobody there"))
-    with pytest.raises(NotReached, match=r"^amlyze: nobody there\. Nothing was sent") as caught:
+    transport = kit.FakeTransport(ConnectionFailed("nobody there"))
+    with pytest.raises(ConnectionFailed, match=r"^amlyze: nobody there\. Nothing was sent") as caught:
         kit.run(kit.amlyze(transport), store, [kit.balance()], clock=clock.clock)
     assert clock.slept == [1, 2]
     assert (caught.value.summary.requests, caught.value.summary.pending) == (3, 1)
@@ -150,7 +150,7 @@ def test_too_many_requests_are_repeated_as_the_server_asks_under_the_same_number
 def test_waiting_for_a_server_that_is_too_busy_is_bounded(kit, headers):
     clock, store = kit.FakeClock(), kit.MemoryStore()
     transport = kit.FakeTransport(kit.answer({}, 429, **headers))
-    with pytest.raises(WindowFull):
+    with pytest.raises(RateLimited):
         kit.run(kit.amlyze(transport), store, [kit.balance()], clock=clock.clock)
     assert sum(clock.slept) <= 120
     assert len(transport.requests) <= 10
@@ -162,7 +162,7 @@ def test_waiting_for_a_server_that_is_too_busy_is_bounded(kit, headers):
 
 def test_a_lost_response_is_unknown_and_the_very_same_rows_go_out_first(kit):
     store = kit.MemoryStore()
-    lost = kit.FakeTransport(AnswerLost("no answer within 30 s"))
+    lost = kit.FakeTransport(ResponseLost("no answer within 30 s"))
     with pytest.raises(OutcomeUnknown, match="no answer within 30 s"):
         kit.run(kit.elven(lost, max_rows=2), store, [kit.balance("B"), kit.balance("C"), kit.balance("D")])
     assert len(lost.requests) == 1
@@ -177,7 +177,8 @@ def test_a_lost_response_is_unknown_and_the_very_same_rows_go_out_first(kit):
 
 @pytest.mark.parametrize("acted", [True, False])
 @pytest.mark.parametrize(
-    "error", [AnswerLost("the proxy closed the connection"), AnswerLost("reset"), ValueError("port"), RecursionError()]
+    "error",
+    [ResponseLost("the proxy closed the connection"), ResponseLost("reset"), ValueError("port"), RecursionError()],
 )
 def test_a_response_lost_in_whatever_way_after_the_request_was_carried_out_accepts_nothing_twice(kit, acted, error):
     """A reset by a proxy, or an exception that nobody expected, once a byte has left: all are a lost response."""
@@ -227,15 +228,15 @@ def test_a_servers_own_fault_leaves_the_outcome_unknown(kit, status):
 
 def test_an_answer_too_large_to_read_leaves_the_outcome_unknown(kit):
     store = kit.MemoryStore()
-    with pytest.raises(BadAnswer, match="larger"):
-        kit.run(kit.amlyze(kit.FakeTransport(BadAnswer("the answer is larger"))), store, [kit.balance()])
+    with pytest.raises(InvalidResponse, match="larger"):
+        kit.run(kit.amlyze(kit.FakeTransport(InvalidResponse("the answer is larger"))), store, [kit.balance()])
     assert kit.told(store) == {"BTC": "unknown"}
 
 
 def test_an_untrusted_certificate_ends_it_with_nothing_sent(kit):
     store = kit.MemoryStore()
-    with pytest.raises(FinalError, match="certificate"):
-        kit.run(kit.amlyze(kit.FakeTransport(FinalError("certificate"))), store, [kit.balance()])
+    with pytest.raises(PermanentError, match="certificate"):
+        kit.run(kit.amlyze(kit.FakeTransport(PermanentError("certificate"))), store, [kit.balance()])
     assert kit.told(store) == {"BTC": "planned"}
 
 
@@ -243,8 +244,8 @@ def test_where_nobody_is_reached_what_an_earlier_response_said_stays(kit):
     store = kit.MemoryStore()
     with pytest.raises(ServerFault):
         kit.run(kit.amlyze(kit.FakeTransport(kit.answer({"error": "broken"}, 500))), store, [kit.balance()])
-    with pytest.raises(NotReached):
-        kit.run(kit.amlyze(kit.FakeTransport(NotReached("refused"))), store, [kit.balance()])
+    with pytest.raises(ConnectionFailed):
+        kit.run(kit.amlyze(kit.FakeTransport(ConnectionFailed("refused"))), store, [kit.balance()])
     (attempt,) = kit.folded(store).numbers.values()
     assert (attempt.outcome.status, attempt.outcome.code) == ("unknown", "HTTP 500")
 
@@ -466,7 +467,7 @@ def test_one_request_that_a_gateway_repeats_is_accepted_once(kit):
 
 
 def test_a_passing_error_after_rejections_is_final_so_that_nothing_rejected_goes_out_by_itself(kit):
-    transport = kit.FakeTransport(kit.answer({"errorCode": "X9"}, 400), AnswerLost("gone"))
+    transport = kit.FakeTransport(kit.answer({"errorCode": "X9"}, 400), ResponseLost("gone"))
     with pytest.raises(RecordsRejected, match=r"X9 x1.*stopped early.*gone") as caught:
         kit.run(kit.amlyze(transport, max_rows=1), kit.MemoryStore(), [kit.balance("A"), kit.balance("B")])
     assert (caught.value.summary.rejected, caught.value.summary.unknown) == (1, 1)
@@ -495,7 +496,7 @@ def test_a_corrected_balance_supersedes_visibly_and_then_back(kit):
 def test_an_unresolved_number_never_goes_out_with_another_amount(kit):
     store, server, clock = kit.MemoryStore(), kit.FakeAmlyzeServer(), kit.FakeClock().clock
     with pytest.raises(OutcomeUnknown):
-        kit.run(kit.amlyze(kit.FakeTransport(AnswerLost("gone"))), store, [kit.balance(amount="1")], clock=clock)
+        kit.run(kit.amlyze(kit.FakeTransport(ResponseLost("gone"))), store, [kit.balance(amount="1")], clock=clock)
     transport = kit.FakeTransport(server)
     summary = kit.run(kit.amlyze(transport), store, [kit.balance(amount="2")], clock=clock)
     assert numbers(transport) == ["2"]
@@ -616,7 +617,7 @@ def test_a_further_run_goes_on_dividing_where_the_last_one_stopped(kit, monkeypa
     store, server, clock, due = kit.MemoryStore(), Picky(kit, bad), kit.FakeClock().clock, balances(kit, 16)
     if lost:
         with pytest.raises(OutcomeUnknown):
-            kit.run(kit.elven(kit.FakeTransport(AnswerLost("gone"))), store, due, clock=clock)
+            kit.run(kit.elven(kit.FakeTransport(ResponseLost("gone"))), store, due, clock=clock)
     for sizes in ([16, 8, 8, 4, 4], [4, 4, 2, 2, 2, 2, 2, 2, 1, 1], [1, 1, 1, 1, 1]):
         with pytest.raises((RecordsRejected, OutcomeUnknown)):
             kit.run(kit.elven(kit.FakeTransport(server)), store, due, clock=clock)
@@ -695,7 +696,7 @@ def test_a_delivery_says_how_many_balances_go_again(kit):
     store, lines, clock = kit.MemoryStore(), [], kit.FakeClock().clock
     due = [kit.balance("A"), kit.balance("B")]
     with pytest.raises(OutcomeUnknown):
-        kit.run(kit.amlyze(kit.FakeTransport(AnswerLost("gone"))), store, due, clock=clock)
+        kit.run(kit.amlyze(kit.FakeTransport(ResponseLost("gone"))), store, due, clock=clock)
     target = kit.amlyze(kit.FakeTransport(kit.FakeAmlyzeServer()))
     kit.run(target, store, [*due, kit.balance("C")], log=lines.append, clock=clock)
     assert lines[0].endswith("3 to send in 2 requests, 2 of them again under the same numbers")
@@ -724,14 +725,14 @@ def test_a_resolution_says_nothing_about_a_request_that_was_under_way_when_it_wa
     """Ada has asked the destination before the second request arrived there."""
     store, server, clock = kit.MemoryStore(), kit.FakeAmlyzeServer(), kit.FakeClock().clock
     with pytest.raises(OutcomeUnknown):
-        kit.run(kit.amlyze(kit.FakeTransport(AnswerLost("never arrived"))), store, [kit.balance()], clock=clock)
+        kit.run(kit.amlyze(kit.FakeTransport(ResponseLost("never arrived"))), store, [kit.balance()], clock=clock)
     log = DayLog(store, "main_cash", kit.DAY, "amlyze")
     (number,) = fold(log.read()).numbers
 
     def second(body):
         log.put_resolution(Resolution(VERSION, "Ada", "asked", "now", {number: Word(Said.REJECTED, text="not there")}))
         server(body)
-        return AnswerLost("gone")
+        return ResponseLost("gone")
 
     with pytest.raises(OutcomeUnknown):
         kit.run(kit.amlyze(kit.FakeTransport(second)), store, [kit.balance()], clock=clock)
@@ -767,7 +768,13 @@ def test_a_response_whose_receipt_cannot_be_written_may_have_arrived(kit):
 
 
 def test_every_error_once_sending_has_begun_carries_the_counts(kit):
-    for reply in (AnswerLost("gone"), NotReached("down"), ValueError("?"), kit.answer({}, 401), kit.answer({}, 500)):
+    for reply in (
+        ResponseLost("gone"),
+        ConnectionFailed("down"),
+        ValueError("?"),
+        kit.answer({}, 401),
+        kit.answer({}, 500),
+    ):
         with pytest.raises(BalanceBridgeError) as caught:
             kit.run(kit.amlyze(kit.FakeTransport(reply)), kit.MemoryStore(), balances(kit, 3))
         summary = caught.value.summary

@@ -4,7 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from balance_bridge.errors import BadAnswer, ConfigurationError, RecordsRejected
+from balance_bridge.errors import ConfigurationError, InvalidResponse, RecordsRejected
 from balance_bridge.load.destination import Credentials
 from balance_bridge.load.elven import sign
 
@@ -101,7 +101,7 @@ def test_a_200_is_believed_only_in_its_documented_forms(kit, document, outcome):
     endings = {
         "accepted": nullcontext(),
         "rejected": pytest.raises(RecordsRejected),
-        "unknown": pytest.raises(BadAnswer),
+        "unknown": pytest.raises(InvalidResponse),
     }
     with endings[outcome]:
         kit.run(kit.elven(kit.FakeTransport(kit.answer(document))), store, [kit.balance()])
@@ -118,7 +118,7 @@ def test_a_200_is_believed_only_in_its_documented_forms(kit, document, outcome):
 )
 def test_a_200_with_a_key_twice_is_not_believed(kit, body):
     store = kit.MemoryStore()
-    with pytest.raises(BadAnswer, match="the same key twice"):
+    with pytest.raises(InvalidResponse, match="the same key twice"):
         kit.run(kit.elven(kit.FakeTransport(kit.answer(body=body))), store, [kit.balance()])
     assert kit.told(store, "elven") == {"BTC": "unknown"}
 

@@ -14,12 +14,12 @@ from destination_conformance import held
 from test_destination_conformance import AmlyzeHarness, ElvenHarness
 
 from balance_bridge.errors import (
-    AnswerLost,
     BalanceBridgeError,
-    NotReached,
+    ConnectionFailed,
     OutcomeUnknown,
     PlaceChanged,
     RecordsRejected,
+    ResponseLost,
     StoreDamaged,
 )
 from balance_bridge.load.destination import Balance
@@ -88,7 +88,7 @@ def test_the_same_address_written_in_another_way_is_the_same_place(kit, url):
     assert (summary.accepted_before, summary.requests) == (2, 0)
 
 
-@pytest.mark.parametrize("how", [NotReached("down"), 401, 403, 404, 400])
+@pytest.mark.parametrize("how", [ConnectionFailed("down"), 401, 403, 404, 400])
 def test_a_first_delivery_that_never_arrived_does_not_bind_the_place(kit, how):
     store = kit.MemoryStore()
     reply = kit.answer({"code": 1}, how) if isinstance(how, int) else how
@@ -104,7 +104,7 @@ def test_a_first_delivery_that_never_arrived_does_not_bind_the_place(kit, how):
 def test_what_may_have_arrived_binds_the_place(kit):
     store = kit.MemoryStore()
     with pytest.raises(OutcomeUnknown):
-        kit.run(kit.elven(kit.FakeTransport(AnswerLost("gone"))), store, [kit.balance()])
+        kit.run(kit.elven(kit.FakeTransport(ResponseLost("gone"))), store, [kit.balance()])
     with pytest.raises(PlaceChanged):
         kit.run(kit.elven(kit.FakeTransport(None), url="https://other.test"), store, [kit.balance()])
 
@@ -201,8 +201,8 @@ def test_a_place_that_was_changed_since_a_run_looked_lets_no_request_of_it_out(k
 
 def test_a_new_place_is_taken_back_if_something_was_delivered_to_the_one_before_meanwhile(kit):
     store, one, two = kit.MemoryStore(), kit.FakeAmlyzeServer(), kit.FakeAmlyzeServer()
-    with pytest.raises(NotReached):
-        kit.run(to(kit, NotReached("down"), ONE), store, [kit.balance()])
+    with pytest.raises(ConnectionFailed):
+        kit.run(to(kit, ConnectionFailed("down"), ONE), store, [kit.balance()])
     following = kit.DAY + timedelta(days=1)
     once_before(store, "/places/", lambda: kit.run(to(kit, one, ONE), store, [kit.balance()]))
     with pytest.raises(PlaceChanged, match=r"url was https://one\.test, is https://two\.test"):
@@ -350,8 +350,8 @@ def test_a_corrected_zone_is_refused_by_name_and_with_redeliver_every_balance_is
 def test_a_redelivery_that_was_cut_off_is_completed_when_it_is_repeated(kit):
     store, due = delivered(kit), [kit.balance("A"), kit.balance("B")]
     options = {"timezone": "UTC", "max_rows": 1}
-    cut = kit.FakeTransport(kit.answer(OK), NotReached("down"))
-    with pytest.raises(NotReached):
+    cut = kit.FakeTransport(kit.answer(OK), ConnectionFailed("down"))
+    with pytest.raises(ConnectionFailed):
         kit.run(kit.elven(cut, **options), store, due, redeliver=True)
     # Without it, what is left is said and not sent.
     quiet = kit.run(kit.elven(kit.FakeTransport(None), **options), store, due)
@@ -366,8 +366,8 @@ def test_what_a_cut_off_redelivery_left_under_a_key_that_another_balance_has_by_
     """From UTC to Shanghai, eight hours apart: the new text of the first is the old text of the second."""
     store, due = kit.MemoryStore(), [kit.balance("A", at_ms=kit.CLOSE_MS - 8 * 3_600_000), kit.balance("A", "2")]
     kit.run(kit.elven(kit.FakeTransport(kit.answer(OK)), timezone="UTC"), store, due)
-    cut = kit.FakeTransport(kit.answer(OK), NotReached("down"))
-    with pytest.raises(NotReached):
+    cut = kit.FakeTransport(kit.answer(OK), ConnectionFailed("down"))
+    with pytest.raises(ConnectionFailed):
         kit.run(kit.elven(cut, max_rows=1), store, due, redeliver=True)
     transport = kit.FakeTransport(kit.answer(OK))
     summary = kit.run(kit.elven(transport), store, due)
@@ -436,7 +436,7 @@ def test_a_corrected_mapping_leaves_what_was_delivered_and_counts_it(kit):
 
 def test_what_may_have_arrived_under_another_key_goes_again_as_it_was_and_is_counted(kit):
     store = kit.MemoryStore()
-    lost = kit.FakeTransport(AnswerLost("gone"))
+    lost = kit.FakeTransport(ResponseLost("gone"))
     with pytest.raises(OutcomeUnknown):
         kit.run(kit.elven(lost), store, [kit.balance("B")])
     transport = kit.FakeTransport(kit.answer(OK))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balance_bridge.errors import AnswerLost, BalanceBridgeError, ConfigurationError, InvalidAmount
+from balance_bridge.errors import BalanceBridgeError, ConfigurationError, InvalidAmount, ResponseLost
 from balance_bridge.load.fold import fold
 from balance_bridge.load.log import Action, DayLog, Row
 from balance_bridge.load.numbers import Numbering
@@ -45,7 +45,7 @@ def history(kit, *steps: tuple[str, str], **options) -> Any:
         if ending == "seen":
             # The request before this one was lost.
             server.used |= {f"bb-main_cash.amlyze-BTC-20261121T000000000Z-{count}" for count in range(1, 9)}
-        transport = kit.FakeTransport(AnswerLost("gone") if ending == "unknown" else server)
+        transport = kit.FakeTransport(ResponseLost("gone") if ending == "unknown" else server)
         if ending == "unsent":
             store.before_put = lambda key: kill(key)
         with suppress(BalanceBridgeError, Killed):
@@ -186,7 +186,7 @@ def test_a_whole_batch_that_is_sent_again_is_the_very_same_request_and_goes_firs
 
     def serve(body):
         bodies.append(body)
-        return AnswerLost("gone") if len(bodies) > lost else kit.answer(OK)
+        return ResponseLost("gone") if len(bodies) > lost else kit.answer(OK)
 
     due = [kit.balance(f"M{index:02d}") for index in range(count)]
     with suppress(BalanceBridgeError):
@@ -204,7 +204,7 @@ def refused_as_a_whole(kit, count: int, max_rows: int, *, lost: bool) -> Any:
     """A log in which every request was refused for a bad record, and none was divided."""
     store, due = kit.MemoryStore(), [kit.balance(f"A{index:02d}") for index in range(count)]
     refused = kit.answer({"status": "failed", "data": {"code": 19734, "message": "no"}}, 400)
-    for reply in [AnswerLost("gone"), refused] if lost else [refused]:
+    for reply in [ResponseLost("gone"), refused] if lost else [refused]:
         with suppress(BalanceBridgeError):
             kit.run(kit.elven(kit.FakeTransport(reply), max_rows=max_rows, bisect_codes=()), store, due)
     return store, due, kit.folded(store, "elven").events.newest_plan
@@ -253,7 +253,7 @@ def sent_together(rows: list[Row]) -> list[list[str]]:
 
 def test_what_may_have_arrived_goes_again_as_it_was_even_if_it_exceeds_a_lowered_limit(kit):
     store = kit.MemoryStore()
-    lost = kit.FakeTransport(AnswerLost("gone"))
+    lost = kit.FakeTransport(ResponseLost("gone"))
     with suppress(BalanceBridgeError):
         kit.run(kit.elven(lost), store, [kit.balance("A")])
     lowered = kit.elven(None)
@@ -320,7 +320,7 @@ def test_two_mappings_that_change_places_end_right_also_if_their_request_is_divi
 def test_what_is_unknown_under_a_key_that_another_balance_takes_is_sent_under_its_own(kit):
     store = kit.MemoryStore()
     with suppress(BalanceBridgeError):
-        lost = kit.FakeTransport(AnswerLost("gone"))
+        lost = kit.FakeTransport(ResponseLost("gone"))
         kit.run(kit.amlyze(lost, account_ext_id=MAPS[0]), store, [kit.balance("ETH", "7")])
     rows, _ = decide(
         kit, store, kit.amlyze(None, account_ext_id=MAPS[1]), [kit.balance("BTC"), kit.balance("ETH", "7")]

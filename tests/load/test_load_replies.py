@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from balance_bridge.errors import BadAnswer, CredentialsRefused, RequestRefused, ServerFault, WindowFull
+from balance_bridge.errors import CredentialsRefused, InvalidResponse, RateLimited, RequestRefused, ServerFault
 from balance_bridge.load.destination import Credentials, response_bytes
 from balance_bridge.load.elven_setup import create_source, problems
 from balance_bridge.load.replies import Reply, Said, Word
-from balance_bridge.transport import Answer
+from balance_bridge.transport import Response
 
 Send = Callable[..., Reply]
 
@@ -44,7 +44,7 @@ def send(kit: Any) -> Send:
         (451, Said.REJECTED, None),
         (500, Said.NOTHING, ServerFault),
         (504, Said.NOTHING, ServerFault),
-        (100, Said.NOTHING, BadAnswer),
+        (100, Said.NOTHING, InvalidResponse),
     ],
 )
 def test_a_status_is_about_the_request_as_a_whole_and_about_no_record(
@@ -57,7 +57,7 @@ def test_a_status_is_about_the_request_as_a_whole_and_about_no_record(
 
 
 def test_429_applied_nothing_and_says_when_to_come_back(send: Send) -> None:
-    with pytest.raises(WindowFull) as caught:
+    with pytest.raises(RateLimited) as caught:
         send({}, 429, retry_after="7")
     assert caught.value.retry_after_s == 7
 
@@ -92,7 +92,7 @@ def test_texts_from_outside_are_one_line_bounded_and_without_secrets(send: Send,
 def test_an_undocumented_document_is_not_quoted_with_a_secret(send: Send, kit: Any) -> None:
     for document in ({kit.SECRET: kit.SECRET}, {"status": kit.SECRET, "success": True}, kit.SECRET):
         reply = send(document)
-        assert isinstance(reply.stop, BadAnswer)
+        assert isinstance(reply.stop, InvalidResponse)
         assert kit.SECRET not in f"{reply.stop} {reply.whole}"
         assert reply.stop.__cause__ is reply.stop.__context__ is None
 
@@ -110,7 +110,7 @@ def test_the_largest_response_that_is_read_takes_no_more_than_a_few_kilobytes_pe
 ) -> None:
     size = response_bytes(rows)
     body = b"[" + piece * (size // len(piece) - 2) + b"0]"
-    destination = kit.amlyze(kit.FakeTransport(Answer("POST https://there.test", 200, {}, body, 0, 0)))
+    destination = kit.amlyze(kit.FakeTransport(Response("POST https://there.test", 200, {}, body, 0, 0)))
     numbers = [f"n{index}" for index in range(rows)]
     tracemalloc.start()
     try:
@@ -118,7 +118,7 @@ def test_the_largest_response_that_is_read_takes_no_more_than_a_few_kilobytes_pe
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert isinstance(reply.stop, BadAnswer)
+    assert isinstance(reply.stop, InvalidResponse)
     assert peak < 2**20 + 3 * size
 
 

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from balance_bridge.errors import NotReached, OutcomeUnknown
+from balance_bridge.errors import ConnectionFailed, OutcomeUnknown
 from balance_bridge.transport import Transport
 
 
@@ -58,6 +58,6 @@ def test_a_refused_connection_means_that_nothing_was_sent(kit, transport):
     with HTTPServer(("127.0.0.1", 0), CutShort) as taken:
         port = taken.server_port
     store = kit.MemoryStore()
-    with pytest.raises(NotReached):
+    with pytest.raises(ConnectionFailed):
         kit.run(kit.elven(transport, url=f"http://127.0.0.1:{port}"), store, [kit.balance()])
     assert kit.told(store, "elven") == {"BTC": "planned"}

@@ -37,7 +37,7 @@ from balance_bridge.load.destination import Balance
 from balance_bridge.load.fold import LATE, Folded, fold, outcomes
 from balance_bridge.load.log import MAX_SKEW_S, VERSION, DayLog, Result, Try, encode
 from balance_bridge.store import Store
-from balance_bridge.transport import Answer
+from balance_bridge.transport import Response
 from doubles import MemoryStore
 
 HARNESSES = pytest.mark.parametrize("harness", [AmlyzeHarness, ElvenHarness, WebhookHarness])
@@ -102,7 +102,7 @@ class Meeting:
     def while_under_way(self, then: Callable[[], Any], *, lost: bool = False) -> None:
         """Freeze the next request between its sender's last look and the request, and let something happen."""
 
-        def slow(_: Harness, act: Act) -> Answer:
+        def slow(_: Harness, act: Act) -> Response:
             self.harness.line.faults.clear()
             then()
             reply = act()
@@ -206,7 +206,7 @@ def test_a_correction_names_an_attempt_that_was_sent() -> None:
     assert second["replaces"] == first["number"]
 
 
-def refused(_: Harness, __: Act) -> Answer:
+def refused(_: Harness, __: Act) -> Response:
     return answer({"resultType": "REQUEST_REJECTED", "errorCode": "X9", "errorDescription": "no"}, 400)
 
 
@@ -280,7 +280,7 @@ def test_a_run_waits_for_the_response_to_another_process_s_request(amount: str, 
     """What that one was told, this one takes as its own answer; another amount supersedes it."""
     meeting, sent, goes_on, ended = Meeting(), Event(), Event(), list[Any]()
 
-    def slow(_: Harness, act: Act) -> Answer:
+    def slow(_: Harness, act: Act) -> Response:
         meeting.harness.line.faults.clear()
         sent.set()
         assert goes_on.wait(30)
@@ -307,7 +307,7 @@ def test_a_run_waits_for_the_response_to_another_process_s_request(amount: str, 
 
 
 def dies_under_way(meeting: Meeting) -> None:
-    def die(_: Harness, act: Act) -> Answer:
+    def die(_: Harness, act: Act) -> Response:
         meeting.harness.line.faults.clear()
         act()
         raise Killed
@@ -474,13 +474,13 @@ def test_a_run_is_not_green_if_a_late_request_came_before_its_end() -> None:
     """The frozen run's process is gone for Airflow: only the later run's end can show it."""
     meeting, under_way, goes_on = Meeting(), Event(), Event()
 
-    def frozen(_: Harness, act: Act) -> Answer:
+    def frozen(_: Harness, act: Act) -> Response:
         meeting.harness.line.faults.clear()
         under_way.set()
         assert goes_on.wait(30)
         return act()
 
-    def wakes(_: Harness, act: Act) -> Answer:
+    def wakes(_: Harness, act: Act) -> Response:
         reply = act()
         goes_on.set()
         older.join(30)

@@ -13,7 +13,7 @@ import pytest
 from destination_conformance import Line, Run, answer, balance, balances, lost_after
 from test_destination_conformance import WebhookHarness
 
-from balance_bridge.errors import BadAnswer, OutcomeUnknown
+from balance_bridge.errors import InvalidResponse, OutcomeUnknown
 from balance_bridge.load.webhook import Webhook
 from balance_bridge.sandbox.wire import Reply
 
@@ -124,14 +124,14 @@ def test_one_word_accepts_all() -> None:
 def test_an_answer_without_a_documented_word_accepts_nothing(harness: WebhookHarness, document: Any) -> None:
     harness.line.faults[0] = lambda harness, act: answer(document)
     run = Run(harness)
-    assert isinstance(run.once(balances(2)), BadAnswer)
+    assert isinstance(run.once(balances(2)), InvalidResponse)
     assert set(run.outcomes().values()) == {"unknown"}
 
 
 def test_a_page_s_empty_200_accepts_nothing(harness: WebhookHarness) -> None:
     harness.line.faults[0] = lambda harness, act: answer(None, body=b"")
     run = Run(harness)
-    assert isinstance(run.once(balances(2)), BadAnswer)
+    assert isinstance(run.once(balances(2)), InvalidResponse)
     assert set(run.outcomes().values()) == {"unknown"}
 
 

@@ -15,17 +15,17 @@ from typing import Any
 import pytest
 
 from balance_bridge.errors import (
-    BadAnswer,
     BalanceBridgeError,
     ConfigurationError,
+    ConnectionFailed,
     Contradiction,
     CredentialsRefused,
-    NotReached,
-    PassingError,
+    InvalidResponse,
     ReconciliationBroken,
     RequestRefused,
     ServerFault,
     StoreUnwritable,
+    TransientError,
 )
 
 # Opening and closing snapshot do not wait for each other.
@@ -82,7 +82,7 @@ def run_fails(world: Any, tasks: set[str], kind: type[BalanceBridgeError]) -> st
     assert set(ended.errors) == tasks, ended.errors
     assert {type(error) for error in ended.errors.values()} == {kind}, ended.errors
     # What is final fails at once; the rest Airflow would try again.
-    assert ended.retried == (tasks if issubclass(kind, PassingError) else set())
+    assert ended.retried == (tasks if issubclass(kind, TransientError) else set())
     assert {ended.tasks[load] for load in ("load_elven", "load_amlyze")} == {"upstream_failed"}
     assert world.requests("elven") == world.requests("amlyze") == 0
     return checked(ended.errors[max(tasks)])
@@ -108,7 +108,7 @@ def test_a_bad_answer_makes_one_red_task_without_a_retry_and_nothing_is_delivere
     world: Any, endpoint: str, tasks: set[str]
 ) -> None:
     bend(world, endpoint, lambda _: b"<html><head><title>Maintenance</title></head></html>")
-    assert "<html><head><title>Maintenance" in run_fails(world, tasks, BadAnswer)
+    assert "<html><head><title>Maintenance" in run_fails(world, tasks, InvalidResponse)
 
 
 @pytest.mark.slow  # Airflow runs the day
@@ -134,7 +134,7 @@ def test_an_answer_that_is_no_document_is_asked_for_three_times_and_then_shown(
     world: Any, endpoint: str, body: bytes | None, shown: str
 ) -> None:
     bend(world, endpoint, lambda whole: whole[: len(whole) // 2] if body is None else body)
-    message = fails(world, "opening_snapshot" if endpoint == "snapshot" else "history", BadAnswer)
+    message = fails(world, "opening_snapshot" if endpoint == "snapshot" else "history", InvalidResponse)
     assert shown in message
     assert world.naps[:2] == [1.0, 2.0]
     if endpoint == "snapshot":
@@ -199,7 +199,7 @@ def test_a_snapshot_with_a_wrong_field_is_refused_by_path_and_value(
     world: Any, path: str, value: Any, shown: list[str]
 ) -> None:
     bend_document(world, "snapshot", set_in(path, value))
-    message = fails(world, "opening_snapshot", BadAnswer)
+    message = fails(world, "opening_snapshot", InvalidResponse)
     assert not [part for part in shown if part not in message], message
     # It came whole and is kept; asking again within seconds would bring the same.
     assert world.requests("exchange") == 1
@@ -211,14 +211,14 @@ def test_a_snapshot_of_another_day_is_refused_with_both_days(world: Any) -> None
         document["meta"]["snapshotTime"] -= 86_400_000
 
     bend_document(world, "snapshot", a_day_early)
-    message = fails(world, "opening_snapshot", BadAnswer)
+    message = fails(world, "opening_snapshot", InvalidResponse)
     assert f"{world.yesterday}T00:00:00Z" in message
     assert f"{world.yesterday - timedelta(days=1)}T00:00:00Z" in message
 
 
 def test_a_snapshot_with_an_asset_twice_is_refused_by_its_name(world: Any) -> None:
     bend_document(world, "snapshot", lambda document: document["snapshot"].append(document["snapshot"][0]))
-    message = fails(world, "opening_snapshot", BadAnswer)
+    message = fails(world, "opening_snapshot", InvalidResponse)
     assert "comes twice" in message
     assert str(world.yesterday) in message
 
@@ -247,7 +247,7 @@ def test_a_change_with_a_wrong_field_is_refused_by_sequence_number_and_value(
             record["data"][0][name] = value
 
     bend_document(world, "history", change)
-    message = fails(world, "history", BadAnswer)
+    message = fails(world, "history", InvalidResponse)
     assert not [part for part in shown if part not in message], message
     assert f"sn {numbers[0]}" in message
 
@@ -255,7 +255,7 @@ def test_a_change_with_a_wrong_field_is_refused_by_sequence_number_and_value(
 @pytest.mark.parametrize("name", ["sn", "transactTime", "data"])
 def test_a_change_that_lacks_a_field_is_refused_by_its_place(world: Any, name: str) -> None:
     bend_document(world, "history", lambda document: first_change(document).pop(name) and None)
-    message = fails(world, "history", BadAnswer)
+    message = fails(world, "history", InvalidResponse)
     assert f"missing required field `{name}`" in message
     assert "$.balance[0]" in message or "$.order[0]" in message
 
@@ -327,7 +327,7 @@ def test_a_connection_that_is_missing_is_named_with_what_to_do(world: Any) -> No
 @pytest.mark.slow  # Airflow runs the day
 def test_without_a_network_it_is_tried_again_later(world: Any, closed_port: int) -> None:
     world.connect("ascendex_cash", host=f"http://127.0.0.1:{closed_port}")
-    message = run_fails(world, BOTH, NotReached)
+    message = run_fails(world, BOTH, ConnectionFailed)
     assert "no connection" in message
     assert f"127.0.0.1:{closed_port}" in message
     assert world.naps == [1.0, 2.0] * 2

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
-from balance_bridge.errors import WindowFull
+from balance_bridge.errors import RateLimited
 from balance_bridge.operators.daily import FetchHistory, FetchSnapshot
 from balance_bridge.sandbox.exchange import ExchangeOptions
 
@@ -100,7 +100,7 @@ def test_the_exchange_that_refuses_although_we_count_is_waited_for_once(
     assert caught.value.kwargs["refused"] == 1
     assert 50 < seconds_ahead(caught.value) < 60
     world.pass_time(60)
-    with pytest.raises(WindowFull, match="share one request budget"):
+    with pytest.raises(RateLimited, match="share one request budget"):
         snapshot(world, "closing").execute(context(), event=None, **caught.value.kwargs)
     assert len(world.sandbox.journal.refusals(429)) == 2
 

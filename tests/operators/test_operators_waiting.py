@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
-from balance_bridge.errors import FinalError, SnapshotOverdue
+from balance_bridge.errors import PermanentError, SnapshotOverdue
 from balance_bridge.operators.daily import FetchSnapshot
 from balance_bridge.sandbox.exchange import ExchangeOptions
 
@@ -52,7 +52,7 @@ def test_after_six_hours_it_fails_for_good_and_says_what_was_missing(late: Any) 
     with pytest.raises(SnapshotOverdue) as caught:
         closing(late).resume_execution("execute", {"since": began.isoformat(), "event": "woken"}, CONTEXT)
     # Final: Airflow's next attempt would wait six hours more.
-    assert isinstance(caught.value, FinalError)
+    assert isinstance(caught.value, PermanentError)
     message = str(caught.value)
     assert f"the closing snapshot of {late.yesterday}, dated {late.now.date()}, is not there yet" in message
     assert f"it was asked for since {began:%H:%M} UTC" in message

@@ -18,7 +18,7 @@ from decimal import Decimal
 from functools import partial
 from unittest import mock
 
-from balance_bridge.errors import PassingError, PlaceChanged
+from balance_bridge.errors import PlaceChanged, TransientError
 from balance_bridge.load.fold import LATE, UNCONFIRMED, fold, outcomes
 from balance_bridge.load.log import DayLog
 from balance_bridge.transport import sending
@@ -87,7 +87,7 @@ def one_run(
 def retried(simulation: Simulation, watch: Watch, ended: Sequence[Ended]) -> list[Ended]:
     """Airflow starts again, under the same run's id, what ended with a transient error or was killed."""
     found: list[Ended] = []
-    unfinished = [each for each in ended if isinstance(each.error, (PassingError, Killed))]
+    unfinished = [each for each in ended if isinstance(each.error, (TransientError, Killed))]
     for run, day in dict.fromkeys((each.by, each.day) for each in unfinished):
         tasks = {each.task for each in unfinished if (each.by, each.day) == (run, day)}
         endanger(simulation, often=0.2)

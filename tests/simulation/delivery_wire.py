@@ -21,7 +21,7 @@ import requests
 import urllib3.exceptions as broken
 from requests.adapters import BaseAdapter
 
-from balance_bridge.errors import AnswerLost, FinalError, NotReached
+from balance_bridge.errors import ConnectionFailed, PermanentError, ResponseLost
 from balance_bridge.sandbox.app import Apis
 from balance_bridge.sandbox.wire import Call, Reply
 from doubles import FakeClock
@@ -225,8 +225,8 @@ def rows_of(api: str, body: bytes) -> list[dict[str, str]]:
 
 def unsent(fault: str) -> Exception:
     if fault == "untrusted":
-        return FinalError("POST: the server's TLS certificate is not trusted")
-    return NotReached(f"POST: no connection ({fault})")
+        return PermanentError("POST: the server's TLS certificate is not trusted")
+    return ConnectionFailed(f"POST: no connection ({fault})")
 
 
 def lost(kind: str) -> Exception:
@@ -234,7 +234,7 @@ def lost(kind: str) -> Exception:
         return requests.ReadTimeout("no answer")
     if kind == "drip":
         # The deadline is one of real time; what it comes to is this.
-        return AnswerLost("POST: no whole answer within 60 s")
+        return ResponseLost("POST: no whole answer within 60 s")
     reset = ConnectionResetError("reset by peer")
     if kind == "proxy reset":
         return requests.exceptions.ProxyError(broken.ProxyError("Unable to connect to proxy", reset))

@@ -20,7 +20,7 @@ from unittest import mock
 from urllib.parse import urlencode, urlsplit
 
 from balance_bridge import daily
-from balance_bridge.errors import BudgetUsedUp
+from balance_bridge.errors import BudgetExhausted
 from balance_bridge.extract import ascendex
 from balance_bridge.extract.ascendex import AscendexClient, AscendexSource, Category
 from balance_bridge.extract.budget import SqliteBudget
@@ -29,14 +29,14 @@ from balance_bridge.sandbox.exchange import Exchange, ExchangeOptions
 from balance_bridge.sandbox.wire import Call, Journal
 from balance_bridge.sandbox.world import DAY_MS, Book, Leg, Record, Snapshot, World, midnight_ms
 from balance_bridge.transform import ledger
-from balance_bridge.transport import Answer
+from balance_bridge.transport import Response
 from doubles import FakeClock, MemoryStore
 
 DAY = date(2026, 11, 20)
 KEY, SECRET, ACCOUNT = "key", "secret", "main_cash"
 LIMIT, WINDOW_S = 8, 60.0
 # As the operators have them, which cannot be imported without Airflow.
-PATIENCE_S, LEAD_S = 10.0, 2.0
+MAX_INLINE_WAIT_S, LEAD_S = 10.0, 2.0
 WITHIN_A_MINUTE_MS = (0, 0, 30_000, 59_000, 59_000)
 
 Result = TypeVar("Result")
@@ -139,7 +139,9 @@ class Wire:
     alter: Callable[[str, Any], Any] = lambda _, document: document
     status: Callable[[str], int] = lambda _: 0
 
-    def send(self, method: str, url: str, *, headers: Mapping[str, str], params: Mapping[str, str], **_: Any) -> Answer:
+    def send(
+        self, method: str, url: str, *, headers: Mapping[str, str], params: Mapping[str, str], **_: Any
+    ) -> Response:
         path, query = urlsplit(url).path, urlencode(params)
         request = f"{path.rsplit('/', 1)[1]}?{query}"
         self.before(request)
@@ -158,7 +160,7 @@ class Wire:
                 body = type(reply)(200, self.alter(request, reply.document)).body()
         self.clock.now += took - out
         self.sent.append(Sent(start, arrival, self.clock.now, request, status))
-        return Answer(f"GET {request}", status, {}, body, start, self.clock.now)
+        return Response(f"GET {request}", status, {}, body, start, self.clock.now)
 
 
 class TellingStore(MemoryStore):
@@ -179,7 +181,7 @@ class Client(AscendexClient):
 
     before_get: Callable[[str], None]
 
-    def get(self, api_path: str, params: Mapping[str, str]) -> Answer:
+    def get(self, api_path: str, params: Mapping[str, str]) -> Response:
         self.before_get(api_path)
         return super().get(api_path, params)
 
@@ -293,7 +295,7 @@ def deferring(
     for _ in range(most):
         try:
             return step()
-        except BudgetUsedUp as error:
+        except BudgetExhausted as error:
             if error.refusal is not None and refused:
                 raise error.refusal from error
             refused = int(error.refusal is not None)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge import daily
-from balance_bridge.errors import FinalError, ReconciliationBroken, WindowFull
+from balance_bridge.errors import PermanentError, RateLimited, ReconciliationBroken
 from balance_bridge.extract import raw
 from balance_bridge.sandbox.exchange import ExchangeOptions
 from simulation import lab
@@ -111,9 +111,9 @@ def outcome(made: lab.Lab, step: Callable[[], dict[str, Any]], *, tries: int = 4
             done = daily.reconcile(made.job(), extracted, tolerance={}, on_break="hold", destinations=[])
         except ReconciliationBroken as error:
             return "broken", error
-        except FinalError as error:
+        except PermanentError as error:
             return "final", error
-        except WindowFull:
+        except RateLimited:
             made.clock.now += 60
             continue
         assert done["status"] == "proven"

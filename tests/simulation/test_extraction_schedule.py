@@ -28,7 +28,7 @@ def occupy(made: lab.Lab, chance: random.Random, ended: int, dead: int) -> tuple
             starts.append(made.clock.now)
             assert budget.try_take()[0] is not None
         else:
-            made.source(lab.PATIENCE_S).ask_snapshot(lab.DAY)
+            made.source(lab.MAX_INLINE_WAIT_S).fetch_snapshot(lab.DAY)
             ends.append(made.wire.sent[-1].end)
     made.wire.sent.clear()
     return ends, starts
@@ -113,7 +113,7 @@ def run_deferring(made: lab.Lab, chance: random.Random) -> tuple[lab.Deferred, d
     waits = lab.Deferred()
 
     def job() -> daily.Job:
-        return made.job(patience_s=lab.PATIENCE_S)
+        return made.job(patience_s=lab.MAX_INLINE_WAIT_S)
 
     opening, closing = (
         lab.deferring(lambda which=which: daily.fetch_snapshot(job(), which), made.clock, chance, waits)
@@ -144,7 +144,7 @@ def test_a_task_that_gives_up_its_worker_asks_for_nothing_twice_and_is_never_awa
         assert made.journal.refusals() == []
         assert made.legs(0, found) == lab.of_the_book(book, 0)
         # Places that others took keep their spacing: then there may be several waits in a window, each a long one.
-        assert waits.times * lab.PATIENCE_S <= waits.away_s + lab.LEAD_S * waits.times
+        assert waits.times * lab.MAX_INLINE_WAIT_S <= waits.away_s + lab.LEAD_S * waits.times
         if not dead and not ended:
             assert waits.times <= (len(sent) - 1) // lab.LIMIT
 

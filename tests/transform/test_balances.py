@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge import money
-from balance_bridge.errors import BadAnswer, ConfigurationError, InvalidAmount
+from balance_bridge.errors import ConfigurationError, InvalidAmount, InvalidResponse
 from balance_bridge.points import BalanceRequest
 from balance_bridge.transform.balances import MAX_COLLIDED, Balances, Collision, balances_at
 from balance_bridge.transform.ledger import build_ledger
@@ -387,7 +387,7 @@ def test_an_unknown_zone_is_refused(tale: Any) -> None:
 def test_snapshots_in_the_wrong_order_or_with_impossible_amounts_are_refused(tale: Any) -> None:
     history = tale({"A": 1})
     ledger = build_ledger(history.legs())
-    with pytest.raises(BadAnswer, match="is not after the opening"):
+    with pytest.raises(InvalidResponse, match="is not after the opening"):
         balances_at(history.closing, history.opening, ledger, CLOSE)
     impossible = replace(history.closing, balances={"A": Decimal("1E-19")})
     with pytest.raises(InvalidAmount):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balance_bridge.errors import BadAnswer, InvalidAmount
+from balance_bridge.errors import InvalidAmount, InvalidResponse
 from balance_bridge.transform.ledger import build_ledger
 from balance_bridge.transform.schema import LEDGER, LEGS
 
@@ -124,19 +124,23 @@ def test_a_ledger_made_of_chunks_is_that_of_the_whole() -> None:
 
 
 def test_different_balances_of_one_record_and_asset_are_refused_by_name() -> None:
-    with pytest.raises(BadAnswer, match=r"sn 7: the legs of USDT give different balances after the record: 4 and 5\.5"):
+    with pytest.raises(
+        InvalidResponse, match=r"sn 7: the legs of USDT give different balances after the record: 4 and 5\.5"
+    ):
         build_ledger(legs((6, "USDT", "1", "3"), (7, "USDT", "1", "4"), (7, "BTC", "1", "4"), (7, "USDT", "2", "5.5")))
 
 
 def test_two_records_under_one_sequence_number_are_refused() -> None:
-    with pytest.raises(BadAnswer, match=r"sn 7: two records have this sequence number \(kind order and balance\)"):
+    with pytest.raises(
+        InvalidResponse, match=r"sn 7: two records have this sequence number \(kind order and balance\)"
+    ):
         build_ledger(legs((7, "A", "1", "1"), (7, "B", "1", "1"), kind=["order", "balance"]))
-    with pytest.raises(BadAnswer, match=r"sn 7: two records have this sequence number \(at "):
+    with pytest.raises(InvalidResponse, match=r"sn 7: two records have this sequence number \(at "):
         build_ledger(legs((7, "A", "1", "1"), (7, "B", "1", "1"), at=[1, 2]))
 
 
 def test_a_leg_without_an_amount_is_refused() -> None:
-    with pytest.raises(BadAnswer, match="1 of 2 legs have no delta"):
+    with pytest.raises(InvalidResponse, match="1 of 2 legs have no delta"):
         build_ledger(legs((1, "A", "1", "1"), (2, "A", "", "1")))
 
 

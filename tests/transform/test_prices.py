@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balance_bridge.errors import BadAnswer
+from balance_bridge.errors import InvalidResponse
 from balance_bridge.transform.prices import PRICE, equivalent_values, read_prices
 from balance_bridge.transform.schema import BALANCES
 
@@ -118,7 +118,7 @@ def test_parquet_is_read_as_well() -> None:
     ],
 )
 def test_a_table_that_is_none_is_refused_by_row_and_value(data: bytes, told: str) -> None:
-    with pytest.raises(BadAnswer, match=told):
+    with pytest.raises(InvalidResponse, match=told):
         read_prices(data, "prices.csv")
 
 
@@ -127,5 +127,5 @@ def test_floats_are_refused() -> None:
     pq.write_table(
         pa.table({"asset": ["BTC"], "at": pa.array([NOON], pa.timestamp("ms", "UTC")), "price": [1.5]}), file
     )
-    with pytest.raises(BadAnswer, match="the column price is double, which is not exact"):
+    with pytest.raises(InvalidResponse, match="the column price is double, which is not exact"):
         read_prices(file.getvalue(), "prices.parquet")

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from balance_bridge import money
-from balance_bridge.errors import BadAnswer, InvalidAmount
+from balance_bridge.errors import InvalidAmount, InvalidResponse
 from balance_bridge.transform.ledger import build_ledger
 from balance_bridge.transform.reconciliation import MAX_BREAKS, Break, Reconciliation, Snapshot, reconcile
 from balance_bridge.transform.schema import LEDGER
@@ -312,13 +312,13 @@ def test_times_outside_the_day_are_counted_and_cut() -> None:
     ],
 )
 def test_snapshots_in_the_wrong_order_are_refused(closing: Snapshot, text: str) -> None:
-    with pytest.raises(BadAnswer, match=text):
+    with pytest.raises(InvalidResponse, match=text):
         reconcile(OPEN, closing, chain())
 
 
 @pytest.mark.parametrize("sn", [10, 21])
 def test_a_record_that_is_not_between_the_snapshots_is_refused(sn: int) -> None:
-    with pytest.raises(BadAnswer, match=rf"sn {sn}, which is not (above sn 10|in \(10, 20\])"):
+    with pytest.raises(InvalidResponse, match=rf"sn {sn}, which is not (above sn 10|in \(10, 20\])"):
         reconcile(OPEN, snapshot(20, 100), chain((sn, "BTC", "0", "1")))
 
 

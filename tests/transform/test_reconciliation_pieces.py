@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge import money
-from balance_bridge.errors import BadAnswer
+from balance_bridge.errors import InvalidResponse
 from balance_bridge.transform.ledger import build_ledger
 from balance_bridge.transform.reconciliation import MAX_BREAKS, MAX_OUTSIDE, Outside, Prover, Snapshot, reconcile
 from balance_bridge.transform.schema import LEDGER
@@ -148,7 +148,7 @@ def test_a_piece_that_is_refused_leaves_no_trace() -> None:
     prover = Prover(Snapshot(10, 0, {}), 100)
     prover.add(row(11))
     before = prover.interim()
-    with pytest.raises(BadAnswer):
+    with pytest.raises(InvalidResponse):
         prover.add(pd.concat([row(12, asset="ETH"), row(11)], ignore_index=True))
     assert prover.interim() == before
 
@@ -157,9 +157,9 @@ def test_pieces_must_follow_each_other() -> None:
     prover = Prover(Snapshot(10, 0, {}))
     prover.add(row(11))
     for sn in (11, 5):
-        with pytest.raises(BadAnswer, match=f"sn {sn}, which is not above sn 11"):
+        with pytest.raises(InvalidResponse, match=f"sn {sn}, which is not above sn 11"):
             prover.add(row(sn))
-    with pytest.raises(BadAnswer, match=r"sn 11, which is not in \(10, 10\]"):
+    with pytest.raises(InvalidResponse, match=r"sn 11, which is not in \(10, 10\]"):
         prover.conclude(Snapshot(10, 1, {}))
 
 

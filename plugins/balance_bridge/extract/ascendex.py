@@ -23,13 +23,13 @@ import tenacity
 
 from balance_bridge.clock import SYSTEM_CLOCK, Clock
 from balance_bridge.errors import (
-    AnswerLost,
-    BadAnswer,
     BalanceBridgeError,
-    BudgetUsedUp,
-    NotReached,
+    BudgetExhausted,
+    ConnectionFailed,
+    InvalidResponse,
+    RateLimited,
+    ResponseLost,
     ServerFault,
-    WindowFull,
 )
 from balance_bridge.extract import ascendex_answers as answers
 from balance_bridge.extract.ascendex_errors import (
@@ -40,8 +40,8 @@ from balance_bridge.extract.ascendex_errors import (
     refuse_errors,
 )
 from balance_bridge.extract.budget import WINDOW_S, Budget
-from balance_bridge.extract.source import Page, Record, SnapshotAnswer, Source
-from balance_bridge.transport import DEADLINE_S, Answer, Transport
+from balance_bridge.extract.source import Page, Record, SnapshotResponse, Source
+from balance_bridge.transport import DEADLINE_S, Response, Transport
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -116,11 +116,11 @@ class AscendexClient:
         self._signing_skew_s = 0.0
         self._told_about_clocks = False
 
-    def info(self) -> Answer:
+    def info(self) -> Response:
         """Ask who the key belongs to: cheap, read-only and outside the request budget."""
         return self._read(f"{API_ROOT}/v1/info", "info", {}, counted=False)
 
-    def get(self, api_path: str, params: Mapping[str, str]) -> Answer:
+    def get(self, api_path: str, params: Mapping[str, str]) -> Response:
         """Ask one of the budgeted data endpoints.
 
         Args:
@@ -132,14 +132,14 @@ class AscendexClient:
 
         Raises:
             NotYetAvailable: The exchange says that there is no such data.
-            WindowFull: The exchange refuses requests although the budget was waited for, or asks for more than 600 s.
-            BudgetUsedUp: The budget's patience is shorter than the wait for a place. If that is because the exchange
+            RateLimited: The exchange refuses requests although the budget was waited for, or asks for more than 600 s.
+            BudgetExhausted: The budget's patience is shorter than the wait for a place. If that is because the exchange
                 refused this very call, its ``refusal`` is that error.
             BalanceBridgeError: As :mod:`balance_bridge.errors` groups them.
         """
         return self._read(f"{API_ROOT}/{api_path}", api_path, params, counted=True)
 
-    def _read(self, path: str, signed_path: str, params: Mapping[str, str], *, counted: bool) -> Answer:
+    def _read(self, path: str, signed_path: str, params: Mapping[str, str], *, counted: bool) -> Response:
         tries = _Tries(window_waits=1 if counted and self._budget is not None else 0)
         try:
             for attempt in tenacity.Retrying(
@@ -151,12 +151,12 @@ class AscendexClient:
             ):
                 with attempt:
                     return self._attempt(path, signed_path, params, counted=counted)
-        except BudgetUsedUp as error:
+        except BudgetExhausted as error:
             error.refusal = error.refusal or tries.refusal
             raise
         raise AssertionError("tenacity ends with an answer or an exception")
 
-    def _attempt(self, path: str, signed_path: str, params: Mapping[str, str], *, counted: bool) -> Answer:
+    def _attempt(self, path: str, signed_path: str, params: Mapping[str, str], *, counted: bool) -> Response:
         budget = self._budget if counted else None
         try:
             with budget.place() if budget is not None else nullcontext():
@@ -166,7 +166,7 @@ class AscendexClient:
         except BalanceBridgeError as error:
             if self._name:
                 error.args = (f"{self._name}: {error}",)
-            if isinstance(error, WindowFull) and budget is not None:
+            if isinstance(error, RateLimited) and budget is not None:
                 # The next attempt waits for its place, and so does everybody else.
                 budget.fill(max(error.retry_after_s or 0.0, WINDOW_S))
             if isinstance(error, TimestampRefused) and error.skew_s is not None:
@@ -175,7 +175,7 @@ class AscendexClient:
             raise
         return answer
 
-    def _send(self, path: str, signed_path: str, params: Mapping[str, str]) -> Answer:
+    def _send(self, path: str, signed_path: str, params: Mapping[str, str]) -> Response:
         # Signed only now: the wait for a place may have been longer than a signature lives.
         timestamp_ms = int((self._clock.wall() + self._signing_skew_s) * 1000)
         headers = {
@@ -189,7 +189,7 @@ class AscendexClient:
             "GET", url, headers=headers, params=params, secrets=(self._api_secret,), deadline_s=DEADLINE_S
         )
 
-    def _look_at_clocks(self, answer: Answer) -> None:
+    def _look_at_clocks(self, answer: Response) -> None:
         skew_s = answer.clock_skew_s()
         if skew_s is None:
             return
@@ -211,7 +211,7 @@ class AscendexClient:
     def _say_why(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         wait_s = state.next_action.sleep if state.next_action else 0
-        if isinstance(error, WindowFull):
+        if isinstance(error, RateLimited):
             self._log(f"asking again when the request budget has a place: {error}")
         elif not isinstance(error, TimestampRefused):
             self._log(f"asking again in {wait_s:.0f} s: {error}")
@@ -230,18 +230,18 @@ class _Tries:
     def __init__(self, *, window_waits: int) -> None:
         self._left = {"passing": ATTEMPTS - 1, "window": window_waits, "timestamp": 1}
         self._wait_s = 0.0
-        self.refusal: WindowFull | None = None
+        self.refusal: RateLimited | None = None
 
     def worth_another(self, error: BaseException) -> bool:
         kind, wait_s = "", 0.0
-        if isinstance(error, WindowFull):
+        if isinstance(error, RateLimited):
             self.refusal = error
             # The budget does the waiting, before the next attempt's place.
             kind = "window" if (error.retry_after_s or 0.0) <= MAX_WAIT_S else ""
         elif isinstance(error, TimestampRefused):
             kind = "timestamp" if error.skew_s is not None else ""
         # A page in HTML or a cut answer is often a proxy's moment of weakness, and a read can be repeated.
-        elif isinstance(error, (NotReached, AnswerLost, ServerFault, BadAnswer)):
+        elif isinstance(error, (ConnectionFailed, ResponseLost, ServerFault, InvalidResponse)):
             kind, wait_s = "passing", 2.0 ** (ATTEMPTS - 1 - self._left["passing"])
         if not kind:
             return False
@@ -282,16 +282,16 @@ class AscendexSource(Source):
         """See :meth:`Source.oldest`."""
         return self.today() - timedelta(days=self._retention_days)
 
-    def ask_snapshot(self, day: date) -> Answer:
-        """See :meth:`Source.ask_snapshot`."""
+    def fetch_snapshot(self, day: date) -> Response:
+        """See :meth:`Source.fetch_snapshot`."""
         return self._client.get(f"data/v1/{self._category}/balance/snapshot", {"date": day.isoformat()})
 
-    def ask_changes(self, from_sn: int, day: date) -> Answer:  # noqa: ARG002 - one sequence over all days
-        """See :meth:`Source.ask_changes`."""
+    def fetch_changes(self, from_sn: int, day: date) -> Response:  # noqa: ARG002 - one sequence over all days
+        """See :meth:`Source.fetch_changes`."""
         params = {"sn": str(from_sn), "limit": str(PAGE_LIMIT)}
         return self._client.get(f"data/v1/{self._category}/balance/history", params)
 
-    def read_snapshot(self, body: bytes, day: date) -> SnapshotAnswer:
+    def read_snapshot(self, body: bytes, day: date) -> SnapshotResponse:
         """See :meth:`Source.read_snapshot`."""
         return answers.read_snapshot(body, category=self._category, day=day)
 

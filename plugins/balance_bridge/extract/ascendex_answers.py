@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from balance_bridge import money
-from balance_bridge.errors import BadAnswer, InvalidAmount
-from balance_bridge.extract.source import Page, Record, SnapshotAnswer
+from balance_bridge.errors import InvalidAmount, InvalidResponse
+from balance_bridge.extract.source import Page, Record, SnapshotResponse
 from balance_bridge.transform.schema import AMOUNT, LEGS
 from balance_bridge.transform.snapshot import Snapshot
 
@@ -127,48 +127,48 @@ def read_envelope(body: bytes) -> Envelope:
     """The envelope of an answer; its ``code`` is None where there is none.
 
     Raises:
-        BadAnswer: If the body is no JSON object.
+        InvalidResponse: If the body is no JSON object.
     """
     try:
         return _envelope.decode(body)
     except _UNREADABLE as error:
         look = body[:200].decode("utf-8", "replace")
-        raise BadAnswer(f"the answer is not what the exchange documents ({error}): {look!r}") from error
+        raise InvalidResponse(f"the answer is not what the exchange documents ({error}): {look!r}") from error
 
 
-def read_snapshot(body: bytes, *, category: str, day: date) -> SnapshotAnswer:
+def read_snapshot(body: bytes, *, category: str, day: date) -> SnapshotResponse:
     """Interpret an answer of ``balance/snapshot``.
 
     Raises:
-        BadAnswer: If a field is missing or malformed, an asset comes twice, or it is another day's or category's.
+        InvalidResponse: If a field is missing or malformed, an asset comes twice, or it is another day's or category's.
     """
     answer = _decode(_snapshot.decode, body)
     _check_category(answer.meta, category)
     at_ms = answer.meta.snapshotTime if answer.meta.snapshotTime is not None else answer.meta.balanceTime
     if answer.meta.sn is None or at_ms is None:
-        raise BadAnswer("meta.sn or meta.snapshotTime (also known as balanceTime) is missing from the snapshot")
+        raise InvalidResponse("meta.sn or meta.snapshotTime (also known as balanceTime) is missing from the snapshot")
     midnight_ms = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1000
     if at_ms != midnight_ms:
-        raise BadAnswer(
+        raise InvalidResponse(
             f"meta.snapshotTime is {at_ms} ({_utc(at_ms)}), but the snapshot of {day} was asked for, "
             f"which is of {midnight_ms} ({_utc(midnight_ms)})"
         )
     balances: dict[str, Decimal] = {}
     for holding in chain(answer.snapshot or (), answer.balance or ()):
         if holding.asset in balances:
-            raise BadAnswer(f"asset {holding.asset} comes twice in the snapshot of {day}")
+            raise InvalidResponse(f"asset {holding.asset} comes twice in the snapshot of {day}")
         try:
             balances[holding.asset] = money.parse(holding.totalBalance)
         except InvalidAmount as error:
-            raise BadAnswer(f"totalBalance of {holding.asset} in the snapshot of {day}: {error}") from error
-    return SnapshotAnswer(answer.meta.accountId, Snapshot(answer.meta.sn, at_ms, balances))
+            raise InvalidResponse(f"totalBalance of {holding.asset} in the snapshot of {day}: {error}") from error
+    return SnapshotResponse(answer.meta.accountId, Snapshot(answer.meta.sn, at_ms, balances))
 
 
 def read_page(body: bytes, *, category: str) -> Page:
     """Interpret an answer of ``balance/history``.
 
     Raises:
-        BadAnswer: If a field is missing or malformed, or the page is another category's.
+        InvalidResponse: If a field is missing or malformed, or the page is another category's.
     """
     answer = _decode(_history.decode, body)
     _check_category(answer.meta, category)
@@ -179,7 +179,7 @@ def legs(records: Sequence[Record]) -> pa.Table:
     """Records as a table of legs, column by column.
 
     Raises:
-        BadAnswer: If an asset or an amount is malformed; names the sequence number and the value.
+        InvalidResponse: If an asset or an amount is malformed; names the sequence number and the value.
     """
     orders = [record for record in records if isinstance(record, OrderRecord)]
     others = [record for record in records if isinstance(record, BalanceRecord)]
@@ -219,7 +219,7 @@ def _assets(values: list[str], sn: pa.Array) -> pa.Array:
     for index, asset in enumerate(encoded.dictionary.to_pylist()):
         if not ASSET.fullmatch(asset):
             first = pc.index(encoded.indices, index).as_py()
-            raise BadAnswer(f"asset of sn {sn[first]}: {asset!r} is not an asset code")
+            raise InvalidResponse(f"asset of sn {sn[first]}: {asset!r} is not an asset code")
     return encoded
 
 
@@ -233,26 +233,26 @@ def _amounts(texts: list[str], sn: pa.Array, field: str) -> pa.Array:
         try:
             exact.append(money.parse(text))
         except InvalidAmount as error:
-            raise BadAnswer(f"{field} of sn {number}: {error}") from error
+            raise InvalidResponse(f"{field} of sn {number}: {error}") from error
     return pa.array(exact, AMOUNT)
 
 
 def _check_category(meta: Meta, category: str) -> None:
     if meta.ac.lower() != category:
-        raise BadAnswer(f"meta.ac is {meta.ac!r}, but the {category} account was asked for")
+        raise InvalidResponse(f"meta.ac is {meta.ac!r}, but the {category} account was asked for")
 
 
 def _decode(decode: Callable[[bytes | msgspec.Raw], Body], body: bytes) -> Body:
     content: bytes | msgspec.Raw = body
     envelope = read_envelope(body)
     if envelope.failed:
-        raise BadAnswer(f"the answer is an error: code {envelope.code}, {envelope.reason}: {envelope.message}")
+        raise InvalidResponse(f"the answer is an error: code {envelope.code}, {envelope.reason}: {envelope.message}")
     if envelope.code is not None and bytes(envelope.data):
         content = envelope.data
     try:
         return decode(content)
     except _UNREADABLE as error:
-        raise BadAnswer(_explain(error, bytes(content))) from error
+        raise InvalidResponse(_explain(error, bytes(content))) from error
 
 
 def _explain(error: Exception, body: bytes) -> str:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from balance_bridge.errors import (
-    BadAnswer,
     BalanceBridgeError,
     CredentialsRefused,
+    InvalidResponse,
     NotYetAvailable,
+    RateLimited,
     RequestRefused,
     ServerFault,
-    WindowFull,
 )
 from balance_bridge.extract import ascendex_answers as answers
-from balance_bridge.transport import Answer
+from balance_bridge.transport import Response
 
 _REFUSED_KEY = {"100009", "200001", "200003", "200014", "200015", "2100"}
 _SERVER_FAULT = {"100101", "510001"}
@@ -36,7 +36,7 @@ class TimestampRefused(CredentialsRefused):
         self.skew_s = skew_s
 
 
-def refuse_errors(answer: Answer) -> None:
+def refuse_errors(answer: Response) -> None:
     """Turn whatever is not an answer of status 200 without an error code into the error that it means.
 
     Raises:
@@ -45,16 +45,16 @@ def refuse_errors(answer: Answer) -> None:
     if answer.status == 200:
         try:
             envelope = answers.read_envelope(answer.body)
-        except BadAnswer as error:
+        except InvalidResponse as error:
             # Not the error's own look at the body: it was cut before any credential in it could be found.
             why = f"the answer is not what the exchange documents ({answer.clean(str(error.__cause__))})"
-            raise BadAnswer(f"{answer.request}: {why}: {answer.describe_body()}") from None
+            raise InvalidResponse(f"{answer.request}: {why}: {answer.describe_body()}") from None
         if not envelope.failed:
             return
     else:
         try:
             envelope = answers.read_envelope(answer.body)
-        except BadAnswer:
+        except InvalidResponse:
             envelope = answers.Envelope(message=answer.describe_body())
     code = str(envelope.code) if envelope.code is not None else ""
     told = answer.clean(f"{envelope.reason or ''} {envelope.message or ''}".strip())
@@ -62,11 +62,11 @@ def refuse_errors(answer: Answer) -> None:
     raise _error(answer, code, f"{answer.request} answered {answer.status}, code {shown}: {told}")
 
 
-def _error(answer: Answer, code: str, text: str) -> BalanceBridgeError:
+def _error(answer: Response, code: str, text: str) -> BalanceBridgeError:
     status = answer.status
     if code == _WINDOW_FULL or status == 429:
         why = "who asks with the same key must share one request budget"
-        return WindowFull(f"{text}; {why}", retry_after_s=answer.retry_after_s())
+        return RateLimited(f"{text}; {why}", retry_after_s=answer.retry_after_s())
     if code == _TIMESTAMP:
         skew_s = answer.clock_skew_s()
         return TimestampRefused(f"{text}; {_about_clocks(skew_s)}", skew_s=skew_s)

@@ -9,8 +9,8 @@ from itertools import chain
 from typing import Literal
 
 from balance_bridge.errors import (
-    BadAnswer,
     Contradiction,
+    InvalidResponse,
     NotYetAvailable,
     RequestRefused,
     RetentionExceeded,
@@ -22,7 +22,7 @@ from balance_bridge.extract.paging import NO_END, end_of, walk
 from balance_bridge.extract.source import Page, Source
 from balance_bridge.store import Store, to_json
 from balance_bridge.transform.snapshot import Snapshot
-from balance_bridge.transport import Answer
+from balance_bridge.transport import Response
 
 # So long after an instant everything before it has its sequence number, whatever the clocks of the machines say.
 _SETTLED_S = 600.0
@@ -65,7 +65,7 @@ def read_snapshot(source: Source, store: Store, key: str, day: date) -> StoredSn
 
     Raises:
         StoreDamaged: If it is missing or damaged.
-        BadAnswer: If it is not what the exchange documents.
+        InvalidResponse: If it is not what the exchange documents.
     """
     stored = raw.read(store, key)
     answer = source.read_snapshot(stored.body, day)
@@ -109,7 +109,7 @@ class DayExtraction:
             NotYetAvailable: The day is today and the exchange has no snapshot yet.
             RetentionExceeded: Neither the store nor the exchange has it.
             RequestRefused: The exchange has none, although the day lies within its window.
-            BadAnswer: The answer is not what the exchange documents. It is kept in the store all the same.
+            InvalidResponse: The answer is not what the exchange documents. It is kept in the store all the same.
         """
         series = f"raw/{self._account}/{day}/snapshot"
         newest = self._store.newest(series, raw.SUFFIX)
@@ -119,14 +119,14 @@ class DayExtraction:
                 stored = None
                 if not self._anew or self._is_ours([newest]):
                     stored = read_snapshot(self._source, self._store, newest, day)
-            except (BadAnswer, StoreDamaged) as error:
+            except (InvalidResponse, StoreDamaged) as error:
                 trouble = self._unusable(newest, error)
             else:
                 if stored is not None:
                     return self._of_this_account(stored)
         what = f"the snapshot of {day}"
         self._log(f"asking for {what}")
-        answer = self._ask(lambda: self._source.ask_snapshot(day), day, what, trouble)
+        answer = self._ask(lambda: self._source.fetch_snapshot(day), day, what, trouble)
         number = 1 if newest is None else attempt_of(newest) + 1
         key = f"{series}/{number:04d}{raw.SUFFIX}"
         self._store.put(key, raw.pack(answer, asked_by=self._asked_by))
@@ -134,22 +134,22 @@ class DayExtraction:
         return self._of_this_account(read_snapshot(self._source, self._store, key, day))
 
     def history(
-        self, day: date, opening: StoredSnapshot, closing: StoredSnapshot | None, *, thoroughly: bool = False
+        self, day: date, opening: StoredSnapshot, closing: StoredSnapshot | None, *, verify_all: bool = False
     ) -> StoredHistory:
         """The changes of a day: every record in (opening sn, closing sn].
 
-        Pages that the store has are gone on from; of those only the last is read, unless ``thoroughly``.
+        Pages that the store has are gone on from; of those only the last is read, unless ``verify_all``.
 
         Args:
             day: The UTC day.
             opening: The snapshot at its start.
             closing: The one at its end; None for a day that is still going on: then everything that there is yet.
-            thoroughly: Read every stored page from the first, and ask anew for what is missing or damaged.
+            verify_all: Read every stored page from the first, and ask anew for what is missing or damaged.
 
         Raises:
             RetentionExceeded: Neither the store nor the exchange has all of it.
-            BadAnswer: An answer is not what the exchange documents. It is kept in the store all the same.
-            BudgetUsedUp: As the source's budget decides; what was fetched so far is in the store.
+            InvalidResponse: An answer is not what the exchange documents. It is kept in the store all the same.
+            BudgetExhausted: As the source's budget decides; what was fetched so far is in the store.
         """
         if closing is not None:
             _check_pair(day, opening, closing)
@@ -171,10 +171,10 @@ class DayExtraction:
                 page, all_there = self._asked_page(generation, stored.get(cursor), cursor, day, closing, trouble)
                 asked += 1
                 self._log(f"changes of {day}: the page from sn {cursor} holds {len(page)} records")
-            self._hold_account("history", page.account_ref)
+            self._check_same_account("history", page.account_ref)
             return page, all_there
 
-        cursor = self._begin(stored, opening_sn, thoroughly=thoroughly)
+        cursor = self._begin(stored, opening_sn, verify_all=verify_all)
         for _ in walk(page_at, limit=self._source.page_limit, cursor=cursor, closing_sn=closing_sn):
             pass
         return StoredHistory(generation, len(newest_pages(self._store, generation)), asked)
@@ -205,8 +205,8 @@ class DayExtraction:
                 self._log(f"{key} cannot be read ({error}): looking at the next one")
         return False
 
-    def _begin(self, stored: dict[int, str], opening_sn: int, *, thoroughly: bool) -> int:
-        if stored and not thoroughly:
+    def _begin(self, stored: dict[int, str], opening_sn: int, *, verify_all: bool) -> int:
+        if stored and not verify_all:
             # Each page was asked for from where the one before ended: the last one tells where to go on.
             return max(stored)
         first = first_cursor(iter(stored), opening_sn)
@@ -226,7 +226,7 @@ class DayExtraction:
             page = self._usable_page(raw.unpack(data, pages[cursor]).body)
             if end_of(page, limit=self._source.page_limit, cursor=cursor) <= opening_sn + 1:
                 return {}
-        except (BadAnswer, StoreDamaged) as error:
+        except (InvalidResponse, StoreDamaged) as error:
             self._log(f"the pages of the day before are of no use for {day} ({error})")
             return {}
         key = page_key(generation, cursor, 1)
@@ -243,7 +243,7 @@ class DayExtraction:
         try:
             stored = raw.read(self._store, key)
             page = self._usable_page(stored.body)
-        except (BadAnswer, StoreDamaged) as error:
+        except (InvalidResponse, StoreDamaged) as error:
             return None, False, self._unusable(key, error)
         all_there = _reaches(stored.sent_at, closing)
         if not all_there and end_of(page, limit=self._source.page_limit, cursor=cursor) == cursor:
@@ -251,7 +251,7 @@ class DayExtraction:
             return None, False, ""
         return page, all_there, ""
 
-    def _unusable(self, key: str, error: BadAnswer | StoreDamaged) -> str:
+    def _unusable(self, key: str, error: InvalidResponse | StoreDamaged) -> str:
         self._log(f"{self._store.describe(key)} cannot be used ({error}): asking again")
         return f"; what the store has cannot be used: {error}"
 
@@ -265,7 +265,7 @@ class DayExtraction:
         trouble: str,
     ) -> tuple[Page, bool]:
         what = f"the changes of {day} from sn {cursor} on"
-        answer = self._ask(lambda: self._source.ask_changes(cursor, day), day, what, trouble)
+        answer = self._ask(lambda: self._source.fetch_changes(cursor, day), day, what, trouble)
         key = page_key(generation, cursor, 1 if before is None else attempt_of(before) + 1)
         ours = self._store.put(key, raw.pack(answer, asked_by=self._asked_by))
         # If another copy of this task was faster, its page is the one that counts.
@@ -280,10 +280,10 @@ class DayExtraction:
         return page
 
     def _of_this_account(self, found: StoredSnapshot) -> StoredSnapshot:
-        self._hold_account("snapshot", found.account_ref)
+        self._check_same_account("snapshot", found.account_ref)
         return found
 
-    def _hold_account(self, endpoint: Literal["snapshot", "history"], account_ref: str) -> None:
+    def _check_same_account(self, endpoint: Literal["snapshot", "history"], account_ref: str) -> None:
         """The first answer of each endpoint tells whose account it is; every later one must agree."""
         key = f"raw/{self._account}/account/{endpoint}.json"
         if not self._store.exists(key):
@@ -297,7 +297,7 @@ class DayExtraction:
                 f"{self._store.describe(key)} and run the day again"
             )
 
-    def _ask(self, ask: Callable[[], Answer], day: date, what: str, trouble: str) -> Answer:
+    def _ask(self, ask: Callable[[], Response], day: date, what: str, trouble: str) -> Response:
         who, oldest = self._source.who, self._source.oldest()
         if oldest is not None and day < oldest:
             raise RetentionExceeded(

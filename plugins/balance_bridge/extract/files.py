@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from balance_bridge.clock import SYSTEM_CLOCK, Clock
-from balance_bridge.errors import BadAnswer, NotReached, NotYetAvailable, RequestRefused
+from balance_bridge.errors import ConnectionFailed, InvalidResponse, NotYetAvailable, RequestRefused
 from balance_bridge.extract import files_answers as answers
-from balance_bridge.extract.source import Page, Record, SnapshotAnswer, Source
+from balance_bridge.extract.source import Page, Record, SnapshotResponse, Source
 from balance_bridge.store import StorePath
-from balance_bridge.transport import Answer
+from balance_bridge.transport import Response
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,19 +62,19 @@ class FilesSource(Source):
 
         Raises:
             RequestRefused: It may not be read.
-            NotReached: It cannot be reached.
+            ConnectionFailed: It cannot be reached.
         """
         counts = {folder: len(self._names(folder)) for folder in ("snapshots", "changes")}
         return f"{self.who} holds {counts['snapshots']} snapshots and {counts['changes']} files of changes"
 
-    def ask_snapshot(self, day: date) -> Answer:
+    def fetch_snapshot(self, day: date) -> Response:
         """Read the file of the balances at the start of a UTC day.
 
         Raises:
             NotYetAvailable: There is none.
             RequestRefused: There are two, or it may not be read.
-            NotReached: The folder cannot be reached.
-            BadAnswer: It is not UTF-8.
+            ConnectionFailed: The folder cannot be reached.
+            InvalidResponse: It is not UTF-8.
         """
         wanted = [f"{day}{ending}" for ending in _ENDINGS]
         sent_at = self._clock.wall()
@@ -87,14 +87,14 @@ class FilesSource(Source):
             )
         return self._answer(f"snapshots/{names[0]}", {"files": self._texts("snapshots", names)}, sent_at)
 
-    def ask_changes(self, from_sn: int, day: date) -> Answer:
+    def fetch_changes(self, from_sn: int, day: date) -> Response:
         """Read the files of the changes of a UTC day, and those of the day after that are there already.
 
         Raises:
             NotYetAvailable: There is no file of the day.
             RequestRefused: One may not be read.
-            NotReached: The folder cannot be reached.
-            BadAnswer: One is not UTF-8.
+            ConnectionFailed: The folder cannot be reached.
+            InvalidResponse: One is not UTF-8.
         """
         sent_at = self._clock.wall()
         names = [name for name in self._names("changes") if name.endswith(_ENDINGS)]
@@ -106,7 +106,7 @@ class FilesSource(Source):
         content = {"from_sn": from_sn, "files": self._texts("changes", [*of_day, *late])}
         return self._answer(f"changes/{day}*", content, sent_at)
 
-    def read_snapshot(self, body: bytes, day: date) -> SnapshotAnswer:
+    def read_snapshot(self, body: bytes, day: date) -> SnapshotResponse:
         """See :func:`balance_bridge.extract.files_answers.read_snapshot`."""
         return answers.read_snapshot(body, day)
 
@@ -118,9 +118,9 @@ class FilesSource(Source):
         """See :func:`balance_bridge.extract.files_answers.legs`."""
         return answers.legs(records)
 
-    def _answer(self, what: str, content: dict[str, Any], sent_at: float) -> Answer:
+    def _answer(self, what: str, content: dict[str, Any], sent_at: float) -> Response:
         body = json.dumps(content, ensure_ascii=False).encode()
-        return Answer(f"FILES {self._root}/{what}", 200, {}, body, sent_at, self._clock.wall())
+        return Response(f"FILES {self._root}/{what}", 200, {}, body, sent_at, self._clock.wall())
 
     def _names(self, folder: str) -> list[str]:
         """The names of the files in a folder that are whole, sorted; a folder that is not there has none."""
@@ -145,7 +145,7 @@ class FilesSource(Source):
             try:
                 texts[place] = data.decode("utf-8")
             except UnicodeDecodeError as error:
-                raise BadAnswer(
+                raise InvalidResponse(
                     f"{self._root}/{place}: byte {error.start} is not UTF-8: have the file written as UTF-8"
                 ) from error
         return texts
@@ -159,7 +159,7 @@ class FilesSource(Source):
         except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
             raise RequestRefused(f"{self._root}/{place} may not be read: {error}") from error
         except OSError as error:
-            raise NotReached(f"{self._root}/{place} cannot be reached: {error}") from error
+            raise ConnectionFailed(f"{self._root}/{place} cannot be reached: {error}") from error
 
 
 def _is_of(name: str, day: date) -> bool:

@@ -19,8 +19,8 @@ from typing import Any
 import pyarrow as pa
 
 from balance_bridge import money
-from balance_bridge.errors import BadAnswer, Contradiction, InvalidAmount
-from balance_bridge.extract.source import Page, Record, SnapshotAnswer
+from balance_bridge.errors import Contradiction, InvalidAmount, InvalidResponse
+from balance_bridge.extract.source import Page, Record, SnapshotResponse
 from balance_bridge.transform.schema import AMOUNT, LEGS
 from balance_bridge.transform.snapshot import Snapshot
 
@@ -78,9 +78,9 @@ class _Fields:
     place: str
     is_row: bool = False
 
-    def refuse(self, name: str, expected: str) -> BadAnswer:
+    def refuse(self, name: str, expected: str) -> InvalidResponse:
         shown = repr(self.values.get(name))[:_MAX_SHOWN]
-        return BadAnswer(f"{self.place}: {name} is {shown}, but {expected} is expected")
+        return InvalidResponse(f"{self.place}: {name} is {shown}, but {expected} is expected")
 
     def account(self) -> str:
         value = self.values["account"]
@@ -126,7 +126,7 @@ class _Fields:
         try:
             return _amount(self.values[name])
         except InvalidAmount as error:
-            raise BadAnswer(f"{self.place}: {name}: {error}") from error
+            raise InvalidResponse(f"{self.place}: {name}: {error}") from error
 
     def fee(self) -> bool:
         value = self.values["fee"]
@@ -135,29 +135,31 @@ class _Fields:
         raise self.refuse("fee", "true, false or nothing")
 
 
-def read_snapshot(body: bytes, day: date) -> SnapshotAnswer:
+def read_snapshot(body: bytes, day: date) -> SnapshotResponse:
     """Interpret the file of a day's opening balances.
 
     Raises:
-        BadAnswer: If something in it is missing or malformed, or it is another day's or of several accounts.
+        InvalidResponse: If something in it is missing or malformed, or it is another day's or of several accounts.
     """
     files, _ = _files(body)
     if len(files) != 1:
-        raise BadAnswer(f"one file with the balances of {day} is expected, not {', '.join(sorted(files)) or 'none'}")
+        raise InvalidResponse(
+            f"one file with the balances of {day} is expected, not {', '.join(sorted(files)) or 'none'}"
+        )
     [(name, text)] = files.items()
     read = _snapshot_of_csv if name.endswith(".csv") else _snapshot_of_json
     head, account, balances = read(name, text)
     at_ms = head.at_ms()
     if at_ms != _start_ms(day):
         raise head.refuse("at", f"the start of the day, {day}T00:00:00Z,")
-    return SnapshotAnswer(account, Snapshot(head.sn(), at_ms, balances))
+    return SnapshotResponse(account, Snapshot(head.sn(), at_ms, balances))
 
 
 def read_page(body: bytes) -> Page:
     """Interpret the files of changes: each record from the number on that was asked for, once.
 
     Raises:
-        BadAnswer: If something in it is missing or malformed, or it is of several accounts.
+        InvalidResponse: If something in it is missing or malformed, or it is of several accounts.
         Contradiction: If a sequence number stands in two places with different content.
     """
     files, from_sn = _files(body)
@@ -172,7 +174,7 @@ def read_page(body: bytes) -> Page:
             _add(records, record)
     if len(accounts) != 1:
         told = " and ".join(f"{account!r} in {name}" for account, name in accounts.items()) or "none"
-        raise BadAnswer(f"the files of one account are expected; {', '.join(files)} name {told}")
+        raise InvalidResponse(f"the files of one account are expected; {', '.join(files)} name {told}")
     return Page(next(iter(accounts)), ([record for sn, record in sorted(records.items()) if sn >= from_sn],))
 
 
@@ -199,7 +201,7 @@ def _files(body: bytes) -> tuple[dict[str, str], int]:
     files, from_sn = known.get("files"), known.get("from_sn", 0)
     whole = isinstance(files, dict) and all(isinstance(text, str) for text in files.values())
     if not isinstance(files, dict) or not whole or not isinstance(from_sn, int):
-        raise BadAnswer('the stored answer is not {"files": {name: text}} as this source makes it')
+        raise InvalidResponse('the stored answer is not {"files": {name: text}} as this source makes it')
     return {name: text.removeprefix("\ufeff") for name, text in files.items()}, from_sn
 
 
@@ -218,7 +220,9 @@ def _snapshot_of_csv(name: str, text: str) -> tuple[_Fields, str, dict[str, Deci
             continue
         _put(balances, row)
     if head is None:
-        raise BadAnswer(f"{name}: there is no row: of an account without any balance one is expected, asset empty")
+        raise InvalidResponse(
+            f"{name}: there is no row: of an account without any balance one is expected, asset empty"
+        )
     return head, head.account(), balances
 
 
@@ -303,15 +307,15 @@ def _rows(name: str, text: str, columns: Sequence[str]) -> Iterator[_Fields]:
             if not cells:
                 continue
             if len(cells) != len(header):
-                raise BadAnswer(f"{place}: {len(header)} fields are expected, not {len(cells)}: {_shown(cells)}")
+                raise InvalidResponse(f"{place}: {len(header)} fields are expected, not {len(cells)}: {_shown(cells)}")
             yield _Fields(dict(zip(header, cells, strict=True)), place, is_row=True)
     except csv.Error as error:
-        raise BadAnswer(f"{name} line {lines.line_num}: no CSV with commas and double quotes: {error}") from error
+        raise InvalidResponse(f"{name} line {lines.line_num}: no CSV with commas and double quotes: {error}") from error
 
 
 def _object(value: Any, place: str, names: Sequence[str], optional: Sequence[str] = ()) -> _Fields:
     if not isinstance(value, dict):
-        raise BadAnswer(f"{place}: an object with {', '.join(names)} is expected, not {_shown(value)}")
+        raise InvalidResponse(f"{place}: an object with {', '.join(names)} is expected, not {_shown(value)}")
     _check_names(place, list(value), names, optional)
     return _Fields(dict.fromkeys(optional) | value, place)
 
@@ -324,7 +328,7 @@ def _check_names(place: str, given: Sequence[str], names: Sequence[str], optiona
     }
     told = [f"{what}: {_shown(found)}" for what, found in wrong.items() if found]
     if told:
-        raise BadAnswer(f"{place}: {'; '.join(told)}; expected are {', '.join((*names, *optional))}")
+        raise InvalidResponse(f"{place}: {'; '.join(told)}; expected are {', '.join((*names, *optional))}")
 
 
 def _list(fields: _Fields, name: str) -> list[Any]:
@@ -340,7 +344,7 @@ def _json(name: str, text: str) -> Any:
             text, parse_float=Decimal, parse_constant=_refuse_constant, object_pairs_hook=_without_repeats
         )
     except (ValueError, ArithmeticError, RecursionError) as error:
-        raise BadAnswer(f"{name}: this is no JSON: {error}") from error
+        raise InvalidResponse(f"{name}: this is no JSON: {error}") from error
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from typing import Any
 
 from balance_bridge.errors import StoreDamaged
 from balance_bridge.store import Store
-from balance_bridge.transport import Answer
+from balance_bridge.transport import Response
 
 SUFFIX = ".gz"
 FORMAT = 2
@@ -34,7 +34,7 @@ _MEND = "; it is asked for again when the day is run, as long as the exchange an
 
 
 @dataclass(frozen=True)
-class RawAnswer:
+class RawResponse:
     """An answer as the store holds it.
 
     Attributes:
@@ -50,7 +50,7 @@ class RawAnswer:
     ended_at: float
 
 
-def pack(answer: Answer, *, asked_by: str) -> bytes:
+def pack(answer: Response, *, asked_by: str) -> bytes:
     """An answer as the bytes of a raw object."""
     header: dict[str, Any] = {
         "format": FORMAT,
@@ -66,7 +66,7 @@ def pack(answer: Answer, *, asked_by: str) -> bytes:
     return gzip.compress(json.dumps(header, sort_keys=True).encode() + b"\n" + answer.body, compresslevel=3, mtime=0)
 
 
-def unpack(data: bytes, place: str) -> RawAnswer:
+def unpack(data: bytes, place: str) -> RawResponse:
     """Read a raw object.
 
     Args:
@@ -82,7 +82,7 @@ def unpack(data: bytes, place: str) -> RawAnswer:
         version = header["format"]
         if version != FORMAT:
             raise StoreDamaged(f"{place} has format {version}; this release reads format {FORMAT}")
-        found = RawAnswer(body, str(header["asked_by"]), _seconds(header["sent_at"]), _seconds(header["ended_at"]))
+        found = RawResponse(body, str(header["asked_by"]), _seconds(header["sent_at"]), _seconds(header["ended_at"]))
         digest = header["body_sha256"]
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
         raise StoreDamaged(f"{place} is damaged ({error}){_MEND}") from error
@@ -91,7 +91,7 @@ def unpack(data: bytes, place: str) -> RawAnswer:
     return found
 
 
-def read(store: Store, key: str) -> RawAnswer:
+def read(store: Store, key: str) -> RawResponse:
     """Read a raw object of the store.
 
     Raises:

@@ -1,7 +1,7 @@
 """What a source must be able to do: positions by day, and changes after a position.
 
-A source turns an exchange's answers into three things that the rest of the package knows: a :class:`SnapshotAnswer`, a
-:class:`Page` and a table of legs. It knows nothing of the store, of days or of destinations.
+A source turns an exchange's answers into three things that the rest of the package knows: a :class:`SnapshotResponse`,
+a :class:`Page` and a table of legs. It knows nothing of the store, of days or of destinations.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from balance_bridge.transform.snapshot import Snapshot
-from balance_bridge.transport import Answer
+from balance_bridge.transport import Response
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +28,7 @@ class Record(Protocol):
 
 
 @dataclass(frozen=True)
-class SnapshotAnswer:
+class SnapshotResponse:
     """A day's opening balances, as read from an answer.
 
     Attributes:
@@ -81,7 +81,7 @@ class Source(ABC):
         """The oldest day whose snapshot and changes can be asked for; None if it forgets nothing."""
 
     @abstractmethod
-    def ask_snapshot(self, day: date) -> Answer:
+    def fetch_snapshot(self, day: date) -> Response:
         """Ask for the balances at the start of a UTC day.
 
         Raises:
@@ -89,7 +89,7 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def ask_changes(self, from_sn: int, day: date) -> Answer:
+    def fetch_changes(self, from_sn: int, day: date) -> Response:
         """Ask for the page of changes that begins at a sequence number (itself included).
 
         Args:
@@ -98,19 +98,19 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def read_snapshot(self, body: bytes, day: date) -> SnapshotAnswer:
-        """Interpret an answer to :meth:`ask_snapshot`.
+    def read_snapshot(self, body: bytes, day: date) -> SnapshotResponse:
+        """Interpret an answer to :meth:`fetch_snapshot`.
 
         Raises:
-            BadAnswer: If it is not what the exchange documents, or another day's.
+            InvalidResponse: If it is not what the exchange documents, or another day's.
         """
 
     @abstractmethod
     def read_page(self, body: bytes) -> Page:
-        """Interpret an answer to :meth:`ask_changes`.
+        """Interpret an answer to :meth:`fetch_changes`.
 
         Raises:
-            BadAnswer: If it is not what the exchange documents.
+            InvalidResponse: If it is not what the exchange documents.
         """
 
     @abstractmethod
@@ -118,7 +118,7 @@ class Source(ABC):
         """Records that :meth:`read_page` gave as a table of the schema ``transform.schema.LEGS``, in any order.
 
         Raises:
-            BadAnswer: If an amount or an asset is malformed.
+            InvalidResponse: If an amount or an asset is malformed.
         """
 
     def legs_of_pages(

@@ -35,7 +35,7 @@ def due_balances(
 
     Raises:
         ConfigurationError: If the price table cannot be opened.
-        BadAnswer: If it is none.
+        InvalidResponse: If it is none.
     """
     from balance_bridge.load.destination import balances_from_table
     from balance_bridge.transform import balances
@@ -57,7 +57,7 @@ def equivalents(config: Equivalent, balances: pd.DataFrame, log: Callable[[str],
 
     Raises:
         ConfigurationError: If the price table cannot be opened.
-        BadAnswer: If it is none.
+        InvalidResponse: If it is none.
     """
     import pyarrow as pa
 

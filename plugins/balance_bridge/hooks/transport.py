@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk.log import mask_secret
 
-from balance_bridge.transport import Answer, Transport, credentials
+from balance_bridge.transport import Response, Transport, credentials
 
 
 class MaskingTransport(Transport):
@@ -18,7 +18,7 @@ class MaskingTransport(Transport):
 
     def send(
         self, method: str, url: str, *, headers: Mapping[str, str], secrets: Sequence[str] = (), **kwargs: Any
-    ) -> Answer:
+    ) -> Response:
         """See :meth:`Transport.send`."""
         for secret in (*secrets, *credentials(headers)):
             mask_secret(secret)

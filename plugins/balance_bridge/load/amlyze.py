@@ -12,14 +12,14 @@ from functools import partial
 from typing import Any
 
 from balance_bridge.accounts import AmlyzeDestination
-from balance_bridge.errors import BadAnswer
+from balance_bridge.errors import InvalidResponse
 from balance_bridge.load.destination import Balance, Candidate, Credentials, Destination, LocalRejection, Prepared
 from balance_bridge.load.numbers import rfc3339
 from balance_bridge.load.replies import (
     ACCEPTED,
     NO_RESULT,
+    Reading,
     Said,
-    Verdict,
     Word,
     by_number,
     describe,
@@ -28,7 +28,7 @@ from balance_bridge.load.replies import (
     word,
 )
 from balance_bridge.money import to_text
-from balance_bridge.transport import Answer, Transport
+from balance_bridge.transport import Response, Transport
 
 IMPORT_PATH = "/amlyze-ws-rest/batch-account-balances"
 MAX_ID_CHARS = 255
@@ -99,13 +99,13 @@ class Amlyze(Destination):
     def _headers(self, body: bytes) -> dict[str, str]:  # noqa: ARG002 - nothing is signed
         return {"authorization": f"Bearer {self._credentials.password}"}
 
-    def _verdict(self, answer: Answer, document: Any, numbers: Sequence[str]) -> Verdict:
+    def _verdict(self, answer: Response, document: Any, numbers: Sequence[str]) -> Reading:
         results = document.get("results") if isinstance(document, dict) else None
         if not isinstance(results, list):
-            raise BadAnswer("it has no list of results")
+            raise InvalidResponse("it has no list of results")
         return by_number(results, numbers, "communicationNumber", partial(self._result, answer))
 
-    def _result(self, answer: Answer, result: Mapping[str, Any]) -> Word:
+    def _result(self, answer: Response, result: Mapping[str, Any]) -> Word:
         kind = text_of(result.get("resultType"))
         code, text = text_of(result.get("errorCode")), text_of(result.get("errorDescription"))
         # Whatever stands there, an acceptance with an error is neither.

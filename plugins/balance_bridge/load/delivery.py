@@ -24,17 +24,17 @@ import tenacity
 
 from balance_bridge.clock import SYSTEM_CLOCK, Clock
 from balance_bridge.errors import (
-    AnswerLost,
-    BadAnswer,
     BalanceBridgeError,
-    FinalError,
-    NotReached,
+    ConnectionFailed,
+    InvalidResponse,
     OutcomeUnknown,
-    PassingError,
+    PermanentError,
+    RateLimited,
+    ResponseLost,
     StoreDamaged,
     StoreUnwritable,
     SupersededRun,
-    WindowFull,
+    TransientError,
 )
 from balance_bridge.load.destination import Balance, Destination, Prepared
 from balance_bridge.load.fold import NO_RESPONSE, Folded, fold
@@ -105,11 +105,11 @@ def deliver(delivery: Delivery, balances: Iterable[Balance]) -> DeliverySummary:
             transient error stopped the delivery as well.
         OutcomeUnknown: A response was lost, or lacked results.
         ServerFault: 5xx; what became of that batch is unknown.
-        NotReached: No connection after three attempts; that batch was not sent.
-        WindowFull: Too many requests, even after waiting; that batch was not applied.
+        ConnectionFailed: No connection after three attempts; that batch was not sent.
+        RateLimited: Too many requests, even after waiting; that batch was not applied.
         CredentialsRefused: 401 or 403.
         RequestRefused: 404 or a redirect: the host is wrong.
-        BadAnswer: A response that is not the API's; what became of that batch is unknown.
+        InvalidResponse: A response that is not the API's; what became of that batch is unknown.
 
     Every error that is raised once sending has begun has the :class:`DeliverySummary` as its attribute ``summary``.
     """
@@ -149,7 +149,7 @@ class _Run:
         except BalanceBridgeError as error:
             failure = None if isinstance(error, SupersededRun) else self._failure()
             self.summary.attach(error)
-            if not isinstance(error, PassingError) or not isinstance(failure, FinalError):
+            if not isinstance(error, TransientError) or not isinstance(failure, PermanentError):
                 raise
             # Were it raised as transient, Airflow would send what was rejected again without being asked.
             raise self.summary.attach(type(failure)(f"{failure}. The delivery stopped early: {error}")) from error
@@ -294,7 +294,7 @@ class _Run:
         """Send one batch, repeated within seconds only where nothing can have been applied."""
         repeat = tenacity.Retrying(
             sleep=self.delivery.clock.sleep,
-            retry=tenacity.retry_if_exception_type((NotReached, WindowFull)),
+            retry=tenacity.retry_if_exception_type((ConnectionFailed, RateLimited)),
             wait=_wait_s,
             stop=_give_up,
             before_sleep=self._report_repeat,
@@ -302,8 +302,8 @@ class _Run:
         )
         try:
             reply = repeat(self._try, plan, batch, rows)
-        except NotReached as error:
-            raise NotReached(
+        except ConnectionFailed as error:
+            raise ConnectionFailed(
                 f"{self.name}: {error}. Nothing was sent, and Airflow tries again. If it stays so, look at the "
                 f"connection's host, the network and the proxy"
             ) from error
@@ -323,14 +323,14 @@ class _Run:
         self.summary.requests += 1
         try:
             reply = its.destination.send(body, [row.number for row in rows])
-        except (NotReached, WindowFull) as error:
+        except (ConnectionFailed, RateLimited) as error:
             self._put(plan, number, sent=False, text=str(error))
             raise
-        except (AnswerLost, BadAnswer) as error:
+        except (ResponseLost, InvalidResponse) as error:
             self._put(plan, number, sent=True, text=str(error))
             lost = f"{self.name}: {error}. What became of {len(rows)} balances is unknown"
-            raise (type(error) if isinstance(error, BadAnswer) else OutcomeUnknown)(lost) from error
-        except FinalError as error:
+            raise (type(error) if isinstance(error, InvalidResponse) else OutcomeUnknown)(lost) from error
+        except PermanentError as error:
             self._put(plan, number, sent=False, text=str(error))
             raise
         except Exception as error:
@@ -445,13 +445,13 @@ def _digest(body: bytes) -> str:
 def _wait_s(state: tenacity.RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     doubling = float(2 ** min(state.attempt_number - 1, 5))
-    if isinstance(error, WindowFull) and error.retry_after_s is not None:
+    if isinstance(error, RateLimited) and error.retry_after_s is not None:
         return max(1.0, error.retry_after_s)
     return doubling
 
 
 def _give_up(state: tenacity.RetryCallState) -> bool:
     error = state.outcome.exception() if state.outcome else None
-    if isinstance(error, NotReached):
+    if isinstance(error, ConnectionFailed):
         return state.attempt_number >= _MAX_CONNECTS
     return state.attempt_number >= _MAX_WAITS or state.idle_for + state.upcoming_sleep > _MAX_WAIT_S

@@ -19,9 +19,9 @@ import msgspec
 from balance_bridge.accounts import Destination as DestinationConfig
 from balance_bridge.errors import BalanceBridgeError, InvalidAmount, StoreDamaged
 from balance_bridge.load.numbers import is_instant
-from balance_bridge.load.replies import Reader, Reply, Verdict, read
+from balance_bridge.load.replies import Reader, Reading, Reply, read
 from balance_bridge.money import to_text
-from balance_bridge.transport import Answer, Transport
+from balance_bridge.transport import Response, Transport
 
 _ENCODE = msgspec.json.Encoder().encode
 _DIGITS = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?(?<!\n)")
@@ -232,11 +232,11 @@ class Destination(ABC):
             numbers: The numbers of its records, in order.
 
         Raises:
-            NotReached: Nothing was sent.
-            WindowFull: 429; nothing was applied.
-            AnswerLost: What became of the records is unknown.
-            BadAnswer: The response is too large to be read; what became of the records is unknown.
-            FinalError: The URL cannot be used or the certificate is not trusted; nothing was sent.
+            ConnectionFailed: Nothing was sent.
+            RateLimited: 429; nothing was applied.
+            ResponseLost: What became of the records is unknown.
+            InvalidResponse: The response is too large to be read; what became of the records is unknown.
+            PermanentError: The URL cannot be used or the certificate is not trusted; nothing was sent.
         """
         return read(self._post(body, len(numbers)), numbers, self._reader)
 
@@ -247,7 +247,7 @@ class Destination(ABC):
         except BalanceBridgeError as error:
             return False, str(error)
 
-    def _post(self, body: bytes, rows: int) -> Answer:
+    def _post(self, body: bytes, rows: int) -> Response:
         return self._transport.send(
             "POST",
             self._url,
@@ -273,8 +273,8 @@ class Destination(ABC):
         """What authenticates one attempt to post a body."""
 
     @abstractmethod
-    def _verdict(self, answer: Answer, document: Any, numbers: Sequence[str]) -> Verdict:
-        """Read a response's document; BadAnswer, without quoting it, if it is not what the API documents."""
+    def _verdict(self, answer: Response, document: Any, numbers: Sequence[str]) -> Reading:
+        """Read a response's document; InvalidResponse, without quoting it, if it is not what the API documents."""
 
     @abstractmethod
     def _reason(self, document: Any) -> tuple[str, str]:

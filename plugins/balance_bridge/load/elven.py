@@ -16,10 +16,10 @@ import msgspec
 
 from balance_bridge.accounts import ElvenAsset, ElvenDestination
 from balance_bridge.clock import SYSTEM_CLOCK, Clock
-from balance_bridge.errors import BadAnswer, CredentialsRefused, RequestRefused
+from balance_bridge.errors import CredentialsRefused, InvalidResponse, RequestRefused
 from balance_bridge.load.destination import Balance, Candidate, Credentials, Destination, Prepared, response_bytes
-from balance_bridge.load.replies import ACCEPTED, Said, Verdict, describe, document_of, text_of, word
-from balance_bridge.transport import Answer, Transport
+from balance_bridge.load.replies import ACCEPTED, Reading, Said, describe, document_of, text_of, word
+from balance_bridge.transport import Response, Transport
 
 IMPORT_PATH = "/open/v4/account/treasuryBalance"
 ACCOUNTS_PATH = "/open/v3/entityAccount"
@@ -104,14 +104,14 @@ class Elven(Destination):
             "elven-api-sign": sign(self._credentials.password, timestamp, method, path),
         }
 
-    def _verdict(self, answer: Answer, document: Any, numbers: Sequence[str]) -> Verdict:  # noqa: ARG002
+    def _verdict(self, answer: Response, document: Any, numbers: Sequence[str]) -> Reading:  # noqa: ARG002
         said = _said(document)
         if said == Said.NOTHING:
-            raise BadAnswer("it says neither a clear success nor a clear failure")
+            raise InvalidResponse("it says neither a clear success nor a clear failure")
         if said == Said.ACCEPTED:
-            return Verdict(ACCEPTED)
+            return Reading(ACCEPTED)
         code, text = self._reason(document)
-        return Verdict(word(answer, said, code or "failed", text or "Elven gave no reason"))
+        return Reading(word(answer, said, code or "failed", text or "Elven gave no reason"))
 
     def _reason(self, document: Any) -> tuple[str, str]:
         if not isinstance(document, dict):
@@ -122,7 +122,7 @@ class Elven(Destination):
 
     def ask(
         self, method: str, path: str, *, params: Mapping[str, str] | None = None, body: Mapping[str, str] | None = None
-    ) -> tuple[Answer, Any]:
+    ) -> tuple[Response, Any]:
         """Ask Elven for something other than to take balances.
 
         Args:
@@ -149,7 +149,7 @@ class Elven(Destination):
 
     def _ask(
         self, method: str, path: str, params: Mapping[str, str] | None, body: Mapping[str, str] | None
-    ) -> tuple[Answer, Any]:
+    ) -> tuple[Response, Any]:
         # The vendor's page does not say what a GET signs; path and query, as they are sent, is the reading we take.
         query = "&".join(f"{name}={value}" for name, value in (params or {}).items())
         headers = self._signed(method, f"{path}?{query}" if query else path)

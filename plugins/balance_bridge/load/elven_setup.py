@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from balance_bridge.errors import BadAnswer, RequestRefused
+from balance_bridge.errors import InvalidResponse, RequestRefused
 from balance_bridge.load.elven import ACCOUNTS_PATH, Elven
-from balance_bridge.transport import Answer
+from balance_bridge.transport import Response
 
 SOURCES_PATH = "/open/v3/transaction/source"
 BALANCE_SOURCE = "OPENAPI_BALANCE"
@@ -38,7 +38,7 @@ def entity_accounts(elven: Elven) -> dict[str, str]:
 
     Raises:
         BalanceBridgeError: As the request ends.
-        BadAnswer: If the answer is not what Elven documents.
+        InvalidResponse: If the answer is not what Elven documents.
     """
     return {row.get("entityAccountId", ""): row.get("name", "") for row in _all(elven, ACCOUNTS_PATH)}
 
@@ -48,7 +48,7 @@ def sources(elven: Elven) -> list[BalanceSource]:
 
     Raises:
         BalanceBridgeError: As the request ends.
-        BadAnswer: If the answer is not what Elven documents.
+        InvalidResponse: If the answer is not what Elven documents.
     """
     return [_source(row) for row in _all(elven, SOURCES_PATH)]
 
@@ -112,11 +112,11 @@ def _all(elven: Elven, path: str) -> list[dict[str, str]]:
         data = _data(document)
         listed, total = data.get("list"), data.get("total")
         if not isinstance(listed, list) or not all(isinstance(row, dict) for row in listed):
-            raise BadAnswer(f"{elven.name}: Elven's answer at {path} has no list of rows")
+            raise InvalidResponse(f"{elven.name}: Elven's answer at {path} has no list of rows")
         rows += [_texts(answer, row) for row in listed]
         if not listed or (isinstance(total, int) and len(rows) >= total):
             return rows
-    raise BadAnswer(f"{elven.name}: Elven's list at {path} does not end: {len(rows)} rows and still going")
+    raise InvalidResponse(f"{elven.name}: Elven's list at {path} does not end: {len(rows)} rows and still going")
 
 
 def _data(document: Any) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def _data(document: Any) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _texts(answer: Answer, row: Mapping[str, Any]) -> dict[str, str]:
+def _texts(answer: Response, row: Mapping[str, Any]) -> dict[str, str]:
     return {name: answer.clean(value) for name, value in row.items() if isinstance(value, str)}
 
 

@@ -7,15 +7,15 @@ where the log is folded.
 response            said of the request            error              then
 =================== ============================== ================== =========================================
 2xx, documented     as documented, or per record   none               the next request
-2xx, anything else  nothing                        BadAnswer          stop
+2xx, anything else  nothing                        InvalidResponse          stop
 3xx                 nothing                        RequestRefused     stop: redirects are never followed
 401, 403            rejected                       CredentialsRefused stop
 404                 rejected                       RequestRefused     stop: the base URL is wrong
 408, 5xx            nothing                        ServerFault        stop; Airflow tries again
-429                 nothing was applied            WindowFull, raised the same request after a while
+429                 nothing was applied            RateLimited, raised the same request after a while
 came before         used                           none               the next request
 other 4xx           rejected, with reason          none               the next request
-4xx that accepts    nothing                        BadAnswer          stop
+4xx that accepts    nothing                        InvalidResponse          stop
 =================== ============================== ================== =========================================
 
 "Came before": the statuses by which a destination says that it has seen this very request (409 at a webhook).
@@ -34,14 +34,14 @@ from urllib.parse import urlsplit
 import msgspec
 
 from balance_bridge.errors import (
-    BadAnswer,
     BalanceBridgeError,
     CredentialsRefused,
+    InvalidResponse,
+    RateLimited,
     RequestRefused,
     ServerFault,
-    WindowFull,
 )
-from balance_bridge.transport import Answer
+from balance_bridge.transport import Response
 
 # The code of a record's result that is not documented, or that another result contradicts.
 NO_RESULT = "NO RESULT"
@@ -82,7 +82,7 @@ _CONTRADICTION = Word(Said.NOTHING, NO_RESULT, "the response has results for thi
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Reading:
     """What a response's document says, as a :class:`Reply` has it."""
 
     whole: Word | None = None
@@ -124,24 +124,24 @@ class Reader:
 
     Attributes:
         label: The destination's name, for messages.
-        verdict: Reads the document of a response to a request with these numbers; raises BadAnswer, without quoting the
-            document, if it is not what the API documents.
+        verdict: Reads the document of a response to a request with these numbers; raises InvalidResponse, without
+            quoting the document, if it is not what the API documents.
         reason: Code and text of an error document, as they came; empty if the document has none.
         used_statuses: HTTP statuses that say: this very request came before.
     """
 
     label: str
-    verdict: Callable[[Answer, Any, Sequence[str]], Verdict]
+    verdict: Callable[[Response, Any, Sequence[str]], Reading]
     reason: Callable[[Any], tuple[str, str]]
     used_statuses: frozenset[int]
 
 
-def word(answer: Answer, said: Said, code: str, text: str) -> Word:
+def word(answer: Response, said: Said, code: str, text: str) -> Word:
     """A word with a code and a text from outside: the one place where they enter, and where secrets are taken out."""
     return Word(said, answer.clean(code, _MAX_CODE_CHARS), answer.clean(text, _MAX_TEXT_CHARS))
 
 
-def read(answer: Answer, numbers: Sequence[str], reader: Reader) -> Reply:
+def read(answer: Response, numbers: Sequence[str], reader: Reader) -> Reply:
     """Turn a response into facts.
 
     Args:
@@ -150,23 +150,23 @@ def read(answer: Answer, numbers: Sequence[str], reader: Reader) -> Reply:
         reader: How this destination's responses are read.
 
     Raises:
-        WindowFull: For 429; nothing was applied.
+        RateLimited: For 429; nothing was applied.
     """
     if answer.status == 429:
-        raise WindowFull(
+        raise RateLimited(
             f"{reader.label}: {answer.request} answered 429, too many requests", retry_after_s=answer.retry_after_s()
         )
     document, trouble = document_of(answer, len(numbers))
-    verdict, stop = Verdict(), None
+    verdict, stop = Reading(), None
     if not trouble:
         try:
             verdict = reader.verdict(answer, document, numbers)
-        except BadAnswer as error:
+        except InvalidResponse as error:
             trouble = str(error)
     if not 200 <= answer.status < 300:
         accepts = any(each.said == Said.ACCEPTED for each in (verdict.whole, *verdict.records.values()) if each)
         whole, stop = _refusal(answer, document, reader)
-        verdict = Verdict(whole)
+        verdict = Reading(whole)
         trouble = "its document accepts" if accepts and whole.said == Said.REJECTED else ""
     if trouble:
         verdict, stop = _undocumented(answer, trouble, reader)
@@ -186,7 +186,7 @@ def read(answer: Answer, numbers: Sequence[str], reader: Reader) -> Reply:
 
 def by_number(
     results: Sequence[Any], numbers: Sequence[str], field: str, read_result: Callable[[Mapping[str, Any]], Word]
-) -> Verdict:
+) -> Reading:
     """What a list of results says, in whatever order they come: matched by number, never by position.
 
     Args:
@@ -206,10 +206,10 @@ def by_number(
         found = read_result(result)
         if records.setdefault(number, found).said != found.said:
             records[number] = _CONTRADICTION
-    return Verdict(None, records, foreign)
+    return Reading(None, records, foreign)
 
 
-def document_of(answer: Answer, rows: int) -> tuple[Any, str]:
+def document_of(answer: Response, rows: int) -> tuple[Any, str]:
     """The response's JSON document, or None and why there is none; numbers with a point or an exponent stay text.
 
     Args:
@@ -225,7 +225,7 @@ def document_of(answer: Answer, rows: int) -> tuple[Any, str]:
         return None, f"it is not JSON that can be read ({error})"
 
 
-def describe(answer: Answer, document: Any, reader: Reader) -> str:
+def describe(answer: Response, document: Any, reader: Reader) -> str:
     """What was asked and what came back, fit for a message."""
     reason = _reason(answer, Said.NOTHING, document, reader)
     return f"{answer.request} answered {answer.status} ({reason.code}: {reason.text}){_skew(answer)}"
@@ -236,13 +236,13 @@ def text_of(value: Any) -> str:
     return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
 
 
-def _reason(answer: Answer, said: Said, document: Any, reader: Reader) -> Word:
+def _reason(answer: Response, said: Said, document: Any, reader: Reader) -> Word:
     code, text = reader.reason(document)
     found = word(answer, said, code or f"HTTP {answer.status}", text)
     return found if found.text else msgspec.structs.replace(found, text=answer.describe_body())
 
 
-def _refusal(answer: Answer, document: Any, reader: Reader) -> tuple[Word, BalanceBridgeError | None]:
+def _refusal(answer: Response, document: Any, reader: Reader) -> tuple[Word, BalanceBridgeError | None]:
     status = answer.status
     rejected = _reason(answer, Said.REJECTED, document, reader)
     unknown = Word(Said.NOTHING, f"HTTP {status}", rejected.text)
@@ -268,13 +268,13 @@ def _refusal(answer: Answer, document: Any, reader: Reader) -> tuple[Word, Balan
             f"{said}. What became of the records is unknown; they go out again under the same numbers"
         )
     if status < 200:
-        return unknown, BadAnswer(f"{said}. That is no final response; look for a proxy in between")
+        return unknown, InvalidResponse(f"{said}. That is no final response; look for a proxy in between")
     return rejected, None
 
 
-def _undocumented(answer: Answer, trouble: str, reader: Reader) -> tuple[Verdict, BadAnswer]:
+def _undocumented(answer: Response, trouble: str, reader: Reader) -> tuple[Reading, InvalidResponse]:
     text = f"{answer.request} answered {answer.status}, but {trouble}: {answer.describe_body()}"
-    return Verdict(Word(Said.NOTHING, "BAD ANSWER", text[:_MAX_TEXT_CHARS])), BadAnswer(
+    return Reading(Word(Said.NOTHING, "BAD ANSWER", text[:_MAX_TEXT_CHARS])), InvalidResponse(
         f"{reader.label}: {text}. What became of the records is unknown. Check that the connection's host is the API "
         f"itself; a repeated run sends the same records again under the same numbers"
     )
@@ -301,7 +301,7 @@ def _target(location: str) -> str:
     return f"{parts.scheme}:{host}{parts.path}".removeprefix(":") or "nowhere (no Location)"
 
 
-def _skew(answer: Answer) -> str:
+def _skew(answer: Response) -> str:
     skew = answer.clock_skew_s()
     if skew is None or abs(skew) < _MIN_REPORTED_SKEW_S:
         return ""

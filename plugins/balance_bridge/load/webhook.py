@@ -31,14 +31,14 @@ import msgspec
 
 from balance_bridge.accounts import WebhookDestination
 from balance_bridge.clock import SYSTEM_CLOCK, Clock
-from balance_bridge.errors import BadAnswer
+from balance_bridge.errors import InvalidResponse
 from balance_bridge.load.destination import Balance, Candidate, Credentials, Destination, Prepared
 from balance_bridge.load.numbers import rfc3339
 from balance_bridge.load.replies import (
     ACCEPTED,
     NO_RESULT,
+    Reading,
     Said,
-    Verdict,
     Word,
     by_number,
     describe,
@@ -46,7 +46,7 @@ from balance_bridge.load.replies import (
     text_of,
     word,
 )
-from balance_bridge.transport import Answer, Transport
+from balance_bridge.transport import Response, Transport
 
 SCHEMA = "balance-bridge/balances/1"
 KEY_HEADER = "idempotency-key"
@@ -118,20 +118,20 @@ class Webhook(Destination):
             SIGNATURE_HEADER: sign(self._credentials.password, timestamp, body),
         }
 
-    def _verdict(self, answer: Answer, document: Any, numbers: Sequence[str]) -> Verdict:
+    def _verdict(self, answer: Response, document: Any, numbers: Sequence[str]) -> Reading:
         known = document if isinstance(document, dict) else {}
         results, status, code = known.get("results"), known.get("status"), known.get("code")
         if results is None and status == "accepted" and code is None:
-            return Verdict(ACCEPTED)
+            return Reading(ACCEPTED)
         if not isinstance(results, list):
-            raise BadAnswer("it has neither a list of results nor just the status 'accepted'")
+            raise InvalidResponse("it has neither a list of results nor just the status 'accepted'")
         verdict = by_number(results, numbers, "number", partial(self._result, answer))
         found = {each.said for each in verdict.records.values()}
         if (status == "accepted" and found - {Said.ACCEPTED}) or (status == "rejected" and Said.ACCEPTED in found):
-            raise BadAnswer("its status and its results contradict each other")
+            raise InvalidResponse("its status and its results contradict each other")
         return verdict
 
-    def _result(self, answer: Answer, result: Mapping[str, Any]) -> Word:
+    def _result(self, answer: Response, result: Mapping[str, Any]) -> Word:
         status = text_of(result.get("status"))
         code, text = self._reason(result)
         if status == "accepted" and not code:

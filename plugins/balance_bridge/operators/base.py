@@ -16,19 +16,19 @@ from airflow.sdk import BaseOperator
 
 from balance_bridge import settings
 from balance_bridge.accounts import Account, load_accounts
-from balance_bridge.errors import AccountsFileError, BalanceBridgeError, BudgetUsedUp
+from balance_bridge.errors import AccountsFileError, BalanceBridgeError, BudgetExhausted
 from balance_bridge.operators.parameters import check_destinations, check_names
 
 if TYPE_CHECKING:
     from balance_bridge.daily import Job
 
 # A wait that is shorter than giving up the worker and getting one again costs is waited out.
-PATIENCE_S = 10.0
+MAX_INLINE_WAIT_S = 10.0
 # So much earlier a task is woken than it can go on: what it takes until it runs again.
 LEAD_S = 2.0
 
 
-def plainly(execute: Callable[..., Any]) -> Callable[..., Any]:
+def without_traceback(execute: Callable[..., Any]) -> Callable[..., Any]:
     """Let a task end with the message of what went wrong, not with a page of where it was noticed.
 
     For the errors of this package only: they say what, where and what to do. The way they took is logged at the level
@@ -40,7 +40,7 @@ def plainly(execute: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return execute(self, context, *args, **kwargs)
         except BalanceBridgeError as error:
-            self.log.debug("The way of the error:", exc_info=True)
+            self.log.debug("Traceback:", exc_info=True)
             raise error.with_traceback(None) from None
 
     return wrapper
@@ -49,7 +49,7 @@ def plainly(execute: Callable[..., Any]) -> Callable[..., Any]:
 class BridgeOperator(BaseOperator):
     """A task of this package: it refuses what its run was triggered with, rather than ignore it."""
 
-    @plainly
+    @without_traceback
     def pre_execute(self, context: Any) -> None:
         """Check the run's parameters. Airflow calls this before each start of a task, also of one that had waited."""
         self.check_parameters(context)
@@ -123,7 +123,7 @@ class AccountOperator(BridgeOperator):
 class AskingOperator(AccountOperator):
     """A task that asks the exchange, and gives up its worker while it waits for long."""
 
-    def wait_for_budget(self, error: BudgetUsedUp, refused: int, kwargs: dict[str, Any]) -> NoReturn:
+    def wait_for_budget(self, error: BudgetExhausted, refused: int, kwargs: dict[str, Any]) -> NoReturn:
         """Go on, from what is in the store, when the budget allows the next request.
 
         Args:
@@ -132,7 +132,7 @@ class AskingOperator(AccountOperator):
             kwargs: What ``execute`` gets besides when it goes on.
 
         Raises:
-            WindowFull: The exchange refuses requests although the window was waited for.
+            RateLimited: The exchange refuses requests although the window was waited for.
             TaskDeferred: The wait itself, as Airflow takes it.
         """
         if error.refusal is not None and refused:
@@ -158,7 +158,7 @@ def patience_s(account: Account) -> float:
         deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
     else:
         deferrable = account.deferrable
-    return PATIENCE_S if deferrable else math.inf
+    return MAX_INLINE_WAIT_S if deferrable else math.inf
 
 
 def run_of(context: Any) -> str:

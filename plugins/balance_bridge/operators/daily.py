@@ -14,11 +14,11 @@ from balance_bridge import settings
 from balance_bridge.days import resolve_day
 from balance_bridge.errors import (
     AccountsFileError,
-    BudgetUsedUp,
+    BudgetExhausted,
     NotYetAvailable,
     SnapshotOverdue,
 )
-from balance_bridge.operators.base import AccountOperator, AskingOperator, BridgeOperator, plainly
+from balance_bridge.operators.base import AccountOperator, AskingOperator, BridgeOperator, without_traceback
 from balance_bridge.points import BalanceRequest
 
 ASK_AGAIN_AFTER = timedelta(minutes=10)
@@ -28,7 +28,7 @@ GIVE_UP_AFTER = timedelta(hours=6)
 class ResolveDay(AccountOperator):
     """Decides, once for all tasks of the run, which day it is about; refuses what cannot be run at all."""
 
-    @plainly
+    @without_traceback
     def execute(self, context: Any) -> str:
         """Resolve the day.
 
@@ -59,7 +59,7 @@ class RefuseAccount(BridgeOperator):
         super().__init__(**kwargs)
         self.message = message
 
-    @plainly
+    @without_traceback
     def execute(self, context: Any) -> None:  # noqa: ARG002
         """Fail with the whole message."""
         raise AccountsFileError(self.message)
@@ -78,7 +78,7 @@ class FetchSnapshot(AskingOperator):
         super().__init__(**kwargs)
         self.which = which
 
-    @plainly
+    @without_traceback
     def execute(
         self,
         context: Any,
@@ -97,15 +97,15 @@ class FetchSnapshot(AskingOperator):
         Returns:
             Key, sequence number, instant and number of assets.
         """
-        from balance_bridge.daily import fetch_snapshot, save_what_is_about_to_go
+        from balance_bridge.daily import fetch_snapshot, rescue_expiring_days
 
         account = self.read_account()
         job = self.job(context, account)
         try:
             if self.which == "opening":
-                save_what_is_about_to_go(job, account.start_date, account.tolerance)
+                rescue_expiring_days(job, account.start_date, account.tolerance)
             return fetch_snapshot(job, self.which)
-        except BudgetUsedUp as error:
+        except BudgetExhausted as error:
             self.wait_for_budget(error, refused, {"since": since})
         except NotYetAvailable as error:
             now = datetime.now(UTC)
@@ -134,7 +134,7 @@ class FetchHistory(AskingOperator):
         self.opening = opening
         self.closing = closing
 
-    @plainly
+    @without_traceback
     def execute(
         self,
         context: Any,
@@ -156,7 +156,7 @@ class FetchHistory(AskingOperator):
         account = self.read_account()
         try:
             return fetch_history(self.job(context, account), self.opening, self.closing, account.tolerance)
-        except BudgetUsedUp as error:
+        except BudgetExhausted as error:
             self.wait_for_budget(error, refused, {})
 
 
@@ -173,7 +173,7 @@ class Reconcile(AccountOperator):
         super().__init__(**kwargs)
         self.extracted = extracted
 
-    @plainly
+    @without_traceback
     def execute(self, context: Any) -> dict[str, Any]:
         """Reconcile.
 

@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from balance_bridge import settings
 from balance_bridge.accounts import Account
 from balance_bridge.errors import ConfigurationError, SupersededRun
-from balance_bridge.operators.base import AccountOperator, plainly, run_of
+from balance_bridge.operators.base import AccountOperator, run_of, without_traceback
 
 
 class Deliver(AccountOperator):
@@ -32,7 +32,7 @@ class Deliver(AccountOperator):
         self.destination = destination
         self.reconciled = reconciled
 
-    @plainly
+    @without_traceback
     def execute(self, context: Any) -> dict[str, Any]:
         """Deliver.
 

@@ -8,15 +8,15 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowSkipException
 
 from balance_bridge import settings
-from balance_bridge.errors import BudgetUsedUp
-from balance_bridge.operators.base import AskingOperator, plainly
+from balance_bridge.errors import BudgetExhausted
+from balance_bridge.operators.base import AskingOperator, without_traceback
 from balance_bridge.points import BalanceRequest, known_so_far
 
 
 class FollowDay(AskingOperator):
     """Gets what has happened since the last time, and works out what each destination can be told by now."""
 
-    @plainly
+    @without_traceback
     def execute(
         self,
         context: Any,
@@ -46,7 +46,7 @@ class FollowDay(AskingOperator):
         ]
         try:
             found = intraday.run(self.job_of(account, day, intraday.asked_by(day)), requests)
-        except BudgetUsedUp as error:
+        except BudgetExhausted as error:
             self.wait_for_budget(error, refused, {})
         if found is None:
             raise AirflowSkipException(f"nothing to follow on {day}")

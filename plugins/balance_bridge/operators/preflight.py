@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from balance_bridge.errors import ConfigurationError
-from balance_bridge.operators.base import BridgeOperator, plainly
+from balance_bridge.operators.base import BridgeOperator, without_traceback
 
 
 class Preflight(BridgeOperator):
@@ -13,7 +13,7 @@ class Preflight(BridgeOperator):
 
     ui_color = "#e8f0f8"
 
-    @plainly
+    @without_traceback
     def execute(self, context: Any) -> dict[str, str]:  # noqa: ARG002
         """Look, and tell each finding.
 

@@ -39,7 +39,7 @@ class ExchangeOptions:
     """What the vendor does not say, or says in two ways.
 
     Attributes:
-        envelope: Answer ``{"code": 0, "data": ...}`` instead of the bare document.
+        envelope: Response ``{"code": 0, "data": ...}`` instead of the bare document.
         table_spelling: ``balance`` and ``balanceTime`` instead of ``snapshot`` and ``snapshotTime``.
         limit_per_list: ``limit`` counts for each of the two lists instead of for both together.
         newest_first: Order inside a page.

@@ -71,8 +71,8 @@ class Webhook:
         journal: Where requests are written down.
         refused: Assets that it does not take.
         whole: Refuse a request as a whole for one such asset, instead of answering for each balance.
-        conflicts: Answer 409 to a key that was used, instead of what was answered then.
-        brief: Answer in one word where all were accepted, instead of for each balance.
+        conflicts: Response 409 to a key that was used, instead of what was answered then.
+        brief: Response in one word where all were accepted, instead of for each balance.
     """
 
     def __init__(

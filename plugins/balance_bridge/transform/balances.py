@@ -88,7 +88,7 @@ def balances_at(opening: Snapshot, closing: Snapshot, ledger: pd.DataFrame, requ
 
     Raises:
         ConfigurationError: If a point or the zone is unknown.
-        BadAnswer: If the snapshots do not follow each other, or a time lies outside the years 1 to 9999.
+        InvalidResponse: If the snapshots do not follow each other, or a time lies outside the years 1 to 9999.
         InvalidAmount: If a snapshot holds an amount that cannot be held exactly.
     """
     check_order(opening, closing)

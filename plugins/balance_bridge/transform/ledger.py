@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from balance_bridge.errors import BadAnswer, InvalidAmount
+from balance_bridge.errors import InvalidAmount, InvalidResponse
 from balance_bridge.transform import parquet
 from balance_bridge.transform.columns import Int64, codes, group_starts, int64, pair_keys, sort_order, whole
 from balance_bridge.transform.decimals import (
@@ -37,8 +37,8 @@ def build_ledger(legs: pa.Table) -> pd.DataFrame:
         ``fee`` that of the fee legs among them (0 where there are none), ``balance`` the one after the whole record.
 
     Raises:
-        BadAnswer: If the legs of one record and asset give different balances, or one sequence number has two times
-            or kinds; the message names them. Also if a value that every leg has is missing.
+        InvalidResponse: If the legs of one record and asset give different balances, or one sequence number has two
+            times or kinds; the message names them. Also if a value that every leg has is missing.
         InvalidAmount: If a sum cannot be held; the message names the record.
     """
     columns = _columns(legs)
@@ -88,7 +88,9 @@ def _columns(legs: pa.Table) -> dict[str, pa.Array]:
     for field in LEGS:
         column = whole(table[field.name])
         if column.null_count and not field.nullable:
-            raise BadAnswer(f"{column.null_count} of {len(column)} legs have no {field.name}: every leg must have one")
+            raise InvalidResponse(
+                f"{column.null_count} of {len(column)} legs have no {field.name}: every leg must have one"
+            )
         columns[field.name] = column if pa.types.is_dictionary(column.type) else column.cast(field.type)
     return columns
 
@@ -102,7 +104,7 @@ def _check_one_balance(columns: dict[str, pa.Array], order: Int64, starts: Int64
         position = int(np.flatnonzero(differs)[0])
         values = " and ".join(f"{from_units(balance.units(place)):f}" for place in (position, position + 1))
         sn, asset = (columns[name][int(order[position])].as_py() for name in ("sn", "asset"))
-        raise BadAnswer(f"sn {sn}: the legs of {asset} give different balances after the record: {values}")
+        raise InvalidResponse(f"sn {sn}: the legs of {asset} give different balances after the record: {values}")
 
 
 def _check_one_record(columns: dict[str, pa.Array], sn: Int64, order: Int64) -> None:
@@ -115,4 +117,4 @@ def _check_one_record(columns: dict[str, pa.Array], sn: Int64, order: Int64) -> 
         if differs.any():
             position = int(np.flatnonzero(differs)[0])
             pair = " and ".join(str(columns[name][int(order[place])].as_py()) for place in (position, position + 1))
-            raise BadAnswer(f"sn {sorted_sn[position]}: two records have this sequence number ({name} {pair})")
+            raise InvalidResponse(f"sn {sorted_sn[position]}: two records have this sequence number ({name} {pair})")

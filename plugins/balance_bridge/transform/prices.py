@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from balance_bridge.errors import BadAnswer
+from balance_bridge.errors import InvalidResponse
 from balance_bridge.transform.schema import INSTANT
 
 # One digit less than an amount has, so that every product fits into 76 digits.
@@ -36,24 +36,26 @@ def read_prices(data: bytes, name: str) -> pd.DataFrame:
         Columns ``asset``, ``at`` (UTC) and ``price`` (``decimal128(37, 18)``), sorted by ``at``.
 
     Raises:
-        BadAnswer: If it is no such table, a price is no plain decimal number of at most 19 digits before and 18 after
-            the point, or one asset has two prices for an instant.
+        InvalidResponse: If it is no such table, a price is no plain decimal number of at most 19 digits before and 18
+            after the point, or one asset has two prices for an instant.
     """
     try:
         table = pq.read_table(pa.BufferReader(data)) if name.endswith(".parquet") else _read_csv(data)
         missing = [column for column in _COLUMNS if column not in table.column_names]
         if missing:
-            raise BadAnswer(f"{name} lacks the column {', '.join(missing)}; it has {', '.join(table.column_names)}")
+            raise InvalidResponse(
+                f"{name} lacks the column {', '.join(missing)}; it has {', '.join(table.column_names)}"
+            )
         table = pa.table({column: _typed(table[column], column, name) for column in _COLUMNS})
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise BadAnswer(f"{name} is no price table: {error}") from error
+        raise InvalidResponse(f"{name} is no price table: {error}") from error
     frame: pd.DataFrame = table.sort_by([("at", "ascending"), ("asset", "ascending")]).to_pandas(
         types_mapper=pd.ArrowDtype
     )
     twice = frame[frame.duplicated(["asset", "at"])]
     if len(twice):
         asset, at = twice["asset"].iloc[0], twice["at"].iloc[0]
-        raise BadAnswer(f"{name} has {len(twice)} prices too many: {asset} at {at.isoformat()} is there twice")
+        raise InvalidResponse(f"{name} has {len(twice)} prices too many: {asset} at {at.isoformat()} is there twice")
     return frame
 
 
@@ -101,7 +103,7 @@ def _read_csv(data: bytes) -> pa.Table:
 
 def _typed(column: pa.ChunkedArray, name: str, file: str) -> pa.ChunkedArray:
     if column.null_count:
-        raise BadAnswer(f"{file}: {column.null_count} rows have no {name}")
+        raise InvalidResponse(f"{file}: {column.null_count} rows have no {name}")
     if name == "asset":
         return column.cast(pa.string())
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
@@ -110,16 +112,18 @@ def _typed(column: pa.ChunkedArray, name: str, file: str) -> pa.ChunkedArray:
         wrong = next((row for row, value in enumerate(values, 2) if not pattern.fullmatch(value)), None)
         if wrong is not None:
             expected = "a plain decimal number" if name == "price" else "an instant such as 2026-11-20T00:00:00Z"
-            raise BadAnswer(f"{file}: row {wrong}: {name} = {values[wrong - 2]!r}; {expected} is expected")
+            raise InvalidResponse(f"{file}: row {wrong}: {name} = {values[wrong - 2]!r}; {expected} is expected")
         if name == "price":
             return column.cast(PRICE)
         return pc.cast(pa.chunked_array([pd.to_datetime(pd.Series(values), utc=True, format="ISO8601")]), INSTANT)
     if name == "at":
         if not pa.types.is_timestamp(column.type) or column.type.tz is None:
-            raise BadAnswer(f"{file}: the column at is {column.type}; a timestamp with a time zone is expected")
+            raise InvalidResponse(f"{file}: the column at is {column.type}; a timestamp with a time zone is expected")
         return column.cast(INSTANT, safe=False)
     if pa.types.is_floating(column.type):
-        raise BadAnswer(f"{file}: the column price is {column.type}, which is not exact; decimal or text is expected")
+        raise InvalidResponse(
+            f"{file}: the column price is {column.type}, which is not exact; decimal or text is expected"
+        )
     return column.cast(PRICE)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from balance_bridge.errors import BadAnswer
+from balance_bridge.errors import InvalidResponse
 from balance_bridge.transform.columns import LedgerColumns, group_starts, ledger_columns
 from balance_bridge.transform.decimals import (
     Int64,
@@ -68,13 +68,13 @@ class Prover:
             ledger: As ``build_ledger`` makes it, of records that all lie above those before.
 
         Raises:
-            BadAnswer: If one does not.
+            InvalidResponse: If one does not.
         """
         columns = ledger_columns(ledger, ())
         if not len(columns):
             return
         if int(columns.sn.min()) <= self._last_sn:
-            raise BadAnswer(
+            raise InvalidResponse(
                 f"the ledger has a record of sn {columns.sn.min()}, which is not above sn {self._last_sn}: "
                 "it is not the ledger of what follows"
             )
@@ -98,7 +98,7 @@ class Prover:
             tolerance: Per asset the largest drift, in either direction, that is let pass; 0 for those it lacks.
 
         Raises:
-            BadAnswer: If the snapshots do not follow each other, or a record lies above the closing one.
+            InvalidResponse: If the snapshots do not follow each other, or a record lies above the closing one.
             InvalidAmount: If the snapshot holds an amount that cannot be held exactly.
         """
         check_order(self._opening, closing)
@@ -218,7 +218,7 @@ def reconcile(
         The proof, or where it fails.
 
     Raises:
-        BadAnswer: If the snapshots do not follow each other, or a record lies outside their sequence numbers.
+        InvalidResponse: If the snapshots do not follow each other, or a record lies outside their sequence numbers.
         InvalidAmount: If a snapshot holds an amount that cannot be held exactly.
     """
     check_order(opening, closing)
@@ -227,8 +227,8 @@ def reconcile(
     return prover.conclude(closing, tolerance)
 
 
-def _not_between(sn: int, opening: Snapshot, closing: Snapshot) -> BadAnswer:
-    return BadAnswer(
+def _not_between(sn: int, opening: Snapshot, closing: Snapshot) -> InvalidResponse:
+    return InvalidResponse(
         f"the ledger has a record of sn {sn}, which is not in ({opening.sn}, {closing.sn}]: "
         "it is not the ledger between these snapshots"
     )

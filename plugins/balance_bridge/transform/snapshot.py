@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from balance_bridge.errors import BadAnswer
+from balance_bridge.errors import InvalidResponse
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,16 @@ def check_order(opening: Snapshot, closing: Snapshot) -> None:
     """Refuse a closing snapshot that does not follow the opening one.
 
     Raises:
-        BadAnswer: If its time does not rise, or its sequence number falls. Equal numbers are a day without records.
+        InvalidResponse: If its time does not rise, or its sequence number falls. Equal numbers are a day without
+            records.
     """
     if closing.at_ms <= opening.at_ms:
-        raise BadAnswer(
+        raise InvalidResponse(
             f"the closing snapshot's time {closing.at_ms} is not after the opening one's {opening.at_ms} (UTC ms): "
             "check the days that were asked for"
         )
     if closing.sn < opening.sn:
-        raise BadAnswer(
+        raise InvalidResponse(
             f"the closing snapshot's sn {closing.sn} is below the opening one's {opening.sn}: "
             "the two are not of one account, or the exchange began a new sequence"
         )

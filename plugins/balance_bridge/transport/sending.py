@@ -10,9 +10,9 @@ import requests
 from requests.utils import select_proxy
 
 from balance_bridge.clock import SYSTEM_CLOCK, Clock
-from balance_bridge.errors import AnswerLost, BadAnswer, BalanceBridgeError, FinalError, NotReached
-from balance_bridge.transport.answer import Answer
+from balance_bridge.errors import BalanceBridgeError, ConnectionFailed, InvalidResponse, PermanentError, ResponseLost
 from balance_bridge.transport.redaction import Redactor, credentials, url_secrets
+from balance_bridge.transport.response import Response
 from balance_bridge.transport.watch import Watch, WatchedAdapter
 
 CONNECT_TIMEOUT_S = 10.0
@@ -28,7 +28,7 @@ class Transport:
     Args:
         session: The session to use; its adapters must not retry. Of a request through an adapter other than
             :class:`WatchedAdapter` it cannot be known whether it went out: it counts as sent, unless the adapter itself
-            raises :class:`NotReached`. A new one by default.
+            raises :class:`ConnectionFailed`. A new one by default.
         clock: Where instants come from.
     """
 
@@ -48,7 +48,7 @@ class Transport:
         timeout_s: float = 30.0,
         deadline_s: float = DEADLINE_S,
         max_bytes: int = MAX_ANSWER_BYTES,
-    ) -> Answer:
+    ) -> Response:
         """Send one request and read its whole answer, whatever its status.
 
         Args:
@@ -64,10 +64,10 @@ class Transport:
             max_bytes: The largest answer that is read, decompressed.
 
         Raises:
-            NotReached: Nothing was sent.
-            AnswerLost: The request may have arrived; the answer did not.
-            BadAnswer: The answer is larger than ``max_bytes``.
-            FinalError: The URL or a header cannot be sent, or the server's certificate is not trusted. Nothing was
+            ConnectionFailed: Nothing was sent.
+            ResponseLost: The request may have arrived; the answer did not.
+            InvalidResponse: The answer is larger than ``max_bytes``.
+            PermanentError: The URL or a header cannot be sent, or the server's certificate is not trusted. Nothing was
                 sent.
         """
         hidden = [*secrets, *credentials(headers), *url_secrets(url)]
@@ -95,8 +95,8 @@ class Transport:
                 if not watch.reached:
                     lower = {name.lower(): value for name, value in response.headers.items()}
                     status, ended_at = response.status_code, self._clock.wall()
-                    return Answer(label, status, lower, content, sent_at, ended_at, tuple(hidden))
-                failure: BalanceBridgeError = AnswerLost(f"{label}: no whole answer within {deadline_s:g} s")
+                    return Response(label, status, lower, content, sent_at, ended_at, tuple(hidden))
+                failure: BalanceBridgeError = ResponseLost(f"{label}: no whole answer within {deadline_s:g} s")
             except BalanceBridgeError:
                 raise
             except Exception as error:  # whatever it is: once a byte is out, the answer is lost
@@ -127,7 +127,7 @@ def _check_headers(headers: Mapping[str, str], label: str) -> None:
     # Whoever would refuse the value later on would show it, and it may be a key or a token.
     for name, value in headers.items():
         if not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?", value):
-            raise FinalError(
+            raise PermanentError(
                 f"{label}: the header {name} is empty or holds a character that cannot be sent; look for blanks, line "
                 "breaks and letters with accents in the connection's login and password"
             )
@@ -138,7 +138,7 @@ def _read(response: requests.Response, label: str, max_bytes: int) -> bytes:
     for chunk in response.iter_content(64 * 1024):
         content += chunk
         if len(content) > max_bytes:
-            raise BadAnswer(f"{label}: the answer is larger than {max_bytes} bytes")
+            raise InvalidResponse(f"{label}: the answer is larger than {max_bytes} bytes")
     return bytes(content)
 
 
@@ -147,17 +147,17 @@ def _meaning(error: Exception, watch: Watch, timeouts: tuple[float, float]) -> t
     why = f"{type(root).__name__}: {root}"
     if watch.sent:
         if watch.reached:
-            return AnswerLost, f"no whole answer within {watch.seconds:g} s"
+            return ResponseLost, f"no whole answer within {watch.seconds:g} s"
         if isinstance(root, TimeoutError):
-            return AnswerLost, f"no answer within {timeouts[1]:g} s"
-        return AnswerLost, f"the connection was lost before the whole answer ({why})"
+            return ResponseLost, f"no answer within {timeouts[1]:g} s"
+        return ResponseLost, f"the connection was lost before the whole answer ({why})"
     if isinstance(root, ssl.SSLCertVerificationError):
-        return FinalError, f"the server's TLS certificate is not trusted ({why})"
+        return PermanentError, f"the server's TLS certificate is not trusted ({why})"
     if isinstance(error, ValueError):
-        return FinalError, f"this URL cannot be used ({why}); check the host"
+        return PermanentError, f"this URL cannot be used ({why}); check the host"
     if watch.reached or isinstance(root, TimeoutError):
-        return NotReached, f"no connection within {watch.seconds if watch.reached else timeouts[0]:g} s"
-    return NotReached, f"no connection ({why})"
+        return ConnectionFailed, f"no connection within {watch.seconds if watch.reached else timeouts[0]:g} s"
+    return ConnectionFailed, f"no connection ({why})"
 
 
 def _root(error: BaseException) -> BaseException:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from balance_bridge.clock import SYSTEM_CLOCK, Clock
-from balance_bridge.errors import BudgetUsedUp, NotReached
+from balance_bridge.errors import BudgetExhausted, ConnectionFailed
 
 REQUESTS_PER_WINDOW = 8
 WINDOW_S = 60.0
@@ -117,7 +117,7 @@ class Budget(ABC):
             The place and 0, or None and the seconds after which there is one for sure.
 
         Raises:
-            NotReached: If the backend cannot be reached. Without it no request is made.
+            ConnectionFailed: If the backend cannot be reached. Without it no request is made.
         """
         found = self._take()
         return (None, found.wait_s) if isinstance(found, Full) else (found, 0.0)
@@ -147,8 +147,8 @@ class Budget(ABC):
         """Hold a place for one request; waits until there is one.
 
         Raises:
-            BudgetUsedUp: As soon as it shows that this takes longer than the budget's patience, all in all.
-            NotReached: If the backend cannot be reached.
+            BudgetExhausted: As soon as it shows that this takes longer than the budget's patience, all in all.
+            ConnectionFailed: If the backend cannot be reached.
         """
         place = self._wait()
         try:
@@ -156,7 +156,7 @@ class Budget(ABC):
         finally:
             try:
                 self.give_back(place)
-            except NotReached as error:
+            except ConnectionFailed as error:
                 # The request has been made, and its answer counts. The place stays taken until its lease is over.
                 self._log(f"{error}; a place of it stays taken for {self._held_s:.0f} s")
 
@@ -169,7 +169,7 @@ class Budget(ABC):
             # A request under way ends within seconds; what remains to be waited for then is one window.
             expected_s = min(found.wait_s, self._window_s) if found.held else found.wait_s
             if waited_s + expected_s > self._patience_s:
-                raise BudgetUsedUp(
+                raise BudgetExhausted(
                     f"the request budget is used up for {expected_s:.0f} s ({self._limit} requests in any "
                     f"{self._window_s:g} s)",
                     wait_s=expected_s,

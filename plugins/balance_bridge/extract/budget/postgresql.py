@@ -12,7 +12,7 @@ from typing import Any, Unpack
 
 import psycopg
 
-from balance_bridge.errors import NotReached
+from balance_bridge.errors import ConnectionFailed
 from balance_bridge.extract.budget.base import WINDOW_S, Budget, Full, Options, Usage
 from balance_bridge.transport import Redactor, url_secrets
 
@@ -137,7 +137,7 @@ class PostgresBudget(Budget):
                 yield db
         except psycopg.Error as error:
             why = Redactor(url_secrets(self._url)).clean(f"{type(error).__name__}: {error}").strip()
-            raise NotReached(
+            raise ConnectionFailed(
                 f"the request budget in PostgreSQL cannot be reached ({why}); without it no request is made: see that "
                 "the server is up and that the user may use it, or set another one with the option [balance_bridge] "
                 "budget"

@@ -12,7 +12,7 @@ from typing import Any, Unpack
 
 import redis
 
-from balance_bridge.errors import NotReached
+from balance_bridge.errors import ConnectionFailed
 from balance_bridge.extract.budget.base import WINDOW_S, Budget, Full, Options, Usage
 from balance_bridge.transport import Redactor, url_secrets
 
@@ -142,7 +142,7 @@ class RedisBudget(Budget):
             )
         except (redis.RedisError, OSError) as error:
             why = Redactor(url_secrets(self._url)).clean(str(error))
-            raise NotReached(
+            raise ConnectionFailed(
                 f"the request budget in Redis cannot be reached ({why}); without it no request is made: see that Redis "
                 "is up, or set another one with the option [balance_bridge] budget"
             ) from None

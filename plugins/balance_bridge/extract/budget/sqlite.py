@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Unpack
 
 from balance_bridge import private
-from balance_bridge.errors import NotReached
+from balance_bridge.errors import ConnectionFailed
 from balance_bridge.extract.budget.base import WINDOW_S, Budget, Full, Options, Usage
 
 _SCHEMA = (
@@ -122,7 +122,7 @@ class SqliteBudget(Budget):
                     raise
                 db.execute("COMMIT")
         except (sqlite3.Error, OSError) as error:
-            raise NotReached(
+            raise ConnectionFailed(
                 f"the request budget in {self._path} cannot be reached ({error}); "
                 "without it no request is made: see that the folder can be written, or set another one with the "
                 "option [balance_bridge] budget"

@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import Any
 
-from balance_bridge.errors import BadAnswer
+from balance_bridge.errors import InvalidResponse
 from balance_bridge.transport.redaction import Redactor
 
 # What the parser of HTTP dates raises for text that is none; which one depends on the text.
@@ -19,7 +19,7 @@ _NO_DATE = (ValueError, OverflowError, TypeError, IndexError)
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """A whole answer. Its ``repr`` shows nothing that came from outside.
 
     Attributes:
@@ -55,12 +55,12 @@ class Answer:
         """The body as JSON, its numbers with a point as ``Decimal``.
 
         Raises:
-            BadAnswer: If the body is not JSON (an HTML page, a cut or an empty answer).
+            InvalidResponse: If the body is not JSON (an HTML page, a cut or an empty answer).
         """
         try:
             return json.loads(self.body.decode("utf-8"), parse_float=Decimal, parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
-            refusal = BadAnswer(f"{self.request} answered {self.status} with no JSON: {self.describe_body()}")
+            refusal = InvalidResponse(f"{self.request} answered {self.status} with no JSON: {self.describe_body()}")
         # Not in the handler: the decoders' errors hold the body.
         raise refusal
 
