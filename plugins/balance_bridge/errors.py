@@ -36,9 +36,44 @@ The base classes are recovery strategies: whoever catches one knows what to do w
 
 from __future__ import annotations
 
+import textwrap
+
+MAX_LOG_LINE = 110
+
 
 class BalanceBridgeError(Exception):
-    """Base of all errors that this package raises on purpose."""
+    """Base of all errors that this package raises on purpose.
+
+    Args:
+        what: What happened, and where.
+        why: What is known about the cause; empty if ``what`` says it all.
+        do: What somebody has to do; empty for the class's :attr:`remedy`.
+
+    Attributes:
+        remedy: What helps against most errors of a class; empty if that depends.
+    """
+
+    remedy = ""
+
+    def __init__(self, what: str, *, why: str = "", do: str = "") -> None:
+        super().__init__(what)
+        self.why = why
+        self.do = do or self.remedy
+
+    def __str__(self) -> str:
+        """All of it in one text."""
+        parts = [part.rstrip(". ") for part in (str(self.args[0]) if self.args else "", self.why, self.do) if part]
+        return ". ".join(parts)
+
+    def log_entry(self) -> str:
+        """The error as a log entry for whoever is on call: what, why and do, a short line each."""
+        what = str(self.args[0]) if self.args else type(self).__name__
+        lines = {"what": what, "why": self.why, "do": self.do}
+        return "\n".join(
+            textwrap.shorten(f"{label}: {text}", MAX_LOG_LINE, placeholder=" ...")
+            for label, text in lines.items()
+            if text
+        )
 
 
 class PermanentError(BalanceBridgeError):
@@ -108,8 +143,8 @@ class SupersededRun(PermanentError):
         late: How many balances may have arrived in the wrong order because of it.
     """
 
-    def __init__(self, message: str, *, late: int = 0) -> None:
-        super().__init__(message)
+    def __init__(self, what: str, *, why: str = "", do: str = "", late: int = 0) -> None:
+        super().__init__(what, why=why, do=do)
         self.late = late
 
 
@@ -144,8 +179,8 @@ class RateLimited(TransientError):
         retry_after_s: Seconds to wait as the server asked for, or None if it did not say.
     """
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, what: str, *, why: str = "", do: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(what, why=why, do=do)
         self.retry_after_s = retry_after_s
 
 
@@ -157,8 +192,10 @@ class BudgetExhausted(TransientError):
         refusal: The server's own refusal, if that is why; None if our counting alone says so.
     """
 
-    def __init__(self, message: str, *, wait_s: float, refusal: RateLimited | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self, what: str, *, wait_s: float, why: str = "", do: str = "", refusal: RateLimited | None = None
+    ) -> None:
+        super().__init__(what, why=why, do=do)
         self.wait_s = wait_s
         self.refusal = refusal
 

@@ -165,7 +165,7 @@ class AscendexClient:
             refuse_errors(answer)
         except BalanceBridgeError as error:
             if self._name:
-                error.args = (f"{self._name}: {error}",)
+                error.args = (f"{self._name}: {error.args[0]}",)
             if isinstance(error, RateLimited) and budget is not None:
                 # The next attempt waits for its place, and so does everybody else.
                 budget.fill(max(error.retry_after_s or 0.0, WINDOW_S))

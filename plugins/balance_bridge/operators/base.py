@@ -41,6 +41,8 @@ def without_traceback(execute: Callable[..., Any]) -> Callable[..., Any]:
             return execute(self, context, *args, **kwargs)
         except BalanceBridgeError as error:
             self.log.debug("Traceback:", exc_info=True)
+            # Airflow prints the exception as one long line: what somebody must act on comes before it, in short ones.
+            self.log.error("%s", error.log_entry())
             raise error.with_traceback(None) from None
 
     return wrapper
