@@ -124,6 +124,10 @@ class Apis:
         )
         return {"collisions": collisions, "deliveries": [one.document() for one in found]}
 
+    def release(self) -> None:
+        """Let the exchange show all its records again."""
+        self.exchange.withheld.clear()
+
     def reset(self) -> None:
         """Forget what was delivered. The journal and the exchange's request window stay."""
         self.elven.reset()
@@ -166,6 +170,7 @@ def _route(apis: Apis, call: Call) -> Reply:
         ("GET", "/sandbox/status"): apis.status,
         ("GET", "/sandbox/delivered"): apis.delivered,
         ("GET", "/sandbox/books"): lambda: apis.books(call.params()),
+        ("POST", "/sandbox/release"): apis.release,
         ("POST", "/sandbox/reset"): apis.reset,
     }
     page = pages.get((call.method, call.path))

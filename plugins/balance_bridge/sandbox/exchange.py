@@ -74,6 +74,9 @@ class Exchange:
         clock: What the server's time is.
         journal: Where requests are written down.
         options: See :class:`ExchangeOptions`.
+
+    Attributes:
+        withheld: Sequence numbers of records that its history leaves out, as if it had lost them.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Exchange:
         self.options = options or ExchangeOptions()
         self._clock = clock
         self._journal = journal
+        self.withheld: set[int] = set()
         self._admitted: dict[str, deque[float]] = {}
 
     def answer(self, call: Call) -> Reply:
@@ -177,7 +181,7 @@ class Exchange:
         oldest = book.snapshots.get(self._oldest(now_ms))
         if oldest is not None and sn <= oldest.sn:
             raise self._refused(100002, f"sn {sn} is older than {self.options.retention_days} days")
-        records = book.visible(sn, now_ms)
+        records = [record for record in book.visible(sn, now_ms) if record.sn not in self.withheld]
         orders = [record for record in records if record.kind == "order"][:limit]
         changes = [record for record in records if record.kind == "balance"][:limit]
         if not self.options.limit_per_list:

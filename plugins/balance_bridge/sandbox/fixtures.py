@@ -65,6 +65,8 @@ class Credentials:
 
 
 CREDENTIALS = Credentials()
+# The exchange's API key by account name.
+API_KEYS = {"main_cash": "sandbox-cash-key", "main_margin": "sandbox-margin-key"}
 
 
 def connections(url: str) -> dict[str, dict[str, str]]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from threading import Thread
 from types import TracebackType
 
@@ -28,7 +28,7 @@ from balance_bridge.sandbox.exchange import Exchange, ExchangeOptions
 from balance_bridge.sandbox.fixtures import CREDENTIALS, SYMBOLS, accounts_yaml, connections
 from balance_bridge.sandbox.webhook import Webhook
 from balance_bridge.sandbox.wire import Journal
-from balance_bridge.sandbox.world import Book, World, utc_day
+from balance_bridge.sandbox.world import Book, Record, World, utc_day
 
 __all__ = ["CREDENTIALS", "Sandbox", "accounts_yaml", "connections", "serve"]
 
@@ -140,6 +140,18 @@ class Sandbox:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
+
+    def withhold(self, key: str, category: str, day: date) -> Record:
+        """Let the exchange leave out one record of a UTC day: one from the middle of it that moves a single asset."""
+        book = self.exchange.world.book(key, category, day)
+        records = book.between(book.snapshots[day], book.snapshots[day + timedelta(days=1)])
+        record = next(each for each in records[len(records) // 2 :] if len(each.legs) == 1)
+        self.exchange.withheld.add(record.sn)
+        return record
+
+    def release(self) -> None:
+        """Let the exchange show all its records again."""
+        self.apis.release()
 
     def lines(self) -> list[str]:
         """What was delivered so far, one line per destination, account and day."""
