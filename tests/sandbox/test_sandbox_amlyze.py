@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balance_bridge.sandbox.amlyze import instant_ms
-from balance_bridge.sandbox.wire import Journal, Number, plain, read_json
+from balance_bridge.sandbox.wire import Journal, Number, instant_ms, plain, read_json
 
 
 def row(number: str = "n1", **changes: Any) -> dict[str, Any]:

@@ -91,12 +91,12 @@ def test_all_three_apis_and_the_pages_answer_over_a_socket(sandbox: Sandbox) -> 
     }
     assert status["refusals"] == []
     assert status["delivered"] == {
-        "elven": {"main_cash": {yesterday: {"new": 1}}},
-        "amlyze": {"main_cash": {yesterday: {"new": 1}}},
+        f"amlyze: main_cash {yesterday}": {"new": 1},
+        f"elven: main_cash {yesterday}": {"new": 1},
     }
     delivered = get(sandbox, "/sandbox/delivered")
     assert delivered["elven"][0]["balance"] == delivered["amlyze"][0]["value"] == "7"
-    assert len(sandbox.lines()) == sandbox.table().row_count == 2
+    assert sandbox.lines() == [f"{name}: main_cash {yesterday}: 1 new" for name in ("amlyze", "elven")]
     with requests.post(sandbox.url + "/sandbox/reset", timeout=10) as answer:
         assert answer.status_code == 200
     assert get(sandbox, "/sandbox/status")["delivered"] == {}
@@ -156,6 +156,22 @@ def test_it_stops_while_a_client_keeps_its_connection() -> None:
 def test_a_taken_port_is_said() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert server.serve(taken.getsockname()[1], 7, True) == 1
+
+
+def test_a_record_that_is_withheld_is_missing_from_the_history_until_it_is_released(sandbox: Sandbox) -> None:
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).date()
+    record = sandbox.withhold("sandbox-cash-key", "cash", yesterday)
+    assert len(record.legs) == 1, "the break is one asset's"
+
+    def shown() -> int:
+        with exchange(sandbox, "history", sn=str(record.sn), limit="1") as answer:
+            document = answer.json()
+        return int(((document.get("order") or []) + (document.get("balance") or []))[0]["sn"])
+
+    assert shown() > record.sn
+    with requests.post(sandbox.url + "/sandbox/release", timeout=10) as answer:
+        assert answer.status_code == 200
+    assert shown() == record.sn
 
 
 def test_the_connections_fit_the_credentials() -> None:

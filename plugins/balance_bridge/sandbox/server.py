@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -15,10 +15,6 @@ from threading import Thread
 from types import TracebackType
 
 import uvicorn
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from balance_bridge.clock import SYSTEM_CLOCK, Clock
 from balance_bridge.sandbox.amlyze import Amlyze
@@ -35,7 +31,6 @@ __all__ = ["CREDENTIALS", "Sandbox", "accounts_yaml", "connections", "serve"]
 START_LIMIT_S = 15.0
 STOP_LIMIT_S = 15.0
 REFRESH_S = 0.5
-TABLE_ROWS = 40
 
 
 class Sandbox:
@@ -49,14 +44,6 @@ class Sandbox:
         clock: The servers' clock.
         options: Where the exchange's behaviour is open.
         books: Books written by hand, by (API key, category), in place of generated ones.
-
-    Attributes:
-        url: Base URL of everything.
-        exchange: The exchange, for looking inside.
-        elven: Elven, for looking inside.
-        amlyze: Amlyze, for looking inside.
-        webhook: The receiver of a webhook, for looking inside.
-        journal: Every request and refusal.
 
     Raises:
         OSError: The port is taken.
@@ -156,33 +143,11 @@ class Sandbox:
     def lines(self) -> list[str]:
         """What was delivered so far, one line per destination, account and day."""
         with self.apis.lock:
-            counts = self.apis.delivered_counts()
+            counts = self.apis.counts()
         return [
-            f"{one.destination}: {one.account} {one.day}: "
-            + ", ".join(f"{count} {state}" for state, count in one.counts.items())
-            for one in counts
+            f"{key}: " + ", ".join(f"{count} {state}" for state, count in states.items())
+            for key, states in counts.items()
         ]
-
-    def table(self) -> Table:
-        """What was delivered so far, for a terminal."""
-        with self.apis.lock:
-            counts = self.apis.delivered_counts()
-        table = Table(title="Delivered balances")
-        for name in ("destination", "account", "day"):
-            table.add_column(name)
-        for state in ("new", "repeated", "overwritten"):
-            table.add_column(state, justify="right")
-        for one in counts[-TABLE_ROWS:]:
-            shown = [str(one.counts.get(state, "")) for state in ("new", "repeated", "overwritten")]
-            table.add_row(one.destination, one.account, one.day, *shown)
-        return table
-
-    def totals(self) -> str:
-        """Requests, refusals and rejections so far, in one line."""
-        with self.apis.lock:
-            refused, requests = len(self.journal.refusals()), len(self.journal.requests)
-            rejected, stray = len(self.amlyze.rejected), len(self.elven.stray_sources())
-        return f"{requests} requests, {refused} refused; {rejected} balances rejected; {stray} stray sources"
 
 
 def serve(port: int, seed: int, show: bool) -> int:
@@ -191,27 +156,30 @@ def serve(port: int, seed: int, show: bool) -> int:
     Args:
         port: TCP port on 127.0.0.1; 0 takes a free one.
         seed: Determines the world.
-        show: Whether to show what is delivered: a live table on a terminal, else a line per change.
+        show: Whether to print a line whenever something is delivered.
 
     Returns:
-        The exit code: 0 when stopped, 1 if the port cannot be had.
+        The exit code: 0 when stopped, 1 if the port is not available.
     """
-    console = Console(soft_wrap=True, highlight=False)
     with _stop_on_signals() as stop:
         try:
             sandbox = Sandbox(port, seed)
         except OSError as error:
-            print(f"port {port} cannot be had ({error.strerror}): stop what uses it or choose another", file=sys.stderr)
+            print(
+                f"port {port} is not available ({error.strerror}): stop what uses it, or choose another one",
+                file=sys.stderr,
+            )
             return 1
         with sandbox:
             print("\n".join(_instructions(sandbox.url)), flush=True)
-            if not show:
-                _wait(stop, lambda: None)
-            elif console.is_terminal:
-                with Live(console=console, refresh_per_second=4) as live:
-                    _wait(stop, lambda: live.update(Group(sandbox.table(), Text(sandbox.totals()))))
-            else:
-                _wait(stop, _LinePrinter(sandbox))
+            shown: list[str] = []
+            while not stop.asked:
+                time.sleep(REFRESH_S)
+                lines = sandbox.lines() if show else []
+                for line in lines:
+                    if line not in shown:
+                        print(line, flush=True)
+                shown = lines
     print("sandbox stopped", flush=True)
     return 0
 
@@ -219,28 +187,6 @@ def serve(port: int, seed: int, show: bool) -> int:
 @dataclass
 class _Stop:
     asked: bool = False
-
-
-def _wait(stop: _Stop, refresh: Callable[[], None]) -> None:
-    while not stop.asked:
-        time.sleep(REFRESH_S)
-        refresh()
-    refresh()
-
-
-class _LinePrinter:
-    """Prints the lines that have changed since the last time."""
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._sandbox = sandbox
-        self._shown: set[str] = set()
-
-    def __call__(self) -> None:
-        lines = self._sandbox.lines()
-        for line in lines:
-            if line not in self._shown:
-                print(line, flush=True)
-        self._shown = set(lines)
 
 
 def _instructions(url: str) -> Iterator[str]:
