@@ -210,10 +210,9 @@ def test_nothing_of_the_judged_rooms_is_imported() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_in_the_foreground_it_shows_how_to_connect_and_stops_cleanly(number: signal.Signals) -> None:
-    code = "import sys; from balance_bridge.sandbox.server import serve; sys.exit(serve(0, 7, True))"
     environment = os.environ | {"PYTHONPATH": str(PACKAGE.parents[1])}
     with subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", code],
+        [sys.executable, "-W", "error", "-m", "balance_bridge.cli", "sandbox"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

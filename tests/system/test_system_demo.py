@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -70,8 +71,8 @@ def test_what_is_started_listens_on_this_machine_only_and_what_it_writes_is_its_
 
 def test_task_logs_are_shown_without_a_log_server(running: Any) -> None:
     first = running.runs("balances_main_cash")[0]["dag_run_id"]
-    log = running.airflow.get(f"dags/balances_main_cash/dagRuns/{first}/taskInstances/day/logs/1")
-    assert "main_cash: this run delivers" in str(log)
+    path = f"api/v2/dags/balances_main_cash/dagRuns/{first}/taskInstances/day/logs/1"
+    assert "main_cash: this run delivers" in from_airflow(running.airflow.url, path)
 
 
 # A quarter of a minute: Airflow is started with all its parts.
@@ -80,7 +81,7 @@ def test_up_shows_messages_whole_and_ends_at_ctrl_c_with_nothing_left_running(tm
     with started("up", home) as process:
         said = read_until(process, "Ctrl-C stops everything.")
         url = next(line.split()[2] for line in said if line.startswith("Airflow's UI:"))
-        assert airflow_settings(url)["default_wrap"] is True
+        assert json.loads(from_airflow(url, "ui/config"))["default_wrap"] is True
         assert left_behind(home)
         os.kill(process.pid, signal.SIGINT)
         rest = ended(process)
@@ -112,13 +113,14 @@ def test_a_folder_that_is_not_the_demos_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "precious.txt").read_text() == "mine"
 
 
-def airflow_settings(url: str) -> Any:
-    """What Airflow's UI is told when it starts."""
+def from_airflow(url: str, path: str) -> str:
+    """What Airflow's UI is given at a path."""
     with requests.Session() as session:
         session.trust_env = False
         token = session.get(f"{url}/auth/token", timeout=60).json()["access_token"]
-        headers = {"Authorization": f"Bearer {token}"}
-        return session.get(f"{url}/ui/config", headers=headers, timeout=60).json()
+        answer = session.get(f"{url}/{path}", headers={"Authorization": f"Bearer {token}"}, timeout=60)
+        answer.raise_for_status()
+        return answer.text
 
 
 def started(command: str, home: Path) -> subprocess.Popen[str]:

@@ -216,7 +216,8 @@ def run_sandbox(port: int, seed: int, show: bool) -> int:
     _require_sandbox()
     from balance_bridge.sandbox.server import serve
 
-    return serve(port, seed, show)
+    with _interruptible():
+        return serve(port, seed, show)
 
 
 def default_home() -> Path:

@@ -154,8 +154,8 @@ def _name(destination: Destination, asset: str) -> str | None:
 def _elven_rows(rows: list[dict[str, Any]], destination: ElvenDestination) -> Rows:
     found: Rows = Counter()
     for row in rows:
-        if (row["entityAccountId"], row["sourceId"]) == (destination.entity_account_id, destination.source_id):
-            found[row["asset"], row["datetime"], Decimal(row["balance"])] += 1
+        if (row["entity_account_id"], row["source_id"]) == (destination.entity_account_id, destination.source_id):
+            found[row["identity"], row["datetime"], Decimal(row["balance"])] += 1
     return found
 
 
@@ -164,8 +164,8 @@ def _amlyze_rows(rows: list[dict[str, Any]], destination: AmlyzeDestination) -> 
     ids = destination.account_ext_id
     mine = (lambda text: text.startswith(ids.split("{")[0])) if isinstance(ids, str) else set(ids.values()).__contains__
     for row in rows:
-        if mine(row["accountExtId"]):
-            found[row["accountExtId"], row["balanceAt"], Decimal(row["value"])] += 1
+        if mine(row["account_ext_id"]):
+            found[row["account_ext_id"], row["balance_at"], Decimal(row["value"])] += 1
     return found
 
 

@@ -20,7 +20,6 @@ from balance_bridge.sandbox.wire import (
     Reply,
     instant_ms,
     is_time,
-    plain,
     read_json,
     same_signature,
 )
@@ -43,19 +42,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Registered:
-    """One balance that was accepted.
-
-    Attributes:
-        account_ext_id: The account, which has one currency.
-        balance_at: As sent.
-        at_ms: The same instant in UTC milliseconds.
-        number: The communication number.
-        value: The exact amount.
-        text: The digits as sent.
-        balance_type: As sent, or empty.
-        business_unit: As sent, or empty.
-        state: ``new``, ``repeated`` (same account and instant, same value) or ``overwritten`` (another value).
-    """
+    """One balance that was accepted, as it was sent; ``state``: see :meth:`Api._take`."""
 
     account_ext_id: str
     balance_at: str
@@ -202,20 +189,6 @@ class Amlyze(Api):
         """The account that an id belongs to, by the longest prefix; the id itself if none fits."""
         fitting = [prefix for prefix in self.groups if account_ext_id.startswith(prefix)]
         return self.groups[max(fitting, key=len)] if fitting else account_ext_id
-
-    def document(self) -> list[dict[str, Any]]:
-        """Every accepted balance, in order, amounts as text."""
-        return [
-            {
-                "account": self.account(kept.account_ext_id),
-                "accountExtId": kept.account_ext_id,
-                "balanceAt": kept.balance_at,
-                "value": plain(kept.value),
-                "communicationNumber": kept.number,
-                "state": kept.state,
-            }
-            for kept in self.registered
-        ]
 
 
 def _malformed(code: str, description: str) -> Refused:

@@ -18,7 +18,7 @@ from balance_bridge.sandbox.books import KEY_KINDS, expected
 from balance_bridge.sandbox.elven import Elven
 from balance_bridge.sandbox.exchange import CATEGORIES, Exchange
 from balance_bridge.sandbox.webhook import Webhook
-from balance_bridge.sandbox.wire import Call, Journal, Reply
+from balance_bridge.sandbox.wire import Call, Journal, Reply, document
 from balance_bridge.sandbox.world import utc_day
 
 MOST_BOOK_DAYS = 31
@@ -39,7 +39,7 @@ class Apis:
     def counts(self) -> dict[str, dict[str, int]]:
         """How many balances are new, repeated or overwritten, by destination, account and day of their time as sent."""
         counts: dict[str, Counter[str]] = {}
-        for name, times in (("elven", "datetime"), ("amlyze", "balanceAt"), ("webhook", "at")):
+        for name, times in (("elven", "datetime"), ("amlyze", "balance_at"), ("webhook", "at")):
             for row in self.delivered()[name]:
                 counts.setdefault(f"{name}: {row['account']} {row[times][:10]}", Counter())[row["state"]] += 1
         return {key: dict(sorted(count.items())) for key, count in sorted(counts.items())}
@@ -54,13 +54,16 @@ class Apis:
             "oddities": {api.name: dict(api.oddities) for api in (self.elven, self.amlyze, self.webhook)},
         }
 
-    def delivered(self) -> dict[str, Any]:
+    def delivered(self) -> dict[str, list[dict[str, Any]]]:
         """Every delivered balance with its exact digits, and every rejected one with the reason."""
+        names = self.elven.accounts
         return {
-            "elven": self.elven.document(),
-            "amlyze": self.amlyze.document(),
+            "elven": [document(kept, account=names[kept.entity_account_id]) for kept in self.elven.imports],
+            "amlyze": [
+                document(kept, account=self.amlyze.account(kept.account_ext_id)) for kept in self.amlyze.registered
+            ],
             "amlyze rejected": list(self.amlyze.rejected),
-            "webhook": self.webhook.document(),
+            "webhook": [document(kept) for kept in self.webhook.held],
         }
 
     def books(self, params: dict[str, str]) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from balance_bridge.sandbox.wire import (
     Refused,
     Reply,
     is_time,
-    plain,
     read_json,
     same_signature,
     signature,
@@ -59,16 +58,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Import:
-    """One balance that was taken.
+    """One balance that was accepted, as it was sent; ``state``: see :meth:`Api._take`.
 
-    Attributes:
-        entity_account_id: The account.
-        source_id: The source.
-        identity: ``assetID:X`` or ``symbol:X``, whichever counted.
-        datetime: The local text, as sent.
-        balance: The exact amount.
-        text: The digits as sent.
-        state: ``new``, ``repeated`` (same key, same balance) or ``overwritten`` (same key, another balance).
+    ``identity`` is ``assetID:X`` or ``symbol:X``, whichever counted.
     """
 
     entity_account_id: str
@@ -238,21 +230,6 @@ class Elven(Api):
         if "-" in symbol or symbol not in self.symbols:
             raise _refused(f"{where}: symbol {symbol!r} is unknown")
         return f"symbol:{symbol}"
-
-    def document(self) -> list[dict[str, str]]:
-        """Every import, in order, amounts as text."""
-        return [
-            {
-                "account": self.accounts[kept.entity_account_id],
-                "entityAccountId": kept.entity_account_id,
-                "sourceId": kept.source_id,
-                "asset": kept.identity,
-                "datetime": kept.datetime,
-                "balance": plain(kept.balance),
-                "state": kept.state,
-            }
-            for kept in self.imports
-        ]
 
 
 def _refused(message: str, *, status: int = 400, code: int = REFUSED_CODE) -> Refused:

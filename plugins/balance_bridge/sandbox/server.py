@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import signal
 import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import suppress
 from datetime import date, timedelta
 from threading import Thread
 from types import TracebackType
@@ -100,9 +98,6 @@ class Sandbox:
         )
         self._thread = Thread(target=self._server.run, args=([self._socket],), name="sandbox", daemon=True)
         self._thread.start()
-        self._wait_for_start()
-
-    def _wait_for_start(self) -> None:
         end = time.monotonic() + START_LIMIT_S
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > end:
@@ -151,7 +146,7 @@ class Sandbox:
 
 
 def serve(port: int, seed: int, show: bool) -> int:
-    """Run the sandbox in the foreground until Ctrl-C or SIGTERM.
+    """Run the sandbox in the foreground until Ctrl-C.
 
     Args:
         port: TCP port on 127.0.0.1; 0 takes a free one.
@@ -161,19 +156,16 @@ def serve(port: int, seed: int, show: bool) -> int:
     Returns:
         The exit code: 0 when stopped, 1 if the port is not available.
     """
-    with _stop_on_signals() as stop:
-        try:
-            sandbox = Sandbox(port, seed)
-        except OSError as error:
-            print(
-                f"port {port} is not available ({error.strerror}): stop what uses it, or choose another one",
-                file=sys.stderr,
-            )
-            return 1
-        with sandbox:
-            print("\n".join(_instructions(sandbox.url)), flush=True)
-            shown: list[str] = []
-            while not stop.asked:
+    try:
+        sandbox = Sandbox(port, seed)
+    except OSError as error:
+        print(f"port {port} is not available ({error.strerror}): choose another one", file=sys.stderr)
+        return 1
+    with sandbox:
+        print("\n".join(_instructions(sandbox.url)), flush=True)
+        shown: list[str] = []
+        with suppress(KeyboardInterrupt):
+            while True:
                 time.sleep(REFRESH_S)
                 lines = sandbox.lines() if show else []
                 for line in lines:
@@ -184,31 +176,9 @@ def serve(port: int, seed: int, show: bool) -> int:
     return 0
 
 
-@dataclass
-class _Stop:
-    asked: bool = False
-
-
 def _instructions(url: str) -> Iterator[str]:
     yield f"sandbox of AscendEX, Elven and Amlyze at {url} (all credentials are fakes)"
     for conn_id, fields in connections(url).items():
         yield f"AIRFLOW_CONN_{conn_id.upper()}='{json.dumps(fields)}'"
     yield f"status: {url}/sandbox/status"
     yield "stop with Ctrl-C"
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[_Stop]:
-    """Note Ctrl-C and SIGTERM; put the former handlers back at the end."""
-    stop = _Stop()
-
-    def note(*_: object) -> None:
-        # No more than this: the signal may come while the thread that it interrupts holds a lock, an Event's included.
-        stop.asked = True
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

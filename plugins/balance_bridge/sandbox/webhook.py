@@ -20,7 +20,6 @@ from balance_bridge.sandbox.wire import (
     Reply,
     instant_ms,
     is_time,
-    plain,
     read_json,
     same_signature,
 )
@@ -41,18 +40,7 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 @dataclass(frozen=True)
 class Held:
-    """One balance that was accepted.
-
-    Attributes:
-        account: As sent.
-        destination: As sent.
-        asset: As sent.
-        at_ms: UTC milliseconds since the epoch.
-        at: As sent.
-        number: Under which it came.
-        balance: The exact amount.
-        state: ``new``, ``repeated`` (the same balance for account, destination, asset and instant) or ``overwritten``.
-    """
+    """One balance that was accepted, as it was sent; ``state``: see :meth:`Api._take`."""
 
     account: str
     destination: str
@@ -72,9 +60,9 @@ class Webhook(Api):
         clock: What the server's time is.
         journal: Where requests are written down.
         refused: Assets that it does not take.
-        whole: Refuse a request as a whole for one such asset, instead of answering for each balance.
-        conflicts: Response 409 to a key that was used, instead of what was answered then.
-        brief: Response in one word where all were accepted, instead of for each balance.
+        whole: Refuse a request as a whole for one such asset, instead of saying for each balance what became of it.
+        conflicts: Respond with 409 to a key that was used, instead of with the response of then.
+        brief: Respond in one word where all were accepted.
     """
 
     name = "webhook"
@@ -98,13 +86,13 @@ class Webhook(Api):
         self._whole = whole
         self._conflicts = conflicts
         self._brief = brief
-        self._answers: dict[str, tuple[bytes, Reply]] = {}
+        self._replies: dict[str, tuple[bytes, Reply]] = {}
         self._results: dict[str, tuple[Any, dict[str, str]]] = {}
 
     def reset(self) -> None:
         """Forget every balance, every number and every key."""
         super().reset()
-        for kept in (self.held, self._answers, self._results):
+        for kept in (self.held, self._replies, self._results):
             kept.clear()
 
     def _serve(self, call: Call, at_s: float) -> Reply:
@@ -116,15 +104,15 @@ class Webhook(Api):
             raise _refused(400, "BAD_REQUEST", "the idempotency-key is missing")
         if len(call.body) > MOST_BYTES:
             raise _refused(413, "TOO_LARGE", f"at most {MOST_BYTES} bytes are taken")
-        if key in self._answers:
-            body, reply = self._answers[key]
+        if key in self._replies:
+            body, reply = self._replies[key]
             if body != call.body:
                 raise _refused(422, "KEY_REUSED", "the idempotency-key came with another body before")
             if self._conflicts:
                 raise _refused(409, "SEEN", "the idempotency-key was used before")
             return reply
         reply = self._accept(call.body)
-        self._answers[key] = (call.body, reply)
+        self._replies[key] = (call.body, reply)
         return reply
 
     def _authenticate(self, call: Call, now_ms: int) -> None:
@@ -165,21 +153,6 @@ class Webhook(Api):
         number: Number = row["balance"]
         key = (account, destination, row["asset"], instant_ms(row["at"]))
         self.held.append(Held(*key, row["at"], row["number"], number.amount, self._take(key, number)))
-
-    def document(self) -> list[dict[str, Any]]:
-        """Every accepted balance, in order, amounts as text."""
-        return [
-            {
-                "account": kept.account,
-                "destination": kept.destination,
-                "asset": kept.asset,
-                "at": kept.at,
-                "balance": plain(kept.balance),
-                "number": kept.number,
-                "state": kept.state,
-            }
-            for kept in self.held
-        ]
 
 
 def _document(body: bytes) -> tuple[str, str, list[Any]]:

@@ -230,3 +230,8 @@ def is_time(form: re.Pattern[str], text: Any) -> bool:
 def instant_ms(text: str) -> int:
     """UTC milliseconds of an ISO 8601 text with an offset."""
     return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)
+
+
+def document(kept: Any, **more: str) -> dict[str, Any]:
+    """The fields of something that was accepted as JSON, amounts as text."""
+    return more | {name: plain(value) if isinstance(value, Decimal) else value for name, value in vars(kept).items()}
