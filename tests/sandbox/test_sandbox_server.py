@@ -196,16 +196,6 @@ def test_the_accounts_file_fits_the_sandbox() -> None:
         assert account["destinations"]["amlyze"]["account_ext_id"] == CREDENTIALS.account_ext_ids[name]
 
 
-def test_nothing_of_the_judged_rooms_is_imported() -> None:
-    for path in PACKAGE.glob("*.py"):
-        for line in path.read_text().splitlines():
-            if "import" in line and "balance_bridge." in line:
-                assert line.split()[1].removeprefix("balance_bridge.").split(".")[0] in {"sandbox", "clock"}, (
-                    path,
-                    line,
-                )
-
-
 # A process of its own has to import everything and to be told to stop: a second or two.
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
