@@ -42,8 +42,8 @@ test: install ## All tests but those of the whole system (some: make test ARGS=t
 test-system: install ## The tests of the whole system: a real Airflow, real processes, some of them killed
 	$(PYTEST) -m system $(ARGS)
 
-test-nightly: install ## The same with 20 kills instead of 5, and each fault at each step of a delivery
-	KILLS=20 $(PYTEST) -m system
+test-nightly: install ## The same more thoroughly (20 kills instead of 5), and each fault at each step of a delivery
+	KILLS=20 THOROUGH=1 $(PYTEST) -m system
 	THOROUGH=1 $(PYTEST) tests/simulation
 
 simulate: install ## Seeded days among faults, deaths and second copies (some: SEEDS=100 FIRST=0)

@@ -76,6 +76,15 @@ class World:
         """What a shell reads so that commands find this Airflow and its store."""
         return self.home / "env"
 
+    def is_held(self, one: verdict.Verdict) -> bool:
+        """Whether a verdict is about the day that does not add up."""
+        return (one.account, one.day) == (HELD_ACCOUNT, self.held_day)
+
+    def is_explained(self, reasons: list[str]) -> bool:
+        """Whether a failed run's reasons name the asset and the amount of the record that the exchange leaves out."""
+        text, (leg,) = "\n".join(reasons), self.missing.legs
+        return leg.asset in text and f"{abs(leg.delta).normalize():f}" in text
+
     def repair(self) -> list[str]:
         """The command that fetches the held day again, and delivers it if it adds up."""
         asked = json.dumps({"date": self.held_day.isoformat(), "refetch": True})
@@ -127,25 +136,23 @@ def play(world: World, console: Console) -> bool:
     Returns:
         Whether everything went as it must.
     """
-    expected = len(world.accounts.accounts) * len(world.days)
-    console.print(
-        f"{expected} daily runs to catch up: {len(world.accounts.accounts)} accounts, "
-        f"{world.days[0]} to {world.days[-1]}"
-    )
+    accounts, days = len(world.accounts.accounts), world.days
+    expected = accounts * len(days)
+    console.print(f"{expected} daily runs to catch up: {accounts} accounts, {days[0]} to {days[-1]}")
     runs = progress.watch(world.airflow, console, expected=expected, limit_s=LIMIT_S)
     verdicts = world.compare()
     console.print(verdict.table(verdicts, held=(HELD_ACCOUNT, world.held_day)))
-    held = [one for one in verdicts if (one.account, one.day) == (HELD_ACCOUNT, world.held_day)]
-    others = [one for one in verdicts if one not in held]
-    failed = {run: state for run, state in runs.states.items() if state != "success"}
-    right = (
-        runs.ended(expected)
-        and [(dag, runs.days[dag, run]) for dag, run in failed] == [(f"balances_{HELD_ACCOUNT}", str(world.held_day))]
-        and all(one.equal for one in others)
-        and all(not one.right and not one.wrong for one in held)
-    )
+    held = [one for one in verdicts if world.is_held(one)]
+    others = [one for one in verdicts if not world.is_held(one)]
     reasons = list(explain_failures(world.airflow.home, runs.failed()))
-    if not right:
+    failed = [(dag, runs.days[dag, run]) for (dag, run), state in runs.states.items() if state != "success"]
+    if not (
+        runs.ended(expected)
+        and failed == [(f"balances_{HELD_ACCOUNT}", str(world.held_day))]
+        and world.is_explained(reasons)
+        and all(one.equal for one in others)
+        and not any(one.right or one.wrong for one in held)
+    ):
         return _show_what_is_wrong(world, console, others, runs, reasons)
     console.print(
         f"{len(others)} of {len(verdicts)} deliveries arrived exactly. {len(held)} are held: "
@@ -153,19 +160,24 @@ def play(world: World, console: Console) -> bool:
     )
     for line in reasons:
         console.print(line, markup=False)
+    return _repair(world, console, runs)
+
+
+def _repair(world: World, console: Console, before: progress.Runs) -> bool:
     console.print("What a person does next: ask the exchange, and fetch the day again once its records are complete:")
     console.print(f"  {shlex.join(world.repair())}", markup=False)
     world.sandbox.release()
     console.print("The sandbox's exchange has found its record. Running that command ...")
     world.airflow.command(*world.repair()[1:])
-    repaired = progress.watch(world.airflow, console, expected=expected + 1, limit_s=LIMIT_S, before=runs)
+    expected = len(before.states) + 1
+    runs = progress.watch(world.airflow, console, expected=expected, limit_s=LIMIT_S, before=before)
     verdicts = world.compare()
-    console.print(verdict.table([one for one in verdicts if (one.account, one.day) == (HELD_ACCOUNT, world.held_day)]))
-    added = {run: state for run, state in repaired.states.items() if run not in runs.states}
-    if list(added.values()) == ["success"] and all(one.equal for one in verdicts):
+    console.print(verdict.table([one for one in verdicts if world.is_held(one)]))
+    added = [state for run, state in runs.states.items() if run not in before.states]
+    if added == ["success"] and all(one.equal for one in verdicts):
         return True
-    reasons = list(explain_failures(world.airflow.home, set(repaired.failed()) - set(runs.failed())))
-    return _show_what_is_wrong(world, console, verdicts, repaired, reasons)
+    failed = sorted(set(runs.failed()) - set(before.failed()))
+    return _show_what_is_wrong(world, console, verdicts, runs, list(explain_failures(world.airflow.home, failed)))
 
 
 def run_up(home: Path) -> int:
