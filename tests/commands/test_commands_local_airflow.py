@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import subprocess
 import sys
@@ -173,6 +174,12 @@ def test_without_what_the_sandbox_needs_the_commands_say_what_to_install(
     assert "uvicorn" in said
     assert "pip install 'balance-bridge[sandbox]'" in said
     assert not (tmp_path / "made").exists()
+
+
+def test_parts_and_commands_share_one_key_for_the_connections_of_the_database(tmp_path: Path) -> None:
+    one, two = (LocalAirflow(tmp_path, {}, ui=True).environment["AIRFLOW__CORE__FERNET_KEY"] for _ in "ab")
+    assert len(base64.urlsafe_b64decode(one)) == 32
+    assert one != two
 
 
 def test_the_log_view_wraps_long_lines(tmp_path: Path) -> None:
