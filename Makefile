@@ -9,10 +9,10 @@ UV := $(BIN)/uv
 export AIRFLOW__BALANCE_BRIDGE__ACCOUNTS_FILE ?= $(CURDIR)/include/accounts.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test simulate lint format types lock bench clean
+.PHONY: help install demo up test test-system test-nightly simulate lint format types lock bench clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/installed ## Make .venv with airflow and balance-bridge in it
 
@@ -28,18 +28,26 @@ $(VENV)/installed: requirements.lock requirements-bootstrap.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: install ## Three days of two accounts through a real Airflow, against a sandbox; exit 0 if every balance arrived
+demo: install ## Three days of two accounts through a real Airflow and a sandbox of the APIs, one of them held and repaired
 	$(BIN)/balance-bridge demo
 
 up: install ## The same with Airflow's UI, until Ctrl-C
 	$(BIN)/balance-bridge up
 
-test: install ## All tests (some: make test ARGS=tests/load)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 
-simulate: install ## Seeded days among faults, deaths and second copies, then each fault at each step (some: SEEDS=100 FIRST=0)
+test: install ## All tests but those of the whole system (some: make test ARGS=tests/load)
+	$(PYTEST) -m "not system" $(ARGS)
+
+test-system: install ## The tests of the whole system: a real Airflow, real processes, some of them killed
+	$(PYTEST) -m system $(ARGS)
+
+test-nightly: install ## The same more thoroughly (20 kills instead of 5), and each fault at each step of a delivery
+	KILLS=20 THOROUGH=1 $(PYTEST) -m system
+	THOROUGH=1 $(PYTEST) tests/simulation
+
+simulate: install ## Seeded days among faults, deaths and second copies (some: SEEDS=100 FIRST=0)
 	PYTHONPATH=tests $(BIN)/python -m simulation.delivery_lives --seeds $(or $(SEEDS),10000) --first $(or $(FIRST),0)
-	THOROUGH=1 $(BIN)/python -m pytest -n 2 --dist loadgroup tests/simulation/test_delivery_simulation.py
 
 lint: install ## Style and forbidden constructs
 	$(BIN)/ruff check .
@@ -58,11 +66,11 @@ bench: install ## The figures: DAG parsing, extraction, transformation, delivery
 	$(BIN)/python benchmarks/transform.py
 	$(BIN)/python benchmarks/load.py
 
-lock: install ## Resolve the dependencies anew; the locks hold hashes and no address
+lock: install ## Resolve the dependencies again; the locks hold hashes and no address
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(UV) pip compile pyproject.toml --all-extras --group dev --universal --generate-hashes \
 	  --no-emit-index-url --no-header --quiet --upgrade -o requirements.lock
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(UV) pip compile requirements-bootstrap.in --universal --generate-hashes \
 	  --no-emit-index-url --no-header --quiet --upgrade -o requirements-bootstrap.lock
 
-clean: ## Remove what make and the demo have made
+clean: ## Remove everything that make and the demo made
 	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

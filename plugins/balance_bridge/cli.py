@@ -308,9 +308,9 @@ def _up(chosen: argparse.Namespace) -> int:
 
 
 def _sandbox(chosen: argparse.Namespace) -> int:
-    from balance_bridge.sandbox.server import serve
+    from balance_bridge.commands import demo
 
-    return serve(chosen.port, chosen.seed, not chosen.quiet)
+    return demo.run_sandbox(chosen.port, chosen.seed, not chosen.quiet)
 
 
 def _pools(_: argparse.Namespace) -> int:

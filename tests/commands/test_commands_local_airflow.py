@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, nullcontext
+from datetime import date
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from balance_bridge import cli
 from balance_bridge.commands import demo, local_airflow
 from balance_bridge.commands.local_airflow import LocalAirflow, LocalAirflowError, dags_folder, free_ports
 
@@ -44,14 +49,33 @@ def test_two_of_them_share_no_port(tmp_path: Path) -> None:
     assert one.environment["AIRFLOW__API__BASE_URL"] == one.url
 
 
-# Some seconds: Airflow is imported and makes a database before it looks at the accounts file.
-@pytest.mark.slow
-def test_what_cannot_be_prepared_is_told_with_its_log(tmp_path: Path) -> None:
-    options = {"AIRFLOW__BALANCE_BRIDGE__ACCOUNTS_FILE": str(tmp_path / "nowhere.yaml")}
-    with LocalAirflow(tmp_path, options, ui=False) as airflow, pytest.raises(LocalAirflowError) as caught:
-        airflow.prepare()
-    assert "nowhere.yaml" in str(caught.value)
+@pytest.fixture
+def broken_airflow(tmp_path: Path) -> Iterator[LocalAirflow]:
+    """An Airflow whose database cannot be made, and which knows no DAG."""
+    package = tmp_path / "installed" / "airflow"
+    for name, code in {
+        "__init__": "",
+        "__main__": "import sys; sys.exit(sys.argv[1:] == ['dags'] and 'no such DAG')",
+        "utils.__init__": "",
+        "utils.db": "def initdb(): raise OSError('the disk is full')",
+    }.items():
+        file = package / f"{name.replace('.__', '/__').replace('.', '/')}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(code)
+    with LocalAirflow(tmp_path / "home", {"PYTHONPATH": str(package.parent)}, ui=False) as airflow:
+        yield airflow
+
+
+def test_what_cannot_be_prepared_is_an_error_with_its_log(broken_airflow: LocalAirflow) -> None:
+    with pytest.raises(LocalAirflowError, match="the disk is full") as caught:
+        broken_airflow.prepare()
     assert "prepare.log" in str(caught.value)
+
+
+def test_a_command_of_airflow_that_fails_is_an_error_with_what_it_said(broken_airflow: LocalAirflow) -> None:
+    broken_airflow.command("db")
+    with pytest.raises(LocalAirflowError, match="no such DAG"):
+        broken_airflow.command("dags")
 
 
 def test_a_part_that_ends_is_told_with_its_code_and_its_last_lines(tmp_path: Path) -> None:
@@ -105,3 +129,58 @@ def test_the_demo_s_folder_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None
     assert demo.default_home() == Path(".demo")
     monkeypatch.setenv("BALANCE_BRIDGE_DEMO", "/somewhere")
     assert demo.default_home() == Path("/somewhere")
+
+
+class PlayedWorld:
+    """What the demo's own world is to what prints it."""
+
+    def __init__(self, home: Path) -> None:
+        self.environment_file = home / "env"
+        self.held_day = date(2026, 11, 19)
+
+
+@pytest.mark.parametrize(
+    ("ended", "code"),
+    [(True, 0), (False, 1), (LocalAirflowError("scheduler ended with code 1"), 1), (KeyboardInterrupt(), 130)],
+    ids=["right", "wrong", "Airflow fails", "Ctrl-C"],
+)
+def test_the_demo_s_exit_code_is_0_only_if_everything_went_as_it_must(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    ended: bool | BaseException,
+    code: int,
+) -> None:
+    def play(*_: object) -> bool:
+        if isinstance(ended, bool):
+            return ended
+        raise ended
+
+    monkeypatch.setattr(demo, "world", lambda home, *_, **__: nullcontext(PlayedWorld(home)))
+    monkeypatch.setattr(demo, "play", play)
+    monkeypatch.chdir(tmp_path)
+    assert demo.run_demo(tmp_path / "made") == code
+    assert ("  . made/env" in capsys.readouterr().out.splitlines()) == (code == 0)
+
+
+@pytest.mark.parametrize("command", [("demo",), ("up",), ("sandbox",)], ids=str)
+def test_without_what_the_sandbox_needs_the_commands_say_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(demo, "find_spec", lambda name: None if name == "uvicorn" else find_spec(name))
+    monkeypatch.setenv("BALANCE_BRIDGE_DEMO", str(tmp_path / "made"))
+    assert cli.main(command) == 1
+    said = capsys.readouterr().err
+    assert "uvicorn" in said
+    assert "pip install 'balance-bridge[sandbox]'" in said
+    assert not (tmp_path / "made").exists()
+
+
+def test_parts_and_commands_share_one_key_for_the_connections_of_the_database(tmp_path: Path) -> None:
+    one, two = (LocalAirflow(tmp_path, {}, ui=True).environment["AIRFLOW__CORE__FERNET_KEY"] for _ in "ab")
+    assert len(base64.urlsafe_b64decode(one)) == 32
+    assert one != two
+
+
+def test_the_log_view_wraps_long_lines(tmp_path: Path) -> None:
+    assert LocalAirflow(tmp_path, {}, ui=True).environment["AIRFLOW__API__DEFAULT_WRAP"] == "True"

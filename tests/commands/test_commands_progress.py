@@ -1,9 +1,9 @@
-"""How a watched Airflow's runs are told."""
+"""How a watched Airflow's runs are shown."""
 
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from rich.console import Console
@@ -17,6 +17,8 @@ KEY = ("balances_main_cash", "scheduled__2026-11-21")
 
 class FakeAirflow:
     """Answers one step after another; the last one again and again."""
+
+    asked_for: ClassVar[dict[str, Any]] = {"logical_date": "2026-11-20T00:00:00Z", "conf": {}}
 
     def __init__(self, *steps: tuple[str, dict[str, str | None]]) -> None:
         self.steps = list(steps)
@@ -32,7 +34,7 @@ class FakeAirflow:
         if path == "dags/~/dagRuns":
             return {
                 "dag_runs": [
-                    {"dag_id": dag, "dag_run_id": run, "state": state, "logical_date": "2026-11-20T00:00:00Z"},
+                    {"dag_id": dag, "dag_run_id": run, "state": state, **self.asked_for},
                 ]
             }
         found = [{"dag_id": dag, "dag_run_id": run, "task_id": name, "state": each} for name, each in tasks.items()]
@@ -71,13 +73,22 @@ def test_each_change_is_a_line_once_where_there_is_no_terminal() -> None:
     assert runs.failed() == [(*KEY, "history")]
 
 
+def test_a_run_by_hand_is_shown_with_the_day_it_was_asked_for_and_what_was_shown_before_is_not_repeated() -> None:
+    airflow = FakeAirflow(("success", {"day": "success", "history": "success"}))
+    airflow.asked_for = {"logical_date": None, "conf": {"date": "2026-11-19"}}
+    before = Runs(tasks={(*KEY, "day"): "success"})
+    shown = io.StringIO()
+    progress.watch(airflow, Console(file=shown, width=200), expected=1, limit_s=10, before=before)  # type: ignore[arg-type]
+    assert shown.getvalue().splitlines() == ["main_cash 2026-11-19 history: success"]
+
+
 def test_a_terminal_shows_the_days_in_place() -> None:
     _, shown = watched(FakeAirflow(("success", {"day": "success"})), terminal=True)
     assert "1 of 1 runs done" in shown
     assert "2026-11-20" in shown
 
 
-def test_it_does_not_watch_for_ever() -> None:
+def test_watching_ends_at_its_limit() -> None:
     runs, _ = watched(FakeAirflow(("running", {"day": "running"})), limit_s=0.05)
     assert not runs.ended(1)
 

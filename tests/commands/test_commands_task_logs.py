@@ -15,6 +15,9 @@ def line(kind: str | None = None, value: str = "") -> str:
     return json.dumps({"event": "x", "level": "error", **details})
 
 
+ENTRY = "what: the day does not add up\nwhy: BTC: 1 unexplained\ndo: fetch it again"
+
+
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
@@ -26,16 +29,21 @@ def line(kind: str | None = None, value: str = "") -> str:
             "InvalidResponse: last",
         ),
         ([json.dumps({"error_detail": []}), json.dumps({"error_detail": None})], None),
+        ([json.dumps({"event": ENTRY}), line("ReconciliationBroken", "all in one text")], ENTRY),
+        (
+            [json.dumps({"event": f"{ENTRY} and ..."}), line("ReconciliationBroken", "all in one text")],
+            "ReconciliationBroken: all in one text",
+        ),
     ],
-    ids=["empty", "no error", "one", "the last of two", "empty details"],
+    ids=["empty", "no error", "one", "the last of two", "empty details", "an entry in lines", "an entry that was cut"],
 )
-def test_the_last_exception_of_a_log_is_its_reason(tmp_path: Path, lines: list[str], expected: str | None) -> None:
+def test_the_last_error_of_a_log_is_its_reason(tmp_path: Path, lines: list[str], expected: str | None) -> None:
     log = tmp_path / "attempt=1.log"
     log.write_text("\n".join(lines))
     assert last_error(log) == expected
 
 
-def test_a_log_that_is_no_text_has_no_reason(tmp_path: Path) -> None:
+def test_a_log_that_is_no_text_still_has_its_reason(tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b"\xff\xfe\n" + line("InvalidResponse", "told").encode())
     assert last_error(tmp_path / "log") == "InvalidResponse: told"
 
@@ -45,12 +53,11 @@ def test_a_failed_task_is_explained_by_its_newest_attempt(tmp_path: Path) -> Non
     folder.mkdir(parents=True)
     for number, told in enumerate(("first", "second"), start=1):
         (folder / f"attempt={number}.log").write_text(line("InvalidResponse", told))
-    (told,) = explain_failures(tmp_path, [("d", "r", "t")])
-    assert told.startswith("d r t: InvalidResponse: second (log: ")
-    assert told.endswith("attempt=2.log)")
+    shown = list(explain_failures(tmp_path, [("d", "r", "t")]))
+    assert shown == ["d r t:", "InvalidResponse: second", f"log: {folder}/attempt=2.log"]
 
 
 def test_a_failed_task_without_a_log_is_named_with_the_place_where_it_should_be(tmp_path: Path) -> None:
-    (told,) = explain_failures(tmp_path, [("d", "r", "t")])
-    assert told.startswith("d r t: no message found")
-    assert "task_id=t" in told
+    _, reason, log = explain_failures(tmp_path, [("d", "r", "t")])
+    assert reason == "no message found"
+    assert log.endswith("task_id=t")

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balance_bridge.sandbox.amlyze import instant_ms
-from balance_bridge.sandbox.wire import Journal, Number, plain, read_json
+from balance_bridge.sandbox.wire import Journal, Number, document, instant_ms, plain, read_json
 
 
 def row(number: str = "n1", **changes: Any) -> dict[str, Any]:
@@ -32,8 +31,8 @@ def test_a_balance_is_registered_with_its_exact_digits(amlyze: Any) -> None:
     assert reply.document["results"][0]["resultType"] == "REQUEST_ACCEPTED"
     kept = amlyze.api.registered[0]
     assert (kept.value, kept.at_ms, kept.state) == (Decimal("-0.000000007"), 1_795_132_800_000, "new")
-    assert amlyze.api.document()[0]["value"] == "-0.000000007"
-    assert amlyze.api.document()[0]["account"] == "main_cash"
+    assert document(kept)["value"] == "-0.000000007"
+    assert amlyze.api.account(kept.account_ext_id) == "main_cash"
 
 
 def test_an_empty_list_is_answered_with_no_results(amlyze: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from balance_bridge.sandbox.elven import ENTITY_ACCOUNT, IMPORT, SOURCE
 from balance_bridge.sandbox.fixtures import CREDENTIALS
-from balance_bridge.sandbox.wire import signature
+from balance_bridge.sandbox.wire import document, signature
 
 VENDORS_SECRET = "BjGiqCWfHGCrl065dlEBWFO5vLj7Hqie"
 CASH = CREDENTIALS.entity_accounts["main_cash"]
@@ -47,7 +47,7 @@ def test_a_batch_is_taken_with_its_exact_digits(elven: Any) -> None:
     kept = elven.api.imports[0]
     assert kept.balance == Decimal("-12345678901234567.000000000000000001")
     assert (kept.identity, kept.datetime, kept.state) == ("symbol:BTC", "2026-11-20 08:00:00", "new")
-    assert elven.api.document()[0]["balance"] == "-12345678901234567.000000000000000001"
+    assert document(kept)["balance"] == "-12345678901234567.000000000000000001"
     assert len(elven.api.imports) == 2
 
 

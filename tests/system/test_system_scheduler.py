@@ -1,179 +1,176 @@
-"""The daily run under a real scheduler: catch-up, by hand, as a backfill, and after a mistake in the accounts file."""
+"""The daily run under a real scheduler: catch-up, by hand, as a backfill, after a mistake and after an outage."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from balance_bridge.commands.local_airflow import LocalAirflow
-
-# One after another: each of them keeps both cores busy.
+# One after another: all share one Airflow.
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.xdist_group("airflow")]
 
-# The options that LocalAirflow sets itself.
-OWN = ("AIRFLOW_HOME", "AIRFLOW__CORE__DAGS_FOLDER", "AIRFLOW__CORE__LOAD_EXAMPLES")
-
-
-class Scheduler:
-    """Airflow at work, and what its REST API says."""
-
-    def __init__(self, airflow: LocalAirflow) -> None:
-        self.airflow = airflow
-
-    def runs(self, dag: str) -> list[dict[str, Any]]:
-        return list(self.airflow.get(f"dags/{dag}/dagRuns", limit=100, order_by="start_date")["dag_runs"])
-
-    def tasks(self, dag: str, run: str) -> dict[str, str]:
-        found = self.airflow.get(f"dags/{dag}/dagRuns/{run}/taskInstances")["task_instances"]
-        return {task["task_id"]: task["state"] for task in found}
-
-    def until(self, what: str, met: Callable[[], bool], limit_s: float = 240) -> None:
-        end = time.monotonic() + limit_s
-        while not met():
-            self.airflow.check_alive()
-            assert time.monotonic() < end, f"{what}: not within {limit_s:g} s"
-            time.sleep(0.5)
+DAG = "balances_main_cash"
 
 
 def ended(runs: list[dict[str, Any]]) -> bool:
     return bool(runs) and all(run["state"] in ("success", "failed") for run in runs)
 
 
-# Four minutes: one Airflow is started, and everything that needs a scheduler is looked at while it runs.
-def test_the_scheduler_runs_days_by_itself_by_hand_and_as_a_backfill(machine: Any) -> None:
-    days = [machine.start + timedelta(days=ahead) for ahead in range(3)]
-    right = machine.accounts_file.read_text()
-    # The margin account begins wrong: its requester is missing.
-    head, tail = right.split("  main_margin:")
-    machine.accounts_file.write_text(f"{head}  main_margin:{tail.replace('requester: treasury', '')}")
-    options = {name: value for name, value in machine.environment.items() if name.startswith("AIRFLOW")}
-    options = {name: value for name, value in options.items() if name not in OWN}
-    options["AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL"] = "10"
-    with LocalAirflow(machine.home, options, ui=False) as airflow:
-        airflow.prepare()
-        airflow.start()
-        scheduler = Scheduler(airflow)
-        catch_up(scheduler, machine, days)
-        by_hand(scheduler, machine, days)
-        as_a_backfill(scheduler, machine, days)
-        as_a_backfill_of_one_date(scheduler, machine, days)
-        mended(scheduler, machine, right, days)
-    refused = [refusal for refusal in machine.sandbox.journal.refusals(429)]
-    assert refused == [], "the exchange never had to refuse"
+def delivered(running: Any) -> tuple[int, int]:
+    """How many balances have arrived."""
+    return len(running.sandbox.elven.imports), len(running.sandbox.amlyze.registered)
 
 
-def catch_up(scheduler: Scheduler, machine: Any, days: list[date]) -> None:
-    dag = "balances_main_cash"
-    scheduler.until("catch-up", lambda: len(scheduler.runs(dag)) == 3 and ended(scheduler.runs(dag)))
-    runs = scheduler.runs(dag)
-    assert [run["state"] for run in runs] == ["success"] * 3
-    assert [run["logical_date"][:10] for run in runs] == [day.isoformat() for day in days], "oldest first"
-    assert machine.differences("main_cash", *days) == []
-    asked = machine.sandbox.journal.arrivals_s("exchange", "sandbox-cash-key")
+def test_catch_up_runs_the_days_oldest_first_with_no_request_too_many(running: Any) -> None:
+    runs = [run for run in running.runs(DAG) if run["run_type"] == "scheduled"]
+    assert [run["logical_date"][:10] for run in runs] == [str(day) for day in running.days]
+    assert {run["state"] for run in runs} == {"success"}
+    asked = running.sandbox.journal.arrivals_s("exchange", "sandbox-cash-key")
     assert len(asked) == 4 + 3, "N days take N + 1 snapshots; a page of 500 reaches from one day into the next"
 
 
-def by_hand(scheduler: Scheduler, machine: Any, days: list[date]) -> None:
-    dag = "balances_main_cash"
-    before = len(machine.sandbox.elven.imports), len(machine.sandbox.amlyze.registered)
-    for conf in ("{}", f'{{"date": "{days[0]}"}}'):
-        done = machine.command("airflow", "dags", "trigger", dag, "--conf", conf)
+# Half a minute: three runs, started by Airflow's own command.
+def test_a_day_triggered_by_hand_runs_again_and_sends_nothing_twice(running: Any) -> None:
+    before = delivered(running)
+    known = {run["dag_run_id"] for run in running.runs(DAG)}
+    for conf in ("{}", f'{{"date": "{running.days[0]}"}}'):
+        done = running.command("airflow", "dags", "trigger", DAG, "--conf", conf)
         assert done.returncode == 0, done.stdout
-    scheduler.until("manual runs", lambda: len(scheduler.runs(dag)) == 5 and ended(scheduler.runs(dag)))
-    assert {run["state"] for run in scheduler.runs(dag)} == {"success"}
-    manual = [run["dag_run_id"] for run in scheduler.runs(dag) if run["run_type"] == "manual"]
+
+    def manual() -> list[dict[str, Any]]:
+        return [run for run in running.runs(DAG) if run["dag_run_id"] not in known]
+
+    running.until("manual runs", lambda: len(manual()) == 2 and ended(manual()))
+    assert {run["state"] for run in manual()} == {"success"}
     told = {
-        scheduler.airflow.get(f"dags/{dag}/dagRuns/{run}/taskInstances/day/xcomEntries/return_value")["value"]
-        for run in manual
+        running.airflow.get(f"dags/{DAG}/dagRuns/{run['dag_run_id']}/taskInstances/day/xcomEntries/return_value")[
+            "value"
+        ]
+        for run in manual()
     }
-    assert told == {days[-1].isoformat(), days[0].isoformat()}, "without a date it is the last whole day"
-    assert (len(machine.sandbox.elven.imports), len(machine.sandbox.amlyze.registered)) == before, "nothing twice"
+    assert told == {str(running.days[-1]), str(running.days[0])}, "without a date it is the last whole day"
+    assert delivered(running) == before, "nothing twice"
 
 
-def as_a_backfill(scheduler: Scheduler, machine: Any, days: list[date]) -> None:
-    dag = "balances_main_cash"
-    before = len(machine.sandbox.elven.imports), len(machine.sandbox.amlyze.registered)
-    done = machine.command(
-        *("airflow", "backfill", "create", "--dag-id", dag, "--reprocess-behavior", "completed"),
-        *("--from-date", days[0].isoformat(), "--to-date", days[1].isoformat()),
+# Half a minute: two runs, and the command that creates them.
+def test_a_backfill_runs_days_again_and_sends_nothing_twice(running: Any) -> None:
+    before = delivered(running)
+    done = running.command(
+        *("airflow", "backfill", "create", "--dag-id", DAG, "--reprocess-behavior", "completed"),
+        *("--from-date", str(running.days[0]), "--to-date", str(running.days[1])),
     )
     assert done.returncode == 0, done.stdout
 
     def backfilled() -> bool:
-        runs = scheduler.runs(dag)
+        runs = running.runs(DAG)
         return sum(run["run_type"] == "backfill" for run in runs) == 2 and ended(runs)
 
-    scheduler.until("the backfill", backfilled)
-    assert {run["state"] for run in scheduler.runs(dag)} == {"success"}
-    assert (len(machine.sandbox.elven.imports), len(machine.sandbox.amlyze.registered)) == before, "nothing twice"
+    running.until("the backfill", backfilled)
+    assert {run["state"] for run in running.runs(DAG)} == {"success"}
+    assert delivered(running) == before, "nothing twice"
 
 
-def as_a_backfill_of_one_date(scheduler: Scheduler, machine: Any, days: list[date]) -> None:
-    dag = "balances_main_cash"
-    before = len(machine.sandbox.elven.imports), len(machine.sandbox.amlyze.registered)
+# Half a minute: two backfills, each of one run.
+def test_a_backfill_that_names_one_date_is_refused_and_repaired_as_its_message_says(running: Any) -> None:
+    before = delivered(running)
 
     def backfill(reprocess: str, *conf: str) -> str:
-        known = {run["dag_run_id"]: run["end_date"] for run in scheduler.runs(dag)}
+        known = {run["dag_run_id"]: run["end_date"] for run in running.runs(DAG)}
 
         def created() -> bool:
-            done = machine.command(
-                *("airflow", "backfill", "create", "--dag-id", dag, "--reprocess-behavior", reprocess, *conf),
-                *("--from-date", days[1].isoformat(), "--to-date", days[1].isoformat()),
+            done = running.command(
+                *("airflow", "backfill", "create", "--dag-id", DAG, "--reprocess-behavior", reprocess, *conf),
+                *("--from-date", str(running.days[1]), "--to-date", str(running.days[1])),
             )
             # The one before counts as running for some time after its last run.
             assert done.returncode == 0 or "AlreadyRunningBackfill" in done.stdout, done.stdout
             return done.returncode == 0
 
-        scheduler.until("the end of the backfill before", created)
+        running.until("the end of the backfill before", created)
         changed: list[dict[str, Any]] = []
 
         def again() -> bool:
-            changed[:] = [run for run in scheduler.runs(dag) if run["end_date"] != known.get(run["dag_run_id"])]
+            changed[:] = [run for run in running.runs(DAG) if run["end_date"] != known.get(run["dag_run_id"])]
             return ended(changed)
 
-        scheduler.until(f"the backfill of {reprocess} runs", again)
+        running.until(f"the backfill of {reprocess} runs", again)
         (run,) = changed
-        assert (run["run_type"], run["logical_date"][:10]) == ("backfill", days[1].isoformat())
+        assert (run["run_type"], run["logical_date"][:10]) == ("backfill", str(running.days[1]))
         return str(run["dag_run_id"])
 
-    run = backfill("completed", "--dag-run-conf", f'{{"date": "{days[0]}"}}')
-    states = scheduler.tasks(dag, run)
+    run = backfill("completed", "--dag-run-conf", f'{{"date": "{running.days[0]}"}}')
+    states = running.tasks(DAG, run)
     assert states.pop("day") == "failed"
     assert set(states.values()) == {"upstream_failed"}
-    # What its message says to do.
     run = backfill("failed", "--dag-run-conf", "{}")
-    assert set(scheduler.tasks(dag, run).values()) == {"success"}
-    assert (len(machine.sandbox.elven.imports), len(machine.sandbox.amlyze.registered)) == before, "nothing twice"
+    assert set(running.tasks(DAG, run).values()) == {"success"}
+    assert delivered(running) == before, "nothing twice"
 
 
-def mended(scheduler: Scheduler, machine: Any, right: str, days: list[date]) -> None:
-    dag = "balances_main_margin"
-    scheduler.until("the wrong account", lambda: len(scheduler.runs(dag)) == 3 and ended(scheduler.runs(dag)))
-    runs = scheduler.runs(dag)
+# A minute: an account's three days fail, and run again.
+def test_an_account_that_is_wrong_in_the_file_fails_alone_and_runs_its_days_once_it_is_corrected(running: Any) -> None:
+    dag = "balances_typo_margin"
+    running.open_account("typo_margin", "margin", running.days, more="requestor: treasury")
+    running.until("the wrong account", lambda: len(running.runs(dag)) == 3 and ended(running.runs(dag)))
+    runs = running.runs(dag)
     assert [run["state"] for run in runs] == ["failed"] * 3, "each missed day is a red run"
-    assert scheduler.tasks(dag, runs[0]["dag_run_id"]) == {"day": "failed", "accounts_file": "failed"}
-    machine.accounts_file.write_text(right)
-
-    def parsed_anew() -> bool:
-        return len(scheduler.airflow.get(f"dags/{dag}/tasks")["tasks"]) > 1
-
-    scheduler.until("the mended account's tasks", parsed_anew)
-    done = machine.command("balance-bridge", "pools")
+    assert running.tasks(dag, runs[0]["dag_run_id"]) == {"day": "failed", "accounts_file": "failed"}
+    running.rewrite_accounts(lambda text: text.replace("requestor", "requester"))
+    running.until("the account's tasks", lambda: len(running.airflow.get(f"dags/{dag}/tasks")["tasks"]) > 1)
+    done = running.command("balance-bridge", "pools")
     assert done.returncode == 0, done.stdout
-    assert "ascendex_margin" in done.stdout
-    done = machine.command("airflow", "tasks", "clear", dag, "--yes", "--start-date", days[0].isoformat())
+    assert "typo_margin" in done.stdout
+    done = running.command("airflow", "tasks", "clear", dag, "--yes", "--start-date", str(running.days[0]))
     assert done.returncode == 0, done.stdout
-
-    def green() -> bool:
-        return {run["state"] for run in scheduler.runs(dag)} == {"success"}
-
-    scheduler.until("the cleared runs", green)
-    states = list(scheduler.tasks(dag, runs[0]["dag_run_id"]).values())
-    assert states.count("success") == 8
+    running.until("the cleared runs", lambda: {run["state"] for run in running.runs(dag)} == {"success"})
+    states = list(running.tasks(dag, runs[0]["dag_run_id"]).values())
+    assert states.count("success") == 6
     assert states.count("removed") == 1, "the task that said what was wrong"
-    assert machine.differences("main_margin", *days) == []
-    assert datetime.now(UTC).date() - timedelta(days=1) == days[-1], "a midnight passed: run the test again"
+    assert running.differences("typo_margin") == []
+
+
+# Two minutes: Airflow is stopped and started, and the request budget's real window of 60 s is waited for.
+def test_after_an_outage_the_missing_days_come_by_themselves_oldest_first_and_hold_no_worker_while_they_wait(
+    running: Any,
+) -> None:
+    dag = "balances_outage_margin"
+    days = [str(day) for day in running.days]
+
+    def done() -> list[str]:
+        runs = running.runs(dag)
+        assert "failed" not in {run["state"] for run in runs}
+        return [run["logical_date"][:10] for run in runs if run["state"] == "success"]
+
+    def requests() -> list[Any]:
+        return [each for each in running.sandbox.journal.requests if each.key == "outage_margin-key"]
+
+    # Three requests a minute: one day's are all that a window has room for.
+    running.open_account("outage_margin", "margin", running.days, more="requester: treasury", requests_per_minute=3)
+    running.until("the first day", lambda: len(done()) == 1)
+    running.airflow.stop()
+    # What stands for two days: nothing runs, and two days are due.
+    asked = len(requests())
+    time.sleep(2)
+    assert len(requests()) == asked
+    deferred: list[dict[str, Any]] = []
+
+    def all_done() -> bool:
+        tasks = running.airflow.get(f"dags/{dag}/dagRuns/~/taskInstances", limit=100)["task_instances"]
+        if any(task["state"] == "deferred" for task in tasks):
+            deferred.append(running.airflow.get("pools/outage_margin"))
+        return len(done()) == 3
+
+    running.airflow.start()
+    running.until("the missing days", all_done)
+    assert done() == days, "oldest first"
+    assert running.differences("outage_margin") == []
+    assert {each.status for each in requests()} == {200}
+    assert sum(each.path.endswith("snapshot") for each in requests()) == 4, "each snapshot once"
+    taken = [each for each in running.sandbox.amlyze.registered if each.account_ext_id.startswith("outage_margin")]
+    assert {each.state for each in taken} == {"new"}, "nothing twice"
+    # Seen waiting, with the only slot of the pool free for others.
+    assert deferred, "no task has given up its worker"
+    assert any(pool["open_slots"] == 1 and pool["deferred_slots"] == 1 for pool in deferred)
+    assert datetime.now(UTC).date() - timedelta(days=1) == running.days[-1], "a midnight passed: run the test again"

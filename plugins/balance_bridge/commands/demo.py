@@ -1,16 +1,25 @@
-"""``balance-bridge demo`` and ``up``: the whole chain on this machine, with the sandbox in place of the three APIs."""
+"""``balance-bridge demo`` and ``up``: the whole chain on this machine, with the sandbox in place of the three APIs.
+
+The exchange leaves out one record of one account's day. That day does not add up, so nothing of it is delivered; every
+other day goes through. The demo then does what a person would do: it fetches the day again once the record is there.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -19,10 +28,73 @@ from balance_bridge.accounts import AccountsFile, load_accounts
 from balance_bridge.commands import progress, verdict
 from balance_bridge.commands.local_airflow import LocalAirflow, LocalAirflowError
 from balance_bridge.commands.task_logs import explain_failures
+from balance_bridge.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from balance_bridge.sandbox.server import Sandbox
+    from balance_bridge.sandbox.world import Record
 
 DAYS = 3
 LIMIT_S = 300.0
+# The account and the day, counted back from today, of which the exchange leaves out a record.
+HELD_ACCOUNT, HELD_DAYS_BACK = "main_margin", 2
 _MARKER = "made-by-balance-bridge"
+
+
+@dataclass(frozen=True)
+class World:
+    """What demo and ``up`` run in.
+
+    Attributes:
+        home: Folder of all that was made.
+        airflow: Airflow, running.
+        sandbox: The APIs, running.
+        accounts: The accounts that Airflow runs.
+        days: The days to catch up, in order.
+        missing: The record that the exchange leaves out.
+    """
+
+    home: Path
+    airflow: LocalAirflow
+    sandbox: Sandbox
+    accounts: AccountsFile
+    days: list[date]
+    missing: Record
+
+    @property
+    def held_day(self) -> date:
+        """The day of :data:`HELD_ACCOUNT` that does not add up until the exchange shows all of it."""
+        return self.days[DAYS - HELD_DAYS_BACK]
+
+    @property
+    def accounts_file(self) -> Path:
+        """The accounts file that Airflow reads."""
+        return self.airflow.home / "include" / "accounts.yaml"
+
+    @property
+    def environment_file(self) -> Path:
+        """What a shell reads so that commands find this Airflow and its store."""
+        return self.home / "env"
+
+    def is_held(self, one: verdict.Verdict) -> bool:
+        """Whether a verdict is about the day that does not add up."""
+        return (one.account, one.day) == (HELD_ACCOUNT, self.held_day)
+
+    def is_explained(self, reasons: list[str]) -> bool:
+        """Whether a failed run's reasons name the asset and the amount of the record that the exchange leaves out."""
+        text, (leg,) = "\n".join(reasons), self.missing.legs
+        return leg.asset in text and f"{abs(leg.delta).normalize():f}" in text
+
+    def repair(self) -> list[str]:
+        """The command that fetches the held day again, and delivers it if it adds up."""
+        asked = json.dumps({"date": self.held_day.isoformat(), "refetch": True})
+        return ["airflow", "dags", "trigger", f"balances_{HELD_ACCOUNT}", "--conf", asked]
+
+    def compare(self) -> list[verdict.Verdict]:
+        """Hold what has arrived against the sandbox's books."""
+        from balance_bridge.sandbox.fixtures import API_KEYS
+
+        return verdict.compare(self.sandbox.url, self.accounts.accounts, API_KEYS, self.days)
 
 
 def run_demo(home: Path) -> int:
@@ -32,38 +104,80 @@ def run_demo(home: Path) -> int:
         home: Folder for all that it makes; emptied first.
 
     Returns:
-        The exit code: 0 only if everything arrived exactly as it should.
+        The exit code: 0 only if the day that did not add up was held, and everything arrived exactly in the end.
+
+    Raises:
+        ConfigurationError: What the sandbox needs is not installed.
     """
     console = Console(soft_wrap=True, emoji=False)
     began = time.monotonic()
     try:
-        with _world(home, console, ui=False) as (airflow, url, file, days):
-            expected = len(file.accounts) * len(days)
-            console.print(f"{expected} daily runs to catch up: {len(file.accounts)} accounts, {days[0]} to {days[-1]}")
-            runs = progress.watch(airflow, console, expected=expected, limit_s=LIMIT_S)
-            verdicts = verdict.compare(url, file.accounts, _api_keys(), days)
-            console.print(verdict.table(verdicts))
-            for line in verdict.differences(verdicts):
-                console.print(line, markup=False, style="red")
-            for line in explain_failures(airflow.home, runs.failed()):
-                console.print(line, markup=False)
-            right = all(not one.missing and not one.wrong for one in verdicts)
-            done = runs.ended(expected) and set(runs.states.values()) == {"success"}
+        with world(home, console, ui=False) as made:
+            right = play(made, console)
     except LocalAirflowError as error:
         console.print(str(error), markup=False, style="red")
         return 1
     except KeyboardInterrupt:
         console.print("stopped; nothing is left running")
         return 130
-    passed_s = time.monotonic() - began
-    if right and done:
-        console.print(f"[green]Every balance arrived exactly, once.[/] ({passed_s:.0f} s)")
-        console.print(f"To look at: the store in {home}/airflow/balances (raw answers, ledgers, proofs, receipts)")
-        return 0
-    if not done:
-        states = ", ".join(f"{key[0]} {runs.days[key]}: {state}" for key, state in runs.states.items())
-        console.print(f"[red]Not all runs succeeded[/] ({states or 'none was started'}); logs: {home}/airflow/logs")
-    return 1
+    if right:
+        console.print(f"[green]Every balance arrived exactly, once.[/] ({time.monotonic() - began:.0f} s)")
+        print_commands(made, console, "Look at it yourself, in another shell:")
+    return 0 if right else 1
+
+
+def play(world: World, console: Console) -> bool:
+    """The demo itself: catch up, find the day that is held, and repair it.
+
+    Args:
+        world: Where it happens; nothing has run in it yet.
+        console: Where it is shown.
+
+    Returns:
+        Whether everything went as it must.
+    """
+    accounts, days = len(world.accounts.accounts), world.days
+    expected = accounts * len(days)
+    console.print(f"{expected} daily runs to catch up: {accounts} accounts, {days[0]} to {days[-1]}")
+    runs = progress.watch(world.airflow, console, expected=expected, limit_s=LIMIT_S)
+    verdicts = world.compare()
+    console.print(verdict.table(verdicts, held=(HELD_ACCOUNT, world.held_day)))
+    held = [one for one in verdicts if world.is_held(one)]
+    others = [one for one in verdicts if not world.is_held(one)]
+    reasons = list(explain_failures(world.airflow.home, runs.failed()))
+    failed = [(dag, runs.days[dag, run]) for (dag, run), state in runs.states.items() if state != "success"]
+    if not (
+        runs.ended(expected)
+        and failed == [(f"balances_{HELD_ACCOUNT}", str(world.held_day))]
+        and world.is_explained(reasons)
+        and all(one.equal for one in others)
+        and not any(one.right or one.wrong for one in held)
+    ):
+        return _show_what_is_wrong(world, console, others, runs, reasons)
+    console.print(
+        f"{len(others)} of {len(verdicts)} deliveries arrived exactly. {len(held)} are held: "
+        f"{HELD_ACCOUNT} {world.held_day} does not add up, so nothing of that day was sent."
+    )
+    for line in reasons:
+        console.print(line, markup=False)
+    return _repair(world, console, runs)
+
+
+def _repair(world: World, console: Console, before: progress.Runs) -> bool:
+    console.print("What a person does next: ask the exchange, and fetch the day again once its records are complete:")
+    console.print(f"  {shlex.join(world.repair())}", markup=False)
+    world.sandbox.release()
+    console.print("The sandbox's exchange has found its record. Running that command ...")
+    world.airflow.command(*world.repair()[1:])
+    expected = len(before.states) + 1
+    runs = progress.watch(world.airflow, console, expected=expected, limit_s=LIMIT_S, before=before)
+    verdicts = world.compare()
+    console.print(verdict.table([one for one in verdicts if world.is_held(one)]))
+    added = [state for run, state in runs.states.items() if run not in before.states]
+    if added == ["success"] and all(one.equal for one in verdicts):
+        return True
+    failed = sorted(set(runs.failed()) - set(before.failed()))
+    return _show_what_is_wrong(world, console, verdicts, runs, list(explain_failures(world.airflow.home, failed)))
 
 
 def run_up(home: Path) -> int:
@@ -74,16 +188,28 @@ def run_up(home: Path) -> int:
 
     Returns:
         The exit code.
+
+    Raises:
+        ConfigurationError: What the sandbox needs is not installed.
     """
     console = Console(soft_wrap=True, emoji=False)
     try:
-        with _world(home, console, ui=True) as (airflow, url, _, _):
-            console.print(f"Airflow's UI: [bold]{airflow.url}[/] (no login)")
-            console.print(f"The sandbox: {url}/sandbox/status")
-            console.print(f"Accounts file: {airflow.home}/include/accounts.yaml; store: {airflow.home}/balances")
+        with world(home, console, ui=True) as made:
+            console.print(f"Airflow's UI: [bold]{made.airflow.url}[/] (no login)")
+            console.print(f"The sandbox: {made.sandbox.url}/sandbox/status")
+            console.print(
+                f"Accounts file: {made.airflow.home}/include/accounts.yaml; store: {made.airflow.home}/balances"
+            )
+            print_commands(made, console, "Look at it in another shell:")
+            console.print(
+                f"{HELD_ACCOUNT} {made.held_day} will not add up: the exchange leaves out a record. "
+                "Make the exchange complete, and fetch the day again:"
+            )
+            console.print(f"  curl -X POST {made.sandbox.url}/sandbox/release")
+            console.print(f"  {shlex.join(made.repair())}", markup=False)
             console.print("Ctrl-C stops everything.")
             while True:
-                airflow.check_alive()
+                made.airflow.check_alive()
                 time.sleep(1)
     except LocalAirflowError as error:
         console.print(str(error), markup=False, style="red")
@@ -93,9 +219,64 @@ def run_up(home: Path) -> int:
         return 0
 
 
+def run_sandbox(port: int, seed: int, show: bool) -> int:
+    """Serve the sandbox alone until Ctrl-C; see :func:`balance_bridge.sandbox.server.serve`.
+
+    Raises:
+        ConfigurationError: What the sandbox needs is not installed.
+    """
+    _require_sandbox()
+    from balance_bridge.sandbox.server import serve
+
+    with _interruptible():
+        return serve(port, seed, show)
+
+
+def default_home() -> Path:
+    """Where demo and up keep what they make: ``.demo`` in the current folder, or BALANCE_BRIDGE_DEMO."""
+    return Path(os.environ.get("BALANCE_BRIDGE_DEMO", ".demo"))
+
+
+def _show_what_is_wrong(
+    world: World, console: Console, verdicts: list[verdict.Verdict], runs: progress.Runs, reasons: list[str]
+) -> bool:
+    for line in (*verdict.differences(verdicts), *reasons):
+        console.print(line, markup=False, style="red")
+    states = ", ".join(f"{key[0]} {runs.days[key]}: {state}" for key, state in runs.states.items())
+    console.print(f"[red]The runs did not end as they must[/] ({states or 'none was started'})")
+    console.print(f"Airflow's logs: {world.airflow.home}/logs", markup=False)
+    return False
+
+
+def print_commands(made: World, console: Console, title: str) -> None:
+    """Print commands that look at what was made; they work as printed, in a shell in the current folder."""
+    file, here = made.environment_file, Path.cwd()
+    console.print(title)
+    for command in (
+        f". {shlex.quote(str(file.relative_to(here) if file.is_relative_to(here) else file))}",
+        "balance-bridge status",
+        f"balance-bridge receipts {HELD_ACCOUNT} {made.held_day} --destination elven",
+        "balance-bridge store check",
+    ):
+        console.print(f"  {command}", markup=False, highlight=False)
+
+
 @contextmanager
-def _world(home: Path, console: Console, *, ui: bool) -> Iterator[tuple[LocalAirflow, str, AccountsFile, list[date]]]:
-    from balance_bridge.sandbox.server import Sandbox, accounts_yaml, connections
+def world(home: Path, console: Console, *, ui: bool) -> Iterator[World]:
+    """Start the sandbox and Airflow in a fresh folder; both are stopped at the end, also by SIGINT and SIGTERM.
+
+    Args:
+        home: Folder for all that it makes; emptied first.
+        console: Where it is told how far this is.
+        ui: See :class:`LocalAirflow`.
+
+    Raises:
+        ConfigurationError: What the sandbox needs is not installed.
+        LocalAirflowError: The folder is not ours, or Airflow does not start.
+    """
+    _require_sandbox()
+    from balance_bridge.sandbox.fixtures import API_KEYS, accounts_yaml, connections
+    from balance_bridge.sandbox.server import Sandbox
 
     with _interruptible():
         home = _fresh(home)
@@ -111,21 +292,35 @@ def _world(home: Path, console: Console, *, ui: bool) -> Iterator[tuple[LocalAir
                 "AIRFLOW__BALANCE_BRIDGE__NAMESPACE": "demo",
             }
             with LocalAirflow(home / "airflow", options, ui=ui) as airflow:
+                accounts = load_accounts(accounts_file)
+                missing = sandbox.withhold(API_KEYS[HELD_ACCOUNT], "margin", days[DAYS - HELD_DAYS_BACK])
+                made = World(home, airflow, sandbox, accounts, days, missing)
+                private.make_file(made.environment_file, _shell(airflow.environment).encode())
                 console.print(f"The sandbox of AscendEX, Elven and Amlyze is at {sandbox.url}")
                 console.print("Making Airflow's database and the pools ...")
                 airflow.prepare()
                 console.print("Starting Airflow ...")
                 airflow.start()
                 try:
-                    yield airflow, sandbox.url, load_accounts(accounts_file), days
+                    yield made
                 finally:
                     console.print("Stopping Airflow ...")
 
 
-def _api_keys() -> dict[str, str]:
-    from balance_bridge.sandbox.server import CREDENTIALS
+def _require_sandbox() -> None:
+    missing = [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise ConfigurationError(
+            f"the sandbox needs {' and '.join(missing)}, which this installation lacks",
+            do="install it with: pip install 'balance-bridge[sandbox]'",
+        )
 
-    return {f"main_{key.split('-')[1]}": key for key in CREDENTIALS.exchange}
+
+def _shell(environment: Mapping[str, str]) -> str:
+    """What a shell reads to find this Airflow and the commands of this installation."""
+    kept = {name: value for name, value in environment.items() if name.startswith(("AIRFLOW", "PYTHONWARNINGS"))}
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(kept.items())]
+    return "\n".join([*lines, f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"', ""])
 
 
 def _fresh(home: Path) -> Path:
@@ -152,8 +347,3 @@ def _interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-
-
-def default_home() -> Path:
-    """Where demo and up keep what they make: ``.demo`` in the current folder, or BALANCE_BRIDGE_DEMO."""
-    return Path(os.environ.get("BALANCE_BRIDGE_DEMO", ".demo"))

@@ -6,6 +6,7 @@ is a process group of its own, and whatever happens, all of them are ended.
 
 from __future__ import annotations
 
+import base64
 import os
 import secrets
 import signal
@@ -85,12 +86,18 @@ class LocalAirflow:
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+            # Else the first command would make up a key that the parts, already running, do not have.
+            "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API__PORT": str(port),
             "AIRFLOW__API__BASE_URL": self.url,
             "AIRFLOW__API__WORKERS": "1",
+            # Messages are sentences: the log view shows them whole.
+            "AIRFLOW__API__DEFAULT_WRAP": "True",
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+            # So that a change of the accounts file soon shows.
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             "PYTHONWARNINGS": "ignore",
             **options,
@@ -127,6 +134,28 @@ class LocalAirflow:
             )
         if done.returncode:
             raise LocalAirflowError(f"the database could not be made:\n{_tail(log)}\n(all of it: {log})")
+
+    def command(self, *arguments: str) -> None:
+        """Run one of Airflow's own commands.
+
+        Args:
+            arguments: Without the word ``airflow``.
+
+        Raises:
+            LocalAirflowError: If it fails.
+        """
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "airflow", *arguments],
+            env=self.environment,
+            umask=private.UMASK,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise LocalAirflowError(f"airflow {' '.join(arguments)} failed:\n{done.stdout}")
 
     def start(self) -> None:
         """Start the parts and wait until the scheduler is at work.

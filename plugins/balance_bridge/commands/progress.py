@@ -40,7 +40,7 @@ TASKS = {
 
 @dataclass
 class Runs:
-    """The runs as Airflow's REST API tells them.
+    """The runs as Airflow's REST API reports them.
 
     Attributes:
         states: State by (DAG id, run id).
@@ -67,15 +67,17 @@ def read_runs(airflow: LocalAirflow) -> Runs:
     for run in airflow.get("dags/~/dagRuns", limit=100)["dag_runs"]:
         key = run["dag_id"], run["dag_run_id"]
         runs.states[key] = run["state"]
-        # A run's id names the instant from which it was due: the day after.
-        runs.days[key] = (run["logical_date"] or "")[:10]
+        # A run by hand has no date of its own, but may have been asked for one.
+        runs.days[key] = (run["logical_date"] or (run["conf"] or {}).get("date") or "")[:10]
     page: dict[str, Any] = airflow.get("dags/~/dagRuns/~/taskInstances", limit=500)
     for task in page["task_instances"]:
         runs.tasks[task["dag_id"], task["dag_run_id"], task["task_id"]] = task["state"] or "waiting"
     return runs
 
 
-def watch(airflow: LocalAirflow, console: Console, *, expected: int, limit_s: float) -> Runs:
+def watch(
+    airflow: LocalAirflow, console: Console, *, expected: int, limit_s: float, before: Runs | None = None
+) -> Runs:
     """Show progress until all expected runs have ended.
 
     Args:
@@ -83,12 +85,13 @@ def watch(airflow: LocalAirflow, console: Console, *, expected: int, limit_s: fl
         console: Where to show it.
         expected: Number of runs.
         limit_s: Seconds after which to give up; what is not done then shows in the result.
+        before: What was watched before, and need not be shown again.
 
     Returns:
         The runs as they were last.
     """
     began = time.monotonic()
-    runs, told = Runs(), dict[tuple[str, str, str], str]()
+    runs, shown = Runs(), dict(before.tasks) if before else {}
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while not runs.ended(expected) and time.monotonic() - began < limit_s:
             time.sleep(POLL_S)
@@ -97,7 +100,7 @@ def watch(airflow: LocalAirflow, console: Console, *, expected: int, limit_s: fl
             if console.is_terminal:
                 live.update(_table(runs, expected, time.monotonic() - began), refresh=True)
             else:
-                _tell_changes(console, runs, told)
+                _print_changes(console, runs, shown)
     return runs
 
 
@@ -118,10 +121,10 @@ def _table(runs: Runs, expected: int, passed_s: float) -> Table:
     return table
 
 
-def _tell_changes(console: Console, runs: Runs, told: dict[tuple[str, str, str], str]) -> None:
+def _print_changes(console: Console, runs: Runs, shown: dict[tuple[str, str, str], str]) -> None:
     for key, state in sorted(runs.tasks.items()):
-        if state in _SIGNS and told.get(key) != state:
-            told[key] = state
+        if state in _SIGNS and shown.get(key) != state:
+            shown[key] = state
             dag, run, task = key
             console.print(
                 f"{dag.removeprefix('balances_')} {runs.days.get((dag, run), run)} {task}: {state}", highlight=False

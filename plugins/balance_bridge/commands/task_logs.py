@@ -15,23 +15,32 @@ def explain_failures(airflow_home: Path, failed: Iterable[tuple[str, str, str]])
         failed: (DAG id, run id, task id) of each.
 
     Yields:
-        A line per task: what failed, and why.
+        What failed, why, and what to do, in lines; and where the log is.
     """
     for dag, run, task in failed:
         folder = airflow_home / "logs" / f"dag_id={dag}" / f"run_id={run}" / f"task_id={task}"
         attempts = sorted(folder.glob("attempt=*.log"), key=lambda path: path.stat().st_mtime)
         reason = last_error(attempts[-1]) if attempts else None
-        yield f"{dag} {run} {task}: {reason or 'no message found'} (log: {attempts[-1] if attempts else folder})"
+        yield f"{dag} {run} {task}:"
+        yield from (reason or "no message found").split("\n")
+        yield f"log: {attempts[-1] if attempts else folder}"
 
 
 def last_error(log: Path) -> str | None:
-    """The last exception in a task's log, as ``Type: message``; None if there is none."""
-    found = None
+    """What a task's log says last about its failure; None if it says nothing.
+
+    That is the entry in short lines (what, why, do) with which this package logs its errors. Where the entry was cut to
+    fit, or the exception is another's, it is the whole exception as ``Type: message``.
+    """
+    entry = exception = None
     for line in log.read_text(errors="replace").splitlines():
         try:
-            details = json.loads(line).get("error_detail")
+            record = json.loads(line)
+            text, details = str(record.get("event")), record.get("error_detail")
         except (ValueError, AttributeError):
             continue
+        if text.startswith("what: "):
+            entry = None if " ..." in text else text
         if details:
-            found = f"{details[0].get('exc_type')}: {details[0].get('exc_value')}"
-    return found
+            exception = f"{details[0].get('exc_type')}: {details[0].get('exc_value')}"
+    return entry or exception

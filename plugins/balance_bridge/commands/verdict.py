@@ -49,8 +49,13 @@ class Verdict:
     missing: tuple[str, ...]
     wrong: tuple[str, ...]
 
+    @property
+    def equal(self) -> bool:
+        """Whether exactly what is due has arrived."""
+        return not self.missing and not self.wrong
 
-def compare(url: str, accounts: Mapping[str, Account], keys: dict[str, str], days: list[date]) -> list[Verdict]:
+
+def compare(url: str, accounts: Mapping[str, Account], keys: Mapping[str, str], days: list[date]) -> list[Verdict]:
     """Hold what arrived against the books.
 
     Args:
@@ -82,8 +87,13 @@ def compare(url: str, accounts: Mapping[str, Account], keys: dict[str, str], day
     return verdicts
 
 
-def table(verdicts: list[Verdict]) -> Table:
-    """The verdicts for a terminal."""
+def table(verdicts: list[Verdict], held: tuple[str, date] | None = None) -> Table:
+    """The verdicts for a terminal.
+
+    Args:
+        verdicts: In the order in which they are shown.
+        held: Account and day of which nothing was to be sent.
+    """
     shown = Table(title="What arrived, against the sandbox's own books", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("account", "destination", "UTC day"):
         shown.add_column(name, no_wrap=True)
@@ -91,7 +101,9 @@ def table(verdicts: list[Verdict]) -> Table:
         shown.add_column(name, justify="right")
     shown.add_column("equal")
     for one in verdicts:
-        equal = "[green]yes[/]" if not one.missing and not one.wrong else "[red]NO[/]"
+        equal = "[green]yes[/]" if one.equal else "[red]NO[/]"
+        if (one.account, one.day) == held and not one.right and not one.wrong:
+            equal = "[yellow]held[/]"
         counts = (one.due, one.right, len(one.missing), len(one.wrong))
         shown.add_row(one.account, one.destination, one.day.isoformat(), *map(str, counts), equal)
     return shown
@@ -142,8 +154,8 @@ def _name(destination: Destination, asset: str) -> str | None:
 def _elven_rows(rows: list[dict[str, Any]], destination: ElvenDestination) -> Rows:
     found: Rows = Counter()
     for row in rows:
-        if (row["entityAccountId"], row["sourceId"]) == (destination.entity_account_id, destination.source_id):
-            found[row["asset"], row["datetime"], Decimal(row["balance"])] += 1
+        if (row["entity_account_id"], row["source_id"]) == (destination.entity_account_id, destination.source_id):
+            found[row["identity"], row["datetime"], Decimal(row["balance"])] += 1
     return found
 
 
@@ -152,8 +164,8 @@ def _amlyze_rows(rows: list[dict[str, Any]], destination: AmlyzeDestination) -> 
     ids = destination.account_ext_id
     mine = (lambda text: text.startswith(ids.split("{")[0])) if isinstance(ids, str) else set(ids.values()).__contains__
     for row in rows:
-        if mine(row["accountExtId"]):
-            found[row["accountExtId"], row["balanceAt"], Decimal(row["value"])] += 1
+        if mine(row["account_ext_id"]):
+            found[row["account_ext_id"], row["balance_at"], Decimal(row["value"])] += 1
     return found
 
 

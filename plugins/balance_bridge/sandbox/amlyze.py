@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,7 +11,18 @@ from decimal import Decimal
 from typing import Any
 
 from balance_bridge.clock import Clock
-from balance_bridge.sandbox.wire import Call, Journal, Number, Refused, Reply, plain, read_json, run, same_signature
+from balance_bridge.sandbox.wire import (
+    Api,
+    Call,
+    Journal,
+    Number,
+    Refused,
+    Reply,
+    instant_ms,
+    is_time,
+    read_json,
+    same_signature,
+)
 
 PATH = "/amlyze-ws-rest/batch-account-balances"
 USED = "O005"
@@ -28,31 +38,16 @@ _OPTIONAL = {"balanceType", "businessUnit", "equivalentValue"}
 _LENGTHS = {"accountExtId": 255, "communicationNumber": 255, "requester": 100, "balanceType": 255, "businessUnit": 255}
 _RFC3339 = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True)
 class Registered:
-    """One balance that was accepted.
-
-    Attributes:
-        account_ext_id: The account, which has one currency.
-        balance_at: As sent.
-        at_ms: The same instant in UTC milliseconds.
-        number: The communication number.
-        requester: As sent.
-        value: The exact amount.
-        text: The digits as sent.
-        balance_type: As sent, or empty.
-        business_unit: As sent, or empty.
-        state: ``new``, ``repeated`` (same account and instant, same value) or ``overwritten`` (another value).
-    """
+    """One balance that was accepted, as it was sent; ``state``: see :meth:`Api._take`."""
 
     account_ext_id: str
     balance_at: str
     at_ms: int
     number: str
-    requester: str
     value: Decimal
     text: str
     balance_type: str
@@ -65,7 +60,7 @@ class Registered:
         return self.account_ext_id, self.at_ms
 
 
-class Amlyze:
+class Amlyze(Api):
     """Amlyze's API.
 
     Args:
@@ -77,6 +72,9 @@ class Amlyze:
         seed: Shuffles the results.
     """
 
+    name = "amlyze"
+    key_name = "bearer"
+
     def __init__(
         self,
         *,
@@ -87,28 +85,22 @@ class Amlyze:
         groups: Mapping[str, str] | None = None,
         seed: int = 7,
     ) -> None:
+        super().__init__(clock, journal)
         self.accounts = None if accounts is None else frozenset(accounts)
         self.groups = dict(groups or {})
         self.registered: list[Registered] = []
         self.rejected: list[dict[str, str]] = []
         self.used: set[str] = set()
-        self.oddities: Counter[str] = Counter()
-        self._held: dict[tuple[str, int], Decimal] = {}
         self._token = token
         self._random = random.Random(seed)
-        self._clock = clock
-        self._journal = journal
 
     def reset(self) -> None:
         """Forget every balance and every number."""
-        for kept in (self.registered, self.rejected, self.used, self.oddities, self._held):
+        super().reset()
+        for kept in (self.registered, self.rejected, self.used):
             kept.clear()
 
-    def answer(self, call: Call) -> Reply:
-        """Answer one request."""
-        return run(call, api="amlyze", key="bearer", clock=self._clock, journal=self._journal, answer=self._answer)
-
-    def _answer(self, call: Call, at_s: float) -> Reply:
+    def _serve(self, call: Call, at_s: float) -> Reply:
         if not same_signature(f"Bearer {self._token}", call.headers.get("authorization", "")):
             raise Refused(Reply(401, {"error": {"code": "unauthorized"}}), "unauthorized")
         if call.path != PATH:
@@ -170,7 +162,7 @@ class Amlyze:
         for name in ("value", "equivalentValue"):
             if row.get(name) is not None and not isinstance(row[name], Number):
                 return "500", f"failed processing account balance: {name} is no number"
-        if instant_ms(row["balanceAt"]) is None:
+        if not is_time(_RFC3339, row["balanceAt"]):
             return "500", "failed processing account balance: balanceAt is not RFC 3339"
         if self.accounts is not None and row["accountExtId"] not in self.accounts:
             return "404", "business entity does not exist"
@@ -178,59 +170,25 @@ class Amlyze:
 
     def _keep(self, row: Mapping[str, Any]) -> None:
         number: Number = row["value"]
-        self.oddities.update(number.oddities())
-        key = (row["accountExtId"], instant_ms(row["balanceAt"]) or 0)
-        before = self._held.get(key)
-        state = "new" if before is None else "repeated" if before == number.amount else "overwritten"
-        self._held[key] = number.amount
+        key = (row["accountExtId"], instant_ms(row["balanceAt"]))
         self.registered.append(
             Registered(
                 account_ext_id=key[0],
                 balance_at=row["balanceAt"],
                 at_ms=key[1],
                 number=row["communicationNumber"],
-                requester=row["requester"],
                 value=number.amount,
                 text=number.text,
                 balance_type=row.get("balanceType") or "",
                 business_unit=row.get("businessUnit") or "",
-                state=state,
+                state=self._take(key, number),
             )
         )
 
-    def name(self, account_ext_id: str) -> str:
+    def account(self, account_ext_id: str) -> str:
         """The account that an id belongs to, by the longest prefix; the id itself if none fits."""
         fitting = [prefix for prefix in self.groups if account_ext_id.startswith(prefix)]
         return self.groups[max(fitting, key=len)] if fitting else account_ext_id
-
-    def document(self) -> list[dict[str, Any]]:
-        """Every accepted balance, in order, amounts as text."""
-        return [
-            {
-                "account": self.name(kept.account_ext_id),
-                "accountExtId": kept.account_ext_id,
-                "balanceAt": kept.balance_at,
-                "atMs": kept.at_ms,
-                "value": plain(kept.value),
-                "sent": kept.text,
-                "communicationNumber": kept.number,
-                "requester": kept.requester,
-                "balanceType": kept.balance_type,
-                "businessUnit": kept.business_unit,
-                "state": kept.state,
-            }
-            for kept in self.registered
-        ]
-
-
-def instant_ms(text: Any) -> int | None:
-    """UTC milliseconds of an RFC 3339 text, or None if it is none."""
-    if not isinstance(text, str) or not _RFC3339.fullmatch(text):
-        return None
-    try:
-        return (datetime.fromisoformat(text) - _EPOCH) // _MILLISECOND
-    except ValueError:
-        return None
 
 
 def _malformed(code: str, description: str) -> Refused:

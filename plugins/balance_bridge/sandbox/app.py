@@ -8,31 +8,20 @@ from dataclasses import dataclass, field
 from datetime import date
 from email.utils import formatdate
 from threading import Lock
-from typing import Any, get_args
-from zoneinfo import ZoneInfo
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
 from balance_bridge.clock import Clock
 from balance_bridge.sandbox.amlyze import Amlyze
-from balance_bridge.sandbox.books import KeyKind, expected
+from balance_bridge.sandbox.books import KEY_KINDS, expected
 from balance_bridge.sandbox.elven import Elven
 from balance_bridge.sandbox.exchange import CATEGORIES, Exchange
 from balance_bridge.sandbox.webhook import Webhook
-from balance_bridge.sandbox.wire import Call, Journal, Reply
+from balance_bridge.sandbox.wire import Call, Journal, Reply, document
 from balance_bridge.sandbox.world import utc_day
 
 MOST_BOOK_DAYS = 31
-
-
-@dataclass(frozen=True)
-class Delivered:
-    """What became of the balances of one account and one day at one destination."""
-
-    destination: str
-    account: str
-    day: str
-    counts: dict[str, int]
 
 
 @dataclass
@@ -47,55 +36,34 @@ class Apis:
     clock: Clock
     lock: Lock = field(default_factory=Lock)
 
-    def delivered_counts(self) -> list[Delivered]:
-        """Counts of new, repeated and overwritten balances by destination, account and day of their datetime.
-
-        The day is that of the text as sent: local for Elven, as written for the others.
-        """
-        counts: dict[tuple[str, str, str], Counter[str]] = {}
-        for row in self.elven.document():
-            counts.setdefault(("elven", row["account"], row["datetime"][:10]), Counter())[row["state"]] += 1
-        for row in self.amlyze.document():
-            counts.setdefault(("amlyze", row["account"], row["balanceAt"][:10]), Counter())[row["state"]] += 1
-        for row in self.webhook.document():
-            counts.setdefault(("webhook", row["account"], row["at"][:10]), Counter())[row["state"]] += 1
-        return [Delivered(*key, counts=dict(sorted(count.items()))) for key, count in sorted(counts.items())]
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many balances are new, repeated or overwritten, by destination, account and day of their time as sent."""
+        counts: dict[str, Counter[str]] = {}
+        for name, times in (("elven", "datetime"), ("amlyze", "balance_at"), ("webhook", "at")):
+            for row in self.delivered()[name]:
+                counts.setdefault(f"{name}: {row['account']} {row[times][:10]}", Counter())[row["state"]] += 1
+        return {key: dict(sorted(count.items())) for key, count in sorted(counts.items())}
 
     def status(self) -> dict[str, Any]:
         """Requests, refusals and what was delivered, as JSON."""
-        delivered: dict[str, Any] = {}
-        for one in self.delivered_counts():
-            delivered.setdefault(one.destination, {}).setdefault(one.account, {})[one.day] = one.counts
         return {
             **self.journal.document(),
-            "delivered": delivered,
-            "elven": {
-                "imports": len(self.elven.imports),
-                "states": dict(Counter(kept.state for kept in self.elven.imports)),
-                "stray sources": [source.document() for source in self.elven.stray_sources()],
-                "oddities": dict(self.elven.oddities),
-            },
-            "amlyze": {
-                "registered": len(self.amlyze.registered),
-                "states": dict(Counter(kept.state for kept in self.amlyze.registered)),
-                "rejected": dict(Counter(row["errorCode"] for row in self.amlyze.rejected)),
-                "numbers used": len(self.amlyze.used),
-                "oddities": dict(self.amlyze.oddities),
-            },
-            "webhook": {
-                "held": len(self.webhook.held),
-                "states": dict(Counter(kept.state for kept in self.webhook.held)),
-                "oddities": dict(self.webhook.oddities),
-            },
+            "delivered": self.counts(),
+            "rejected by Amlyze": dict(Counter(row["errorCode"] for row in self.amlyze.rejected)),
+            "stray sources": [source.document() for source in self.elven.stray_sources()],
+            "oddities": {api.name: dict(api.oddities) for api in (self.elven, self.amlyze, self.webhook)},
         }
 
-    def delivered(self) -> dict[str, Any]:
+    def delivered(self) -> dict[str, list[dict[str, Any]]]:
         """Every delivered balance with its exact digits, and every rejected one with the reason."""
+        names = self.elven.accounts
         return {
-            "elven": self.elven.document(),
-            "amlyze": self.amlyze.document(),
+            "elven": [document(kept, account=names[kept.entity_account_id]) for kept in self.elven.imports],
+            "amlyze": [
+                document(kept, account=self.amlyze.account(kept.account_ext_id)) for kept in self.amlyze.registered
+            ],
             "amlyze rejected": list(self.amlyze.rejected),
-            "webhook": self.webhook.document(),
+            "webhook": [document(kept) for kept in self.webhook.held],
         }
 
     def books(self, params: dict[str, str]) -> dict[str, Any]:
@@ -105,24 +73,26 @@ class Apis:
             ValueError: A parameter is missing or wrong.
         """
         key, category, kind = params.get("key", ""), params.get("category", ""), params.get("key_kind", "instant")
-        if key not in self.exchange.users or category not in CATEGORIES or kind not in get_args(KeyKind):
+        if key not in self.exchange.users or category not in CATEGORIES or kind not in KEY_KINDS:
             raise ValueError("key is a known API key, category is cash or margin, key_kind is instant or local_second")
         first, last = date.fromisoformat(params.get("from", "")), date.fromisoformat(params.get("to", ""))
         today = utc_day(self.clock.now_ms())
         if not (first <= last < today and (last - first).days < MOST_BOOK_DAYS):
             raise ValueError(f"from and to are days before {today}, at most {MOST_BOOK_DAYS}, in order")
-        zone = params.get("zone", "UTC")
-        try:
-            ZoneInfo(zone)
-        except (KeyError, ValueError, OSError):
-            raise ValueError(f"{zone!r} is no IANA zone") from None
-        points = [point.strip() for point in params.get("points", "close").split(",")]
-        start = date.fromisoformat(params.get("start", first.isoformat()))
-        book = self.exchange.world.book(key, category, today)
         found, collisions = expected(
-            book, first, last, points, zone, "instant" if kind == "instant" else "local_second", start
+            self.exchange.world.book(key, category, today),
+            first,
+            last,
+            params.get("points", "close").split(","),
+            params.get("zone", "UTC"),
+            "instant" if kind == "instant" else "local_second",
+            date.fromisoformat(params.get("start", first.isoformat())),
         )
         return {"collisions": collisions, "deliveries": [one.document() for one in found]}
+
+    def release(self) -> None:
+        """Let the exchange show all its records again."""
+        self.exchange.withheld.clear()
 
     def reset(self) -> None:
         """Forget what was delivered. The journal and the exchange's request window stay."""
@@ -166,6 +136,7 @@ def _route(apis: Apis, call: Call) -> Reply:
         ("GET", "/sandbox/status"): apis.status,
         ("GET", "/sandbox/delivered"): apis.delivered,
         ("GET", "/sandbox/books"): lambda: apis.books(call.params()),
+        ("POST", "/sandbox/release"): apis.release,
         ("POST", "/sandbox/reset"): apis.reset,
     }
     page = pages.get((call.method, call.path))
@@ -174,5 +145,5 @@ def _route(apis: Apis, call: Call) -> Reply:
         return Reply(404, {"error": f"no {call.method} {call.path} here; the sandbox's own pages are {known}"})
     try:
         return Reply(200, page())
-    except ValueError as error:
+    except (ValueError, KeyError) as error:  # KeyError: no such time zone
         return Reply(400, {"error": str(error)})

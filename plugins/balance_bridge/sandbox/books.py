@@ -18,6 +18,7 @@ from balance_bridge.sandbox.wire import plain
 from balance_bridge.sandbox.world import DAY_MS, Book, Record, Snapshot
 
 KeyKind = Literal["instant", "local_second"]
+KEY_KINDS = ("instant", "local_second")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STEP = re.compile(r"every ([1-9][0-9]{0,5})(s|min|h)")

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 from itertools import count
 from typing import Any
 
 from balance_bridge.clock import Clock
 from balance_bridge.sandbox.wire import (
+    Api,
     Call,
     Journal,
     Number,
     Refused,
     Reply,
-    plain,
+    is_time,
     read_json,
-    run,
     same_signature,
     signature,
 )
@@ -60,17 +58,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Import:
-    """One balance that was taken.
+    """One balance that was accepted, as it was sent; ``state``: see :meth:`Api._take`.
 
-    Attributes:
-        entity_account_id: The account.
-        source_id: The source.
-        identity: ``assetID:X`` or ``symbol:X``, whichever counted.
-        datetime: The local text, as sent.
-        balance: The exact amount.
-        text: The digits as sent.
-        state: ``new``, ``repeated`` (same key, same balance) or ``overwritten`` (same key, another balance).
-        request_id: Of the request that brought it.
+    ``identity`` is ``assetID:X`` or ``symbol:X``, whichever counted.
     """
 
     entity_account_id: str
@@ -80,7 +70,6 @@ class Import:
     balance: Decimal
     text: str
     state: str
-    request_id: str
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -88,7 +77,7 @@ class Import:
         return self.entity_account_id, self.source_id, self.identity, self.datetime
 
 
-class Elven:
+class Elven(Api):
     """Elven's API.
 
     Args:
@@ -101,6 +90,9 @@ class Elven:
         list_envelope: Lists come as ``{"status": "success", "data": {...}}`` instead of bare.
     """
 
+    name = "elven"
+    key_header = "elven-api-key"
+
     def __init__(
         self,
         *,
@@ -112,36 +104,27 @@ class Elven:
         journal: Journal,
         list_envelope: bool = False,
     ) -> None:
+        super().__init__(clock, journal)
         self.users = users
         self.accounts = accounts
         self.symbols = frozenset(symbols)
         self.sources = {source.source_id: source for source in sources}
         self.imports: list[Import] = []
-        self.oddities: Counter[str] = Counter()
         self.list_envelope = list_envelope
-        self._held: dict[tuple[str, str, str, str], Decimal] = {}
         self._first_sources = dict(self.sources)
         self._numbers = count(1)
-        self._clock = clock
-        self._journal = journal
 
     def reset(self) -> None:
         """Forget every import and every source that was made since the start."""
+        super().reset()
         self.imports.clear()
-        self.oddities.clear()
-        self._held.clear()
         self.sources = dict(self._first_sources)
 
     def stray_sources(self) -> list[Source]:
         """Sources that imports without a ``sourceId`` have made."""
         return [source for source in self.sources.values() if source.stray]
 
-    def answer(self, call: Call) -> Reply:
-        """Answer one request."""
-        key = call.headers.get("elven-api-key", "")
-        return run(call, api="elven", key=key, clock=self._clock, journal=self._journal, answer=self._answer)
-
-    def _answer(self, call: Call, at_s: float) -> Reply:
+    def _serve(self, call: Call, at_s: float) -> Reply:
         self._authenticate(call, int(at_s * 1000))
         asked = call.method, call.path
         if asked == ("POST", IMPORT):
@@ -180,10 +163,9 @@ class Elven:
         return self._success(document) if self.list_envelope else Reply(200, document)
 
     def _success(self, data: Any) -> Reply:
-        return Reply(200, {"status": "success", "data": data, "requestId": self._request_id()})
-
-    def _request_id(self) -> str:
-        return f"sandbox-request-{next(self._numbers):06d}"
+        return Reply(
+            200, {"status": "success", "data": data, "requestId": f"sandbox-request-{next(self._numbers):06d}"}
+        )
 
     def _make_source(self, body: bytes) -> Reply:
         wanted = _json(body)
@@ -210,22 +192,14 @@ class Elven:
             raise _refused(f"the body is an array of 1 to {MOST_ROWS} records")
         # All are checked before the first is kept: the batch counts as a whole.
         checked = [self._check(index, row) for index, row in enumerate(rows)]
-        reply = self._success(True)
         made: dict[str, str] = {}
         for account, source_id, identity, text, number in checked:
             if not source_id and account not in made:
                 name = f"{account} {len(self.sources)}"
                 made[account] = self._add_source(account, name, BALANCE_SOURCE, stray=True).source_id
-            self._keep(account, source_id or made[account], identity, text, number, reply.document["requestId"])
-        return reply
-
-    def _keep(self, account: str, source: str, identity: str, text: str, number: Number, request_id: str) -> None:
-        self.oddities.update(number.oddities())
-        key = (account, source, identity, text)
-        before = self._held.get(key)
-        state = "new" if before is None else "repeated" if before == number.amount else "overwritten"
-        self._held[key] = number.amount
-        self.imports.append(Import(*key, number.amount, number.text, state, request_id))
+            key = (account, source_id or made[account], identity, text)
+            self.imports.append(Import(*key, number.amount, number.text, self._take(key, number)))
+        return self._success(True)
 
     def _check(self, index: int, row: Any) -> tuple[str, str, str, str, Number]:
         where = f"record {index}"
@@ -238,7 +212,7 @@ class Elven:
         if source_id and (source is None or (source.entity_account_id, source.type) != (account, BALANCE_SOURCE)):
             raise _refused(f"{where}: sourceId {source_id!r} is no balance source of the account")
         text = _text(row, "datetime")
-        if not _is_datetime(text):
+        if not is_time(_DATETIME, text):
             raise _refused(f"{where}: datetime {text!r} is not YYYY-MM-DD HH:mm:ss")
         number = row.get("balance")
         if not isinstance(number, Number):
@@ -256,23 +230,6 @@ class Elven:
         if "-" in symbol or symbol not in self.symbols:
             raise _refused(f"{where}: symbol {symbol!r} is unknown")
         return f"symbol:{symbol}"
-
-    def document(self) -> list[dict[str, str]]:
-        """Every import, in order, amounts as text."""
-        return [
-            {
-                "account": self.accounts[kept.entity_account_id],
-                "entityAccountId": kept.entity_account_id,
-                "sourceId": kept.source_id,
-                "asset": kept.identity,
-                "datetime": kept.datetime,
-                "balance": plain(kept.balance),
-                "sent": kept.text,
-                "state": kept.state,
-                "requestId": kept.request_id,
-            }
-            for kept in self.imports
-        ]
 
 
 def _refused(message: str, *, status: int = 400, code: int = REFUSED_CODE) -> Refused:
@@ -292,13 +249,3 @@ def _text(row: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise _refused(f"{name} is no text")
     return value
-
-
-def _is_datetime(text: str) -> bool:
-    if not _DATETIME.fullmatch(text):
-        return False
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    return True

@@ -13,7 +13,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from balance_bridge.clock import Clock
-from balance_bridge.sandbox.wire import Call, Journal, Refused, Reply, run, same_signature, signature
+from balance_bridge.sandbox.wire import Api, Call, Journal, Refused, Reply, same_signature, signature
 from balance_bridge.sandbox.world import Book, Leg, Record, World, utc_day
 
 PREFIX = "/api/pro/"
@@ -30,7 +30,6 @@ _REASONS = {
     200001: "AUTHENTICATION_FAILED",
     200002: "TOO_MANY_ATTEMPTS",
 }
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _INTEGER = re.compile(r"[0-9]{1,18}")
 
 
@@ -65,7 +64,7 @@ class ExchangeOptions:
     window_s: float = 60.0
 
 
-class Exchange:
+class Exchange(Api):
     """The exchange's API.
 
     Args:
@@ -74,7 +73,13 @@ class Exchange:
         clock: What the server's time is.
         journal: Where requests are written down.
         options: See :class:`ExchangeOptions`.
+
+    Attributes:
+        withheld: Sequence numbers of records that its history leaves out, as if it had lost them.
     """
+
+    name = "exchange"
+    key_header = "x-auth-key"
 
     def __init__(
         self,
@@ -84,19 +89,14 @@ class Exchange:
         journal: Journal,
         options: ExchangeOptions | None = None,
     ) -> None:
+        super().__init__(clock, journal)
         self.users = users
         self.world = world
         self.options = options or ExchangeOptions()
-        self._clock = clock
-        self._journal = journal
+        self.withheld: set[int] = set()
         self._admitted: dict[str, deque[float]] = {}
 
-    def answer(self, call: Call) -> Reply:
-        """Answer one request."""
-        key = call.headers.get("x-auth-key", "")
-        return run(call, api="exchange", key=key, clock=self._clock, journal=self._journal, answer=self._answer)
-
-    def _answer(self, call: Call, at_s: float) -> Reply:
+    def _serve(self, call: Call, at_s: float) -> Reply:
         now_ms = int(at_s * 1000)
         parts = call.path.removeprefix(PREFIX).split("/")
         if call.method != "GET":
@@ -147,12 +147,12 @@ class Exchange:
 
     def _snapshot(self, book: Book, params: Mapping[str, str], now_ms: int) -> dict[str, Any]:
         text = params.get("date", "")
-        if not _DATE.fullmatch(text):
-            raise self._refused(100006, "date is required as YYYY-mm-dd")
         try:
             day = date.fromisoformat(text)
         except ValueError:
-            raise self._refused(100006, f"{text} is no date") from None
+            raise self._refused(100006, "date is required as YYYY-mm-dd") from None
+        if text != day.isoformat():
+            raise self._refused(100006, "date is required as YYYY-mm-dd")
         if day < self._oldest(now_ms):
             raise self._refused(100002, f"{text} is older than {self.options.retention_days} days")
         snapshot = book.snapshots.get(day)
@@ -177,7 +177,7 @@ class Exchange:
         oldest = book.snapshots.get(self._oldest(now_ms))
         if oldest is not None and sn <= oldest.sn:
             raise self._refused(100002, f"sn {sn} is older than {self.options.retention_days} days")
-        records = book.visible(sn, now_ms)
+        records = [record for record in book.visible(sn, now_ms) if record.sn not in self.withheld]
         orders = [record for record in records if record.kind == "order"][:limit]
         changes = [record for record in records if record.kind == "balance"][:limit]
         if not self.options.limit_per_list:

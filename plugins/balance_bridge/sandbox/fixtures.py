@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import date
+from typing import NamedTuple
 
 from balance_bridge.sandbox.elven import BALANCE_SOURCE, Source
 from balance_bridge.sandbox.webhook import PATH
@@ -13,44 +13,28 @@ from balance_bridge.sandbox.webhook import PATH
 SYMBOLS = ("BTC", "ETH", "USDT", "XRP", "1INCH", "NO", "SOL", "BTMX", "BTT", "ANKR", "AKRO", "ADA", "FLASH")
 
 
-@dataclass(frozen=True)
-class Credentials:
-    """Everything that opens a door in the sandbox. None of it is worth anything outside.
+class Credentials(NamedTuple):
+    """Everything that opens a door in the sandbox, by API key or account name. None of it is worth anything outside."""
 
-    Attributes:
-        exchange: Secret by API key.
-        elven: Secret by API key.
-        amlyze: The bearer token.
-        webhook: The secret that a webhook's receiver shares with who sends.
-        entity_accounts: Elven's entity account id by account name.
-        sources: Elven's source id by account name.
-        account_ext_ids: Amlyze's account id pattern by account name.
-    """
-
-    exchange: Mapping[str, str] = field(
-        default_factory=lambda: {
-            "sandbox-cash-key": "sandbox-cash-secret-not-real",
-            "sandbox-margin-key": "sandbox-margin-secret-not-real",
-        }
-    )
-    elven: Mapping[str, str] = field(default_factory=lambda: {"sandbox-elven-key": "sandbox-elven-secret-not-real"})
+    exchange: Mapping[str, str] = {
+        "sandbox-cash-key": "sandbox-cash-secret-not-real",
+        "sandbox-margin-key": "sandbox-margin-secret-not-real",
+    }
+    elven: Mapping[str, str] = {"sandbox-elven-key": "sandbox-elven-secret-not-real"}
     amlyze: str = "sandbox-amlyze-token-not-real"
     webhook: str = "sandbox-webhook-secret-not-real"
-    entity_accounts: Mapping[str, str] = field(
-        default_factory=lambda: {
-            "main_cash": "sandboxEntityAccountCash00000001",
-            "main_margin": "sandboxEntityAccountMargin000002",
-        }
-    )
-    sources: Mapping[str, str] = field(
-        default_factory=lambda: {
-            "main_cash": "sandboxBalanceSourceCash00000001",
-            "main_margin": "sandboxBalanceSourceMargin000002",
-        }
-    )
-    account_ext_ids: Mapping[str, str] = field(
-        default_factory=lambda: {"main_cash": "ASCENDEX-CASH-{asset}", "main_margin": "ASCENDEX-MARGIN-{asset}"}
-    )
+    entity_accounts: Mapping[str, str] = {
+        "main_cash": "sandboxEntityAccountCash00000001",
+        "main_margin": "sandboxEntityAccountMargin000002",
+    }
+    sources: Mapping[str, str] = {
+        "main_cash": "sandboxBalanceSourceCash00000001",
+        "main_margin": "sandboxBalanceSourceMargin000002",
+    }
+    account_ext_ids: Mapping[str, str] = {
+        "main_cash": "ASCENDEX-CASH-{asset}",
+        "main_margin": "ASCENDEX-MARGIN-{asset}",
+    }
 
     def elven_sources(self) -> list[Source]:
         """The sources that exist from the start."""
@@ -65,6 +49,8 @@ class Credentials:
 
 
 CREDENTIALS = Credentials()
+# The exchange's API key by account name.
+API_KEYS = {"main_cash": "sandbox-cash-key", "main_margin": "sandbox-margin-key"}
 
 
 def connections(url: str) -> dict[str, dict[str, str]]:
@@ -73,20 +59,19 @@ def connections(url: str) -> dict[str, dict[str, str]]:
     Args:
         url: The sandbox's base URL; everything lives under it.
     """
-    made = {
-        f"ascendex_{key.split('-')[1]}": {"conn_type": "ascendex", "host": url, "login": key, "password": secret}
-        for key, secret in CREDENTIALS.exchange.items()
+
+    def connection(kind: str, host: str, login: str, password: str) -> dict[str, str]:
+        return {"conn_type": kind, "host": host, "login": login, "password": password}
+
+    cash, margin = CREDENTIALS.exchange.items()
+    (elven,) = CREDENTIALS.elven.items()
+    return {
+        "ascendex_cash": connection("ascendex", url, *cash),
+        "ascendex_margin": connection("ascendex", url, *margin),
+        "elven_default": connection("elven", url, *elven),
+        "amlyze_default": connection("amlyze", url, "", CREDENTIALS.amlyze),
+        "webhook_default": connection("webhook", url + PATH, "", CREDENTIALS.webhook),
     }
-    for key, secret in CREDENTIALS.elven.items():
-        made["elven_default"] = {"conn_type": "elven", "host": url, "login": key, "password": secret}
-    made["amlyze_default"] = {"conn_type": "amlyze", "host": url, "login": "", "password": CREDENTIALS.amlyze}
-    made["webhook_default"] = {
-        "conn_type": "webhook",
-        "host": url + PATH,
-        "login": "",
-        "password": CREDENTIALS.webhook,
-    }
-    return made
 
 
 def accounts_yaml(start_date: date) -> str:

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import json
-import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import date, timedelta
 from threading import Thread
 from types import TracebackType
 
 import uvicorn
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from balance_bridge.clock import SYSTEM_CLOCK, Clock
 from balance_bridge.sandbox.amlyze import Amlyze
@@ -28,14 +22,13 @@ from balance_bridge.sandbox.exchange import Exchange, ExchangeOptions
 from balance_bridge.sandbox.fixtures import CREDENTIALS, SYMBOLS, accounts_yaml, connections
 from balance_bridge.sandbox.webhook import Webhook
 from balance_bridge.sandbox.wire import Journal
-from balance_bridge.sandbox.world import Book, World, utc_day
+from balance_bridge.sandbox.world import Book, Record, World, utc_day
 
 __all__ = ["CREDENTIALS", "Sandbox", "accounts_yaml", "connections", "serve"]
 
 START_LIMIT_S = 15.0
 STOP_LIMIT_S = 15.0
 REFRESH_S = 0.5
-TABLE_ROWS = 40
 
 
 class Sandbox:
@@ -49,14 +42,6 @@ class Sandbox:
         clock: The servers' clock.
         options: Where the exchange's behaviour is open.
         books: Books written by hand, by (API key, category), in place of generated ones.
-
-    Attributes:
-        url: Base URL of everything.
-        exchange: The exchange, for looking inside.
-        elven: Elven, for looking inside.
-        amlyze: Amlyze, for looking inside.
-        webhook: The receiver of a webhook, for looking inside.
-        journal: Every request and refusal.
 
     Raises:
         OSError: The port is taken.
@@ -113,9 +98,6 @@ class Sandbox:
         )
         self._thread = Thread(target=self._server.run, args=([self._socket],), name="sandbox", daemon=True)
         self._thread.start()
-        self._wait_for_start()
-
-    def _wait_for_start(self) -> None:
         end = time.monotonic() + START_LIMIT_S
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > end:
@@ -141,94 +123,57 @@ class Sandbox:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
 
+    def withhold(self, key: str, category: str, day: date) -> Record:
+        """Let the exchange leave out one record of a UTC day: one from the middle of it that moves a single asset."""
+        book = self.exchange.world.book(key, category, day)
+        records = book.between(book.snapshots[day], book.snapshots[day + timedelta(days=1)])
+        record = next(each for each in records[len(records) // 2 :] if len(each.legs) == 1)
+        self.exchange.withheld.add(record.sn)
+        return record
+
+    def release(self) -> None:
+        """Let the exchange show all its records again."""
+        self.apis.release()
+
     def lines(self) -> list[str]:
         """What was delivered so far, one line per destination, account and day."""
         with self.apis.lock:
-            counts = self.apis.delivered_counts()
+            counts = self.apis.counts()
         return [
-            f"{one.destination}: {one.account} {one.day}: "
-            + ", ".join(f"{count} {state}" for state, count in one.counts.items())
-            for one in counts
+            f"{key}: " + ", ".join(f"{count} {state}" for state, count in states.items())
+            for key, states in counts.items()
         ]
-
-    def table(self) -> Table:
-        """What was delivered so far, for a terminal."""
-        with self.apis.lock:
-            counts = self.apis.delivered_counts()
-        table = Table(title="Delivered balances")
-        for name in ("destination", "account", "day"):
-            table.add_column(name)
-        for state in ("new", "repeated", "overwritten"):
-            table.add_column(state, justify="right")
-        for one in counts[-TABLE_ROWS:]:
-            shown = [str(one.counts.get(state, "")) for state in ("new", "repeated", "overwritten")]
-            table.add_row(one.destination, one.account, one.day, *shown)
-        return table
-
-    def totals(self) -> str:
-        """Requests, refusals and rejections so far, in one line."""
-        with self.apis.lock:
-            refused, requests = len(self.journal.refusals()), len(self.journal.requests)
-            rejected, stray = len(self.amlyze.rejected), len(self.elven.stray_sources())
-        return f"{requests} requests, {refused} refused; {rejected} balances rejected; {stray} stray sources"
 
 
 def serve(port: int, seed: int, show: bool) -> int:
-    """Run the sandbox in the foreground until Ctrl-C or SIGTERM.
+    """Run the sandbox in the foreground until Ctrl-C.
 
     Args:
         port: TCP port on 127.0.0.1; 0 takes a free one.
         seed: Determines the world.
-        show: Whether to show what is delivered: a live table on a terminal, else a line per change.
+        show: Whether to print a line whenever something is delivered.
 
     Returns:
-        The exit code: 0 when stopped, 1 if the port cannot be had.
+        The exit code: 0 when stopped, 1 if the port is not available.
     """
-    console = Console(soft_wrap=True, highlight=False)
-    with _stop_on_signals() as stop:
-        try:
-            sandbox = Sandbox(port, seed)
-        except OSError as error:
-            print(f"port {port} cannot be had ({error.strerror}): stop what uses it or choose another", file=sys.stderr)
-            return 1
-        with sandbox:
-            print("\n".join(_instructions(sandbox.url)), flush=True)
-            if not show:
-                _wait(stop, lambda: None)
-            elif console.is_terminal:
-                with Live(console=console, refresh_per_second=4) as live:
-                    _wait(stop, lambda: live.update(Group(sandbox.table(), Text(sandbox.totals()))))
-            else:
-                _wait(stop, _LinePrinter(sandbox))
+    try:
+        sandbox = Sandbox(port, seed)
+    except OSError as error:
+        print(f"port {port} is not available ({error.strerror}): choose another one", file=sys.stderr)
+        return 1
+    with sandbox:
+        print("\n".join(_instructions(sandbox.url)), flush=True)
+        shown: list[str] = []
+        with suppress(KeyboardInterrupt):
+            while True:
+                time.sleep(REFRESH_S)
+                lines = sandbox.lines() if show else []
+                for line in lines:
+                    if line not in shown:
+                        print(line, flush=True)
+                shown = lines
     print("sandbox stopped", flush=True)
     return 0
-
-
-@dataclass
-class _Stop:
-    asked: bool = False
-
-
-def _wait(stop: _Stop, refresh: Callable[[], None]) -> None:
-    while not stop.asked:
-        time.sleep(REFRESH_S)
-        refresh()
-    refresh()
-
-
-class _LinePrinter:
-    """Prints the lines that have changed since the last time."""
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._sandbox = sandbox
-        self._shown: set[str] = set()
-
-    def __call__(self) -> None:
-        lines = self._sandbox.lines()
-        for line in lines:
-            if line not in self._shown:
-                print(line, flush=True)
-        self._shown = set(lines)
 
 
 def _instructions(url: str) -> Iterator[str]:
@@ -237,20 +182,3 @@ def _instructions(url: str) -> Iterator[str]:
         yield f"AIRFLOW_CONN_{conn_id.upper()}='{json.dumps(fields)}'"
     yield f"status: {url}/sandbox/status"
     yield "stop with Ctrl-C"
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[_Stop]:
-    """Note Ctrl-C and SIGTERM; put the former handlers back at the end."""
-    stop = _Stop()
-
-    def note(*_: object) -> None:
-        # No more than this: the signal may come while the thread that it interrupts holds a lock, an Event's included.
-        stop.asked = True
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -5,15 +5,24 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from balance_bridge.clock import Clock
-from balance_bridge.sandbox.wire import Call, Journal, Number, Refused, Reply, plain, read_json, run, same_signature
+from balance_bridge.sandbox.wire import (
+    Api,
+    Call,
+    Journal,
+    Number,
+    Refused,
+    Reply,
+    instant_ms,
+    is_time,
+    read_json,
+    same_signature,
+)
 
 PATH = "/webhook/balances"
 SCHEMA = "balance-bridge/balances/1"
@@ -27,42 +36,23 @@ _REQUIRED = {"number", "asset", "at", "balance", "points"}
 _OPTIONAL = {"replaces", "supersedes"}
 _AT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True)
 class Held:
-    """One balance that was accepted.
-
-    Attributes:
-        account: As sent.
-        destination: As sent.
-        asset: As sent.
-        at_ms: UTC milliseconds since the epoch.
-        number: Under which it came.
-        balance: The exact amount.
-        text: The digits as sent.
-        points: As sent.
-        replaces: The number of the attempt before, or empty.
-        supersedes: The digits that it corrects, or empty.
-        state: ``new``, ``repeated`` (the same balance for account, destination, asset and instant) or ``overwritten``.
-    """
+    """One balance that was accepted, as it was sent; ``state``: see :meth:`Api._take`."""
 
     account: str
     destination: str
     asset: str
     at_ms: int
+    at: str
     number: str
     balance: Decimal
-    text: str
-    points: tuple[str, ...]
-    replaces: str
-    supersedes: str
     state: str
 
 
-class Webhook:
+class Webhook(Api):
     """The receiver.
 
     Args:
@@ -70,10 +60,13 @@ class Webhook:
         clock: What the server's time is.
         journal: Where requests are written down.
         refused: Assets that it does not take.
-        whole: Refuse a request as a whole for one such asset, instead of answering for each balance.
-        conflicts: Response 409 to a key that was used, instead of what was answered then.
-        brief: Response in one word where all were accepted, instead of for each balance.
+        whole: Refuse a request as a whole for one such asset, instead of saying for each balance what became of it.
+        conflicts: Respond with 409 to a key that was used, instead of with the response of then.
+        brief: Respond in one word where all were accepted.
     """
+
+    name = "webhook"
+    key_name = "signed"
 
     def __init__(
         self,
@@ -86,29 +79,23 @@ class Webhook:
         conflicts: bool = False,
         brief: bool = False,
     ) -> None:
+        super().__init__(clock, journal)
         self.refused = set(refused)
         self.held: list[Held] = []
-        self.oddities: Counter[str] = Counter()
         self._secret = secret
-        self._clock = clock
-        self._journal = journal
         self._whole = whole
         self._conflicts = conflicts
         self._brief = brief
-        self._answers: dict[str, tuple[bytes, Reply]] = {}
+        self._replies: dict[str, tuple[bytes, Reply]] = {}
         self._results: dict[str, tuple[Any, dict[str, str]]] = {}
-        self._last: dict[tuple[str, str, str, int], Decimal] = {}
 
     def reset(self) -> None:
         """Forget every balance, every number and every key."""
-        for kept in (self.held, self.oddities, self._answers, self._results, self._last):
+        super().reset()
+        for kept in (self.held, self._replies, self._results):
             kept.clear()
 
-    def answer(self, call: Call) -> Reply:
-        """Answer one request."""
-        return run(call, api="webhook", key="signed", clock=self._clock, journal=self._journal, answer=self._answer)
-
-    def _answer(self, call: Call, at_s: float) -> Reply:
+    def _serve(self, call: Call, at_s: float) -> Reply:
         if (call.method, call.path) != ("POST", PATH):
             raise _refused(404, "NOT_FOUND", f"only POST {PATH} is served here")
         self._authenticate(call, int(at_s * 1000))
@@ -117,15 +104,15 @@ class Webhook:
             raise _refused(400, "BAD_REQUEST", "the idempotency-key is missing")
         if len(call.body) > MOST_BYTES:
             raise _refused(413, "TOO_LARGE", f"at most {MOST_BYTES} bytes are taken")
-        if key in self._answers:
-            body, reply = self._answers[key]
+        if key in self._replies:
+            body, reply = self._replies[key]
             if body != call.body:
                 raise _refused(422, "KEY_REUSED", "the idempotency-key came with another body before")
             if self._conflicts:
                 raise _refused(409, "SEEN", "the idempotency-key was used before")
             return reply
-        reply = self._take(call.body)
-        self._answers[key] = (call.body, reply)
+        reply = self._accept(call.body)
+        self._replies[key] = (call.body, reply)
         return reply
 
     def _authenticate(self, call: Call, now_ms: int) -> None:
@@ -136,7 +123,7 @@ class Webhook:
         if not re.fullmatch(r"[0-9]{1,15}", stamp) or abs(now_ms - int(stamp)) > OLDEST_MS:
             raise _refused(401, "UNAUTHORIZED", "the timestamp is not within five minutes of the server's clock")
 
-    def _take(self, body: bytes) -> Reply:
+    def _accept(self, body: bytes) -> Reply:
         account, destination, rows = _document(body)
         checked = [_check(row) for row in rows]
         bad = [row["asset"] for row in checked if row["asset"] in self.refused]
@@ -164,47 +151,8 @@ class Webhook:
 
     def _keep(self, account: str, destination: str, row: Mapping[str, Any]) -> None:
         number: Number = row["balance"]
-        self.oddities.update(number.oddities())
-        at_ms = (datetime.fromisoformat(row["at"]) - _EPOCH) // _MILLISECOND
-        key = (account, destination, row["asset"], at_ms)
-        before = self._last.get(key)
-        state = "new" if before is None else "repeated" if before == number.amount else "overwritten"
-        self._last[key] = number.amount
-        superseded = row.get("supersedes")
-        self.held.append(
-            Held(
-                account=account,
-                destination=destination,
-                asset=row["asset"],
-                at_ms=at_ms,
-                number=row["number"],
-                balance=number.amount,
-                text=number.text,
-                points=tuple(row["points"]),
-                replaces=row.get("replaces", ""),
-                supersedes=superseded.text if superseded else "",
-                state=state,
-            )
-        )
-
-    def document(self) -> list[dict[str, Any]]:
-        """Every accepted balance, in order, amounts as text."""
-        return [
-            {
-                "account": kept.account,
-                "destination": kept.destination,
-                "asset": kept.asset,
-                "at": (_EPOCH + kept.at_ms * _MILLISECOND).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-                "balance": plain(kept.balance),
-                "sent": kept.text,
-                "number": kept.number,
-                "points": list(kept.points),
-                "replaces": kept.replaces,
-                "supersedes": kept.supersedes,
-                "state": kept.state,
-            }
-            for kept in self.held
-        ]
+        key = (account, destination, row["asset"], instant_ms(row["at"]))
+        self.held.append(Held(*key, row["at"], row["number"], number.amount, self._take(key, number)))
 
 
 def _document(body: bytes) -> tuple[str, str, list[Any]]:
@@ -230,23 +178,13 @@ def _check(row: Any) -> dict[str, Any]:
         and isinstance(row["balance"], Number)
         and isinstance(row.get("supersedes", row["balance"]), Number)
     )
-    if not right or not _is_instant(row["at"]):
+    if not right or not is_time(_AT, row["at"]):
         raise _refused(422, BAD_RECORD, f"a field of the balance {row['number']!r} is not as documented")
     return row
 
 
 def _texts(*values: Any) -> bool:
     return all(isinstance(value, str) and value for value in values)
-
-
-def _is_instant(text: Any) -> bool:
-    if not isinstance(text, str) or not _AT.fullmatch(text):
-        return False
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _refused(status: int, code: str, text: str) -> Refused:

@@ -6,27 +6,23 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from urllib.parse import parse_qsl
 
 from balance_bridge.clock import Clock
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 @dataclass(frozen=True)
 class Call:
-    """One HTTP request.
-
-    Attributes:
-        method: In capitals.
-        path: From the first slash, without the query.
-        query: The query as it came, without the question mark.
-        headers: Names in lower case.
-        body: The bytes, as they came.
-    """
+    """One HTTP request: the query as it came, without its question mark; the headers' names in lower case."""
 
     method: str
     path: str
@@ -41,7 +37,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the API answers: a status and a JSON document."""
+    """An API's response: a status and a JSON document."""
 
     status: int
     document: Any
@@ -52,12 +48,7 @@ class Reply:
 
 
 class Refused(Exception):
-    """A request, or a record in it, that the API does not take.
-
-    Attributes:
-        reply: What to answer.
-        reason: In short, for the journal.
-    """
+    """A request that the API does not take, with the response and, for the journal, the reason."""
 
     def __init__(self, reply: Reply, reason: str) -> None:
         super().__init__(reason)
@@ -67,17 +58,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """One line of the journal.
-
-    Attributes:
-        at_s: When it arrived, in seconds since the epoch (UTC).
-        api: ``exchange``, ``elven``, ``amlyze`` or ``webhook``.
-        key: The public half of the credentials; empty if there was none.
-        method: HTTP method.
-        path: Without the query.
-        status: What was answered.
-        reason: Why it was refused; empty if it was not.
-    """
+    """One line of the journal; ``key`` is the public half of the credentials, ``reason`` why it was refused."""
 
     at_s: float
     api: str
@@ -120,27 +101,53 @@ class Journal:
         }
 
 
-def run(
-    call: Call, *, api: str, key: str, clock: Clock, journal: Journal, answer: Callable[[Call, float], Reply]
-) -> Reply:
-    """Answer a call and write it into the journal.
+class Api:
+    """What the APIs have in common: requests are journalled, and what was accepted before is known.
 
     Args:
-        call: The request.
-        api: The API's name, for the journal.
-        key: The public half of the credentials, for the journal.
-        clock: Where the arrival's time comes from.
-        journal: Where the line goes.
-        answer: Takes the call and the arrival in seconds since the epoch; raises :class:`Refused` to refuse.
+        clock: What the server's time is.
+        journal: Where requests are written down.
+
+    Attributes:
+        oddities: What is valid JSON but should not have been sent, by kind.
     """
-    at_s = clock.wall()
-    reason = ""
-    try:
-        reply = answer(call, at_s)
-    except Refused as refused:
-        reply, reason = refused.reply, refused.reason
-    journal.requests.append(Request(at_s, api, key[:80], call.method, call.path, reply.status, reason))
-    return reply
+
+    name = ""
+    # The header with the public half of the credentials, and what stands for it where there is none.
+    key_header = ""
+    key_name = ""
+
+    def __init__(self, clock: Clock, journal: Journal) -> None:
+        self.oddities: Counter[str] = Counter()
+        self._clock = clock
+        self._journal = journal
+        self._latest: dict[Hashable, Decimal] = {}
+
+    def answer(self, call: Call) -> Reply:
+        """Respond to one request, and journal it."""
+        at_s, reason = self._clock.wall(), ""
+        try:
+            reply = self._serve(call, at_s)
+        except Refused as refused:
+            reply, reason = refused.reply, refused.reason
+        key = call.headers.get(self.key_header, self.key_name)[:80]
+        self._journal.requests.append(Request(at_s, self.name, key, call.method, call.path, reply.status, reason))
+        return reply
+
+    def reset(self) -> None:
+        """Forget everything that was delivered."""
+        self.oddities.clear()
+        self._latest.clear()
+
+    def _serve(self, call: Call, at_s: float) -> Reply:
+        """Respond to a call that arrived at ``at_s`` (seconds since the epoch); raise :class:`Refused` to refuse it."""
+        raise NotImplementedError
+
+    def _take(self, key: Hashable, number: Number) -> str:
+        """Note a balance under its key: ``new``, ``repeated`` (the same amount) or ``overwritten`` (another one)."""
+        self.oddities.update(number.oddities())
+        before, self._latest[key] = self._latest.get(key), number.amount
+        return "new" if before is None else "repeated" if before == number.amount else "overwritten"
 
 
 def signature(secret: str, text: str) -> str:
@@ -207,3 +214,24 @@ def plain(amount: Decimal) -> str:
     if "." in text:
         text = text.rstrip("0").rstrip(".")
     return "0" if text in {"-0", ""} else text
+
+
+def is_time(form: re.Pattern[str], text: Any) -> bool:
+    """Whether something is a text of this form, and a time that exists."""
+    if not isinstance(text, str) or not form.fullmatch(text):
+        return False
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def instant_ms(text: str) -> int:
+    """UTC milliseconds of an ISO 8601 text with an offset."""
+    return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)
+
+
+def document(kept: Any, **more: str) -> dict[str, Any]:
+    """The fields of something that was accepted as JSON, amounts as text."""
+    return more | {name: plain(value) if isinstance(value, Decimal) else value for name, value in vars(kept).items()}
