@@ -34,14 +34,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "budget": {
         "description": (
-            "Where the requests of all processes to one exchange key are counted: an SQLite file on a local disk "
-            "for one machine, Redis (redis://) or PostgreSQL (postgresql://) for several.\n"
+            "SQLAlchemy URL of the database in which the requests of all processes to one exchange key are counted: "
+            "an SQLite file on a local disk for one machine, PostgreSQL for several.\n"
         ),
         "version_added": "0.1.0",
         "type": "string",
         # It may hold a password.
         "sensitive": True,
-        "example": "redis://redis.internal:6379/0",
+        "example": "postgresql://balances:password@db.internal/airflow",
         "default": "sqlite:///{AIRFLOW_HOME}/balance_bridge_budget.db",
     },
     "namespace": {
