@@ -198,9 +198,9 @@ class _Window:
     def block_for(self, seconds: float) -> None:
         lasts_s = min(max(seconds, self.limits.window_s), MAX_BLOCK_S) + MARGIN_S
         block = _Slot(0, self.now, lasts_s, held=False)
-        # A whole window of slots, in place of those that would be free before. Requests under way keep theirs, since
-        # they may arrive after the block; and their end does not shorten it.
-        self.slots = [slot for slot in self.slots if slot.held or slot.free_at > block.free_at]
+        # A whole window of slots, in place of those that would be free before. Requests under way do not shorten it
+        # when they end, and may outlast it.
+        self.slots = [slot for slot in self.slots if slot.free_at > block.free_at]
         self.slots += [block] * self.limits.requests
         self.refusals += 1
 
