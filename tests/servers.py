@@ -6,6 +6,7 @@ import glob
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -78,7 +79,8 @@ def _running(command: list[str], ready: Callable[[], bool], user: str | None = N
             time.sleep(0.05)
         yield
     finally:
-        process.terminate()
+        # PostgreSQL ends at once, without a last checkpoint and without waiting for who is connected.
+        process.send_signal(signal.SIGQUIT)
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:

@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import servers
 from balance_bridge.clock import Clock, boot_id
 from balance_bridge.errors import BudgetExhausted
 from balance_bridge.extract.budget import (
@@ -47,12 +46,6 @@ class TimedBudget(Budget):
 @pytest.fixture
 def time(kit: SimpleNamespace) -> SimpleNamespace:
     return kit.FakeClock()
-
-
-@pytest.fixture(scope="module")
-def postgresql_url() -> Iterator[str]:
-    with servers.postgresql_server() as url:
-        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -339,7 +339,7 @@ class Budget:
             raise ConnectionFailed(
                 f"the request budget in {self.where} cannot be reached",
                 why=self._redactor.clean(why).strip(),
-                do=f"No request is made without it: see that it is there and can be written, or change {_OPTION}",
+                do=f"No request is made without it. See that it can be reached and written, or change {_OPTION}",
             ) from None
 
     def _lock(self, db: Connection) -> None:
