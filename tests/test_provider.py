@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.resources import files
+from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 
 import balance_bridge
 from balance_bridge.provider import OPTIONS, get_provider_info
 
+ROOT = Path(__file__).parents[1]
 TYPES = {"ascendex": "AscendexHook", "elven": "ElvenHook", "amlyze": "AmlyzeHook"}
 
 
@@ -26,6 +32,49 @@ def manager() -> Any:
 def test_the_provider_info_is_what_airflow_s_schema_asks_for() -> None:
     schema = json.loads(files("airflow").joinpath("provider_info.schema.json").read_text())
     jsonschema.validate(get_provider_info(), schema)
+
+
+def classes(base: type, modules: Iterable[str]) -> set[str]:
+    """The classes of a kind that modules define and nothing there is derived from, by their full names."""
+    found = {
+        each
+        for name in modules
+        for each in vars(import_module(name)).values()
+        if isinstance(each, type) and issubclass(each, base) and each.__module__ in modules
+    }
+    bases = {parent for each in found for parent in each.__mro__[1:]}
+    return {f"{each.__module__}.{each.__name__}" for each in found - bases}
+
+
+@pytest.mark.parametrize(
+    ("room", "base", "not_for_dags"),
+    [
+        ("operators", "balance_bridge.operators.base.BridgeOperator", {"balance_bridge.operators.base"}),
+        ("hooks", "balance_bridge.hooks.connection.ApiHook", {"balance_bridge.hooks.connection"}),
+    ],
+)
+def test_the_provider_info_and_the_registry_s_file_list_each_operator_and_hook(
+    room: str, base: str, not_for_dags: set[str]
+) -> None:
+    package = import_module(f"balance_bridge.{room}")
+    modules = {f"{package.__name__}.{each.name}" for each in iter_modules(package.__path__)} - not_for_dags
+    module, _, name = base.rpartition(".")
+    there = classes(getattr(import_module(module), name), modules)
+    assert there
+    (listed,) = get_provider_info()[room]
+    assert set(listed["python-modules"]) == {each.rpartition(".")[0] for each in there}
+    registry = yaml.safe_load((ROOT / ".airflow-registry.yaml").read_text())
+    assert {each["module"] for each in registry[room]} == there
+    assert all(each["description"] for each in registry[room])
+    assert registry["package-name"] == get_provider_info()["package-name"]
+
+
+def test_an_asset_s_uri_is_kept_as_it_is() -> None:
+    from airflow.sdk import Asset
+    from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
+
+    assert "balance-bridge" in ProvidersManagerTaskRuntime().asset_uri_handlers
+    assert Asset("balance-bridge://main_cash/elven").uri == "balance-bridge://main_cash/elven"
 
 
 def test_the_provider_is_found_by_its_entry_point_with_the_package_s_version(manager: Any) -> None:

@@ -104,8 +104,8 @@ def test_a_namespace_that_would_blur_numbers_is_refused(monkeypatch: pytest.Monk
 
 
 def test_a_budget_that_no_process_could_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from balance_bridge.extract.budget import open_budget
+    from balance_bridge.extract.budget import Budget
 
     monkeypatch.setenv("AIRFLOW__BALANCE_BRIDGE__BUDGET", "sqlite://budget.db")
     with pytest.raises(ConfigurationError, match=r"allowed: sqlite:////absolute/path/to/file\.db"):
-        open_budget(settings.budget_url(), "key")
+        Budget(settings.budget_url(), "key")

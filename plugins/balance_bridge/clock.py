@@ -5,6 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def boot_id() -> str:
+    """What tells this boot of the machine from every other one; empty where the system does not say."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
 
 
 @dataclass(frozen=True)
@@ -13,13 +24,15 @@ class Clock:
 
     Attributes:
         wall: Seconds since the epoch (UTC); shared by processes, may be stepped by an operator.
-        monotonic: Seconds that never step back, for durations within one process.
+        monotonic: Seconds that never step back until the machine boots again, for durations.
         sleep: Waits for a number of seconds.
+        boot: Which boot of the machine the monotonic seconds count from.
     """
 
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    boot: Callable[[], str] = boot_id
 
     def now_ms(self) -> int:
         """UTC milliseconds since the epoch."""

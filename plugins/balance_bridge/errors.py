@@ -28,7 +28,7 @@ The base classes are recovery strategies: whoever catches one knows what to do w
         ├── ResponseLost        something was sent; whether it was acted upon is not known
         ├── ServerFault         5xx and the exchange's own codes for "my fault"
         ├── RateLimited         429 and its like: wait until the window is free
-        ├── BudgetExhausted     our own budget has no place for a while, longer than this worker should be held
+        ├── BudgetExhausted     our own budget has no slot for longer than this worker should be held
         ├── OutcomeUnknown      a destination did not say what became of records
         ├── StoreUnwritable     an object could not be written: disk full, no permission, bucket not reached
         └── NotYetAvailable     the closing snapshot of a day that has just ended

@@ -6,6 +6,8 @@ from typing import Any
 
 import balance_bridge
 
+OPERATORS = ("daily", "deliver", "intraday", "preflight")
+HOOKS = ("amlyze", "ascendex", "elven", "webhook")
 # The options of [balance_bridge]; settings.py reads them, with these defaults.
 OPTIONS: dict[str, dict[str, Any]] = {
     "accounts_file": {
@@ -34,14 +36,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "budget": {
         "description": (
-            "Where the requests of all processes to one exchange key are counted: an SQLite file on a local disk "
-            "for one machine, Redis (redis://) or PostgreSQL (postgresql://) for several.\n"
+            "SQLAlchemy URL of the database in which the requests of all processes to one exchange key are counted: "
+            "an SQLite file on a local disk for one machine, PostgreSQL for several.\n"
         ),
         "version_added": "0.1.0",
         "type": "string",
         # It may hold a password.
         "sensitive": True,
-        "example": "redis://redis.internal:6379/0",
+        "example": "postgresql://balances:password@db.internal/airflow",
         "default": "sqlite:///{AIRFLOW_HOME}/balance_bridge_budget.db",
     },
     "namespace": {
@@ -71,6 +73,12 @@ def get_provider_info() -> dict[str, Any]:
                 "tags": ["service"],
             }
         ],
+        "operators": [{"integration-name": "Balance Bridge", "python-modules": _modules("operators", OPERATORS)}],
+        "hooks": [{"integration-name": "Balance Bridge", "python-modules": _modules("hooks", HOOKS)}],
+        # Their names are taken as they are: balance-bridge://<account>/<destination>.
+        "asset-uris": [{"schemes": ["balance-bridge"], "handler": None}],
+        # No "plugins" here: Airflow loads those of providers only if `lazy_discover_providers` is off, and then reports
+        # the plugin of the entry point, which it always loads, as registered twice.
         "connection-types": [_ascendex(), _elven(), _amlyze(), _webhook()],
         "config": {
             "balance_bridge": {
@@ -79,6 +87,10 @@ def get_provider_info() -> dict[str, Any]:
             }
         },
     }
+
+
+def _modules(room: str, names: tuple[str, ...]) -> list[str]:
+    return [f"balance_bridge.{room}.{name}" for name in names]
 
 
 def _ascendex() -> dict[str, Any]:

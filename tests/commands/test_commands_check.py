@@ -148,7 +148,7 @@ def test_without_a_budget_the_exchange_is_not_asked_at_all(right: Any) -> None:
     right.option("budget", "mysql://localhost/0")
     found = wrong()
     assert set(found) == {"option budget", "connection ascendex_cash", "connection ascendex_margin"}
-    assert all("this names no backend that is known" in told for told in found.values())
+    assert all("the URL names no database that can hold it" in told for told in found.values())
 
 
 def test_a_server_that_cannot_be_reached_is_one_finding_per_connection(

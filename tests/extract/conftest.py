@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from types import SimpleNamespace
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 import doubles
+import servers
 from balance_bridge.errors import NotYetAvailable
 from balance_bridge.extract import ascendex_answers as answers
 from balance_bridge.extract import ascendex_bulk
@@ -219,3 +220,10 @@ def fetch(
 def kit() -> SimpleNamespace:
     """The module's own names; test modules cannot import each other."""
     return SimpleNamespace(**{name: value for name, value in globals().items() if not name.startswith("_")})
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    """A database of a server that is started once."""
+    with servers.postgresql_server() as url:
+        yield url

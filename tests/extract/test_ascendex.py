@@ -25,7 +25,7 @@ from balance_bridge.errors import (
     ServerFault,
 )
 from balance_bridge.extract.ascendex import AscendexClient, AscendexSource, Category, TimestampRefused, sign
-from balance_bridge.extract.budget import LEASE_S, REQUESTS_PER_WINDOW, Budget, SqliteBudget
+from balance_bridge.extract.budget import LEASE_S, REQUESTS_PER_WINDOW, Budget, NoSlot
 from balance_bridge.transport import CONNECT_TIMEOUT_S, DEADLINE_S, Response
 
 KEY = "api-key-not-real"
@@ -78,12 +78,12 @@ def reply(kit: SimpleNamespace) -> Callable[..., Response]:
 
 
 @pytest.fixture
-def budget(time: Any, tmp_path: Path) -> SqliteBudget:
-    return SqliteBudget(tmp_path / "budget.db", "key", clock=time.clock)
+def budget(time: Any, tmp_path: Path) -> Budget:
+    return Budget(f"sqlite:///{tmp_path}/budget.db", "key", clock=time.clock)
 
 
 @pytest.fixture
-def make(time: Any, budget: SqliteBudget) -> Callable[..., Any]:
+def make(time: Any, budget: Budget) -> Callable[..., Any]:
     def made(*script: Response | BaseException, **options: Any) -> tuple[AscendexClient, Exchange]:
         exchange = Exchange(time, *script)
         given: dict[str, Any] = {"budget": budget, "clock": time.clock} | options
@@ -92,9 +92,9 @@ def make(time: Any, budget: SqliteBudget) -> Callable[..., Any]:
     return made
 
 
-def free_places(budget: SqliteBudget) -> int:
+def free_slots(budget: Budget) -> int:
     taken = 0
-    while budget.try_take()[0] is not None:
+    while not isinstance(budget.try_take(), NoSlot):
         taken += 1
     return taken
 
@@ -200,14 +200,14 @@ def test_a_read_is_tried_three_times_at_most_with_growing_waits(make: Any, reply
         assert time.slept == [1.0, 2.0]
 
 
-def test_every_attempt_is_signed_anew_and_counted(make: Any, reply: Any, budget: SqliteBudget) -> None:
+def test_every_attempt_is_signed_anew_and_counted(make: Any, reply: Any, budget: Budget) -> None:
     client, exchange = make(ResponseLost("no answer"), reply(FAULT, 500), reply({"meta": {}}))
     client.get(SNAPSHOT, {})
     timestamps = [request.headers["x-auth-timestamp"] for request in exchange.requests]
     assert len(set(timestamps)) == 3
     for request in exchange.requests:
         assert request.headers["x-auth-signature"] == sign(SECRET, int(request.at * 1000), SNAPSHOT)
-    assert free_places(budget) == REQUESTS_PER_WINDOW - 3
+    assert free_slots(budget) == REQUESTS_PER_WINDOW - 3
 
 
 @pytest.mark.parametrize("code", [100001, 100002, 100006, 200001, 200003])
@@ -254,11 +254,11 @@ def test_each_call_waits_for_a_full_window_anew(make: Any, reply: Any) -> None:
     assert len(exchange.requests) == 4
 
 
-def test_a_full_window_is_full_for_every_process(make: Any, reply: Any, budget: SqliteBudget) -> None:
+def test_a_full_window_is_full_for_every_process(make: Any, reply: Any, budget: Budget) -> None:
     client, _ = make(reply(FULL, 429))
     with pytest.raises(RateLimited):
         client.get(SNAPSHOT, {})
-    assert free_places(budget) == 0
+    assert free_slots(budget) == 0
 
 
 def test_the_server_s_own_wait_is_kept_if_it_is_longer(make: Any, reply: Any) -> None:
@@ -268,46 +268,40 @@ def test_the_server_s_own_wait_is_kept_if_it_is_longer(make: Any, reply: Any) ->
         assert least <= exchange.requests[1].at - exchange.requests[0].at <= most
 
 
-def test_a_wait_without_measure_is_left_to_a_later_try(make: Any, reply: Any, time: Any, budget: SqliteBudget) -> None:
+def test_a_wait_without_measure_is_left_to_a_later_try(make: Any, reply: Any, time: Any, budget: Budget) -> None:
     client, exchange = make(reply(FULL, 429, retry_after="86400"))
     with pytest.raises(RateLimited) as caught:
         client.get(SNAPSHOT, {})
     assert caught.value.retry_after_s == 86400
     assert len(exchange.requests) == 1
     assert time.slept == []
-    assert free_places(budget) == 0
+    assert free_slots(budget) == 0
 
 
-class Impatient(Budget):
-    """Has a place until it is filled, and waits for none; says what it was filled for."""
+class Impatient:
+    """Has a slot until it is blocked, and waits for none; notes what it was blocked for."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.filled: list[float] = []
+        self.blocked: list[float] = []
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        if self.filled:
-            raise BudgetExhausted("no place for 60 s", wait_s=60.0)
+    def slot(self) -> Iterator[None]:
+        if self.blocked:
+            raise BudgetExhausted("no slot for 60 s", wait_s=60.0)
         yield
 
-    def fill(self, for_s: float = 60.0) -> None:
-        self.filled.append(for_s)
-
-    def _take(self) -> Any:
-        raise NotImplementedError
-
-    give_back = usage = _take
+    def block_for(self, seconds: float = 60.0) -> None:
+        self.blocked.append(seconds)
 
 
 def test_where_the_budget_does_not_wait_the_exchange_s_refusal_is_told_along(make: Any, reply: Any, time: Any) -> None:
-    for asked_s, filled_s in ((None, 60), ("5", 60), ("600", 600)):
+    for asked_s, blocked_s in ((None, 60), ("5", 60), ("600", 600)):
         budget = Impatient()
         client, exchange = make(reply(FULL, 429, **({"retry_after": asked_s} if asked_s else {})), budget=budget)
-        with pytest.raises(BudgetExhausted, match="no place for 60 s") as caught:
+        with pytest.raises(BudgetExhausted, match="no slot for 60 s") as caught:
             client.get(SNAPSHOT, {})
         assert isinstance(caught.value.refusal, RateLimited)
-        assert (caught.value.wait_s, budget.filled, len(exchange.requests)) == (60, [filled_s], 1)
+        assert (caught.value.wait_s, budget.blocked, len(exchange.requests)) == (60, [blocked_s], 1)
 
         with pytest.raises(BudgetExhausted) as caught:
             client.get(SNAPSHOT, {})
@@ -315,9 +309,7 @@ def test_where_the_budget_does_not_wait_the_exchange_s_refusal_is_told_along(mak
     assert set(time.slept) == {0.0}
 
 
-def test_without_a_budget_a_full_window_is_not_waited_for(
-    make: Any, reply: Any, time: Any, budget: SqliteBudget
-) -> None:
+def test_without_a_budget_a_full_window_is_not_waited_for(make: Any, reply: Any, time: Any, budget: Budget) -> None:
     for ask in (lambda client: client.info(), lambda client: client.get(SNAPSHOT, {})):
         client, exchange = make(reply(FULL, 429), budget=None)
         with pytest.raises(RateLimited):
@@ -327,7 +319,7 @@ def test_without_a_budget_a_full_window_is_not_waited_for(
     with pytest.raises(RateLimited):
         client.info()
     assert (len(exchange.requests), time.slept) == (1, [])
-    assert free_places(budget) == REQUESTS_PER_WINDOW
+    assert free_slots(budget) == REQUESTS_PER_WINDOW
 
 
 def test_a_message_begins_with_the_access_s_name(make: Any, reply: Any) -> None:
@@ -341,7 +333,7 @@ def test_a_message_begins_with_the_access_s_name(make: Any, reply: Any) -> None:
     assert all(f": {name}: GET x answered" in text for text in told)
 
     client, _ = make(reply(FULL, 429), name=name, budget=Impatient())
-    with pytest.raises(BudgetExhausted, match=rf"^{name}: no place") as caught:
+    with pytest.raises(BudgetExhausted, match=rf"^{name}: no slot") as caught:
         client.get(SNAPSHOT, {})
     assert str(caught.value.refusal).startswith(f"{name}: GET x answered 429")
 
@@ -356,7 +348,7 @@ def test_troubles_of_several_kinds_still_end(make: Any, reply: Any) -> None:
     assert len(exchange.requests) == 5
 
 
-def test_no_request_outlives_its_place_in_the_budget(make: Any, reply: Any) -> None:
+def test_no_request_outlives_its_slot_in_the_budget(make: Any, reply: Any) -> None:
     client, exchange = make(reply({"meta": {}}))
     client.get(SNAPSHOT, {})
     assert exchange.requests[0].deadline_s == DEADLINE_S
@@ -364,16 +356,16 @@ def test_no_request_outlives_its_place_in_the_budget(make: Any, reply: Any) -> N
     assert DEADLINE_S + 2 * CONNECT_TIMEOUT_S < LEASE_S
 
 
-def test_the_budget_is_waited_for_before_signing(make: Any, reply: Any, budget: SqliteBudget) -> None:
-    budget.fill()
+def test_the_budget_is_waited_for_before_signing(make: Any, reply: Any, budget: Budget) -> None:
+    budget.block_for()
     client, exchange = make(reply({"meta": {}}))
     client.get(SNAPSHOT, {})
     (request,) = exchange.requests
     assert int(request.headers["x-auth-timestamp"]) == int(request.at * 1000)
 
 
-def test_info_is_asked_outside_the_budget(make: Any, reply: Any, budget: SqliteBudget, time: Any) -> None:
-    budget.fill()
+def test_info_is_asked_outside_the_budget(make: Any, reply: Any, budget: Budget, time: Any) -> None:
+    budget.block_for()
     client, exchange = make(reply({"code": 0, "data": {"accountGroup": 6}}))
     client.info()
     (request,) = exchange.requests
@@ -384,8 +376,8 @@ def test_info_is_asked_outside_the_budget(make: Any, reply: Any, budget: SqliteB
 
 def test_without_its_budget_no_request_is_made(make: Any, reply: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    client, exchange = make(reply({"meta": {}}), budget=SqliteBudget(tmp_path / "file" / "b.db", "key"))
-    with pytest.raises(ConnectionFailed, match="without it no request is made"):
+    client, exchange = make(reply({"meta": {}}), budget=Budget(f"sqlite:///{tmp_path}/file/b.db", "key"))
+    with pytest.raises(ConnectionFailed, match="No request is made without it"):
         client.get(SNAPSHOT, {})
     assert exchange.requests == []
 

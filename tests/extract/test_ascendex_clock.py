@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from balance_bridge.clock import Clock
 from balance_bridge.extract.ascendex import AscendexClient, AscendexSource, Category, TimestampRefused
-from balance_bridge.extract.budget import SqliteBudget
+from balance_bridge.extract.budget import Budget
 from balance_bridge.sandbox.exchange import Exchange
 from balance_bridge.sandbox.wire import Call, Journal
 from balance_bridge.sandbox.world import World
@@ -70,7 +70,7 @@ def machine(kit: SimpleNamespace, tmp_path: Path) -> Callable[..., SimpleNamespa
     def made(skew_s: float, folder: Path = tmp_path) -> SimpleNamespace:
         time = kit.FakeClock()
         judge, told = Judge(time, skew_s), []
-        budget = SqliteBudget(folder / "budget.db", "key", clock=time.clock)
+        budget = Budget(f"sqlite:///{folder}/budget.db", "key", clock=time.clock)
         client = AscendexClient(
             judge,  # type: ignore[arg-type]
             *("https://exchange.test", KEY, SECRET),
@@ -194,7 +194,7 @@ def test_no_clock_brings_a_429_or_a_failure(
 ) -> None:
     time = kit.FakeClock()
     judge = Judge(time, skew_s)
-    budget = SqliteBudget(tmp_path_factory.mktemp("budget") / "budget.db", "key", clock=time.clock)
+    budget = Budget(f"sqlite:///{tmp_path_factory.mktemp('budget')}/budget.db", "key", clock=time.clock)
     client = AscendexClient(
         judge,  # type: ignore[arg-type]
         *("https://exchange.test", KEY, SECRET),

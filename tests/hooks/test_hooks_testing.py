@@ -106,7 +106,7 @@ def test_the_connection_test_leaves_no_trace(test: Test, sandbox: Sandbox) -> No
     assert not arrived["elven"]
     assert not arrived["amlyze"]
     assert not sandbox.elven.stray_sources()
-    # A connection test is no reason to use up places of the exchange's window.
+    # A connection test is no reason to use up slots of the exchange's window.
     assert not [line for line in sandbox.journal.requests if "/balance/" in line.path]
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from balance_bridge.clock import Clock
 from balance_bridge.errors import CredentialsRefused, ServerFault
-from balance_bridge.extract.budget import Budget, budget_key, open_budget
+from balance_bridge.extract.budget import Budget, Limits, NoSlot, budget_key
 from balance_bridge.sandbox.server import CREDENTIALS
 from balance_bridge.sandbox.wire import Reply
 
@@ -74,9 +74,9 @@ def stand_still(world: Any) -> Callable[[str], Budget]:
         The budget of a key, as the tasks open it.
     """
     stands = Clock(time.time, lambda: 1_000_000.0 + sum(world.naps), world.naps.append)
-    opening = functools.partial(open_budget, clock=stands)
-    world.monkeypatch.setattr("balance_bridge.hooks.ascendex.open_budget", opening)
-    return lambda key: opening(f"sqlite:///{world.folder}/budget.db", budget_key(key), limit=LIMIT)
+    opening = functools.partial(Budget, clock=stands)
+    world.monkeypatch.setattr("balance_bridge.hooks.ascendex.Budget", opening)
+    return lambda key: opening(f"sqlite:///{world.folder}/budget.db", budget_key(key), limits=Limits(LIMIT))
 
 
 def in_clear(path: Path) -> bytes:
@@ -143,9 +143,7 @@ def test_with_new_keys_the_day_goes_on_where_it_was(
     assert world.differences("main_cash", world.now.date() - timedelta(days=BUSY_DAYS_BACK)) == []
     # Nobody waited for the old key's window, and it is as full as it was.
     assert world.naps == []
-    place, wait_s = budget(OLD).try_take()
-    assert place is None
-    assert wait_s > 0
+    assert isinstance(budget(OLD).try_take(), NoSlot)
     assert budget(OLD).usage().requests == LIMIT
     assert budget(NEW).usage().requests == world.requests("exchange") - LIMIT
     for path in world.folder.rglob("*"):

@@ -99,16 +99,16 @@ class Rows(MemoryStore):
 
 
 class Budget:
-    """A request budget that always has a place, and lets time pass where the server wants it."""
+    """A request budget that always has a slot, and lets time pass where the server wants it."""
 
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
 
     @contextmanager
-    def place(self) -> Iterator[None]:
+    def slot(self) -> Iterator[None]:
         yield
 
-    def fill(self, wait_s: float) -> None:
+    def block_for(self, wait_s: float) -> None:
         self._clock.now += min(wait_s, 900.0)
 
 

@@ -23,7 +23,7 @@ from balance_bridge import daily
 from balance_bridge.errors import BudgetExhausted
 from balance_bridge.extract import ascendex
 from balance_bridge.extract.ascendex import AscendexClient, AscendexSource, Category
-from balance_bridge.extract.budget import SqliteBudget
+from balance_bridge.extract.budget import Budget
 from balance_bridge.extract.pages import read_legs
 from balance_bridge.sandbox.exchange import Exchange, ExchangeOptions
 from balance_bridge.sandbox.wire import Call, Journal
@@ -212,8 +212,8 @@ class Lab:
         self.budget_file = folder / "budget.db"
         self.before_get: Callable[[str], None] = lambda _: None
 
-    def budget(self, patience_s: float = float("inf")) -> SqliteBudget:
-        return SqliteBudget(self.budget_file, KEY, patience_s=patience_s, clock=self.clock.clock)
+    def budget(self, patience_s: float = float("inf")) -> Budget:
+        return Budget(f"sqlite:///{self.budget_file}", KEY, patience_s=patience_s, clock=self.clock.clock)
 
     def source(self, patience_s: float = float("inf")) -> AscendexSource:
         client = Client(

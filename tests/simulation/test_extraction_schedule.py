@@ -18,7 +18,7 @@ CLOSE_S = 0.002
 
 
 def occupy(made: lab.Lab, chance: random.Random, ended: int, dead: int) -> tuple[list[float], list[float]]:
-    """Take places within the last minute: by requests that ended, and by processes that died with them in hand."""
+    """Take slots within the last minute: by requests that ended, and by processes that died with them in hand."""
     budget, ends, starts = made.budget(), [], []
     moments = sorted(chance.uniform(0, 55) for _ in range(ended + dead))
     begin, dying = made.clock.now, set(chance.sample(range(ended + dead), dead))
@@ -26,7 +26,7 @@ def occupy(made: lab.Lab, chance: random.Random, ended: int, dead: int) -> tuple
         made.clock.now = max(made.clock.now, begin + moment)
         if number in dying:
             starts.append(made.clock.now)
-            assert budget.try_take()[0] is not None
+            assert isinstance(budget.try_take(), int)
         else:
             made.source(lab.MAX_INLINE_WAIT_S).fetch_snapshot(lab.DAY)
             ends.append(made.wire.sent[-1].end)
@@ -143,7 +143,7 @@ def test_a_task_that_gives_up_its_worker_asks_for_nothing_twice_and_is_never_awa
         assert len(sent) == 2 + pages
         assert made.journal.refusals() == []
         assert made.legs(0, found) == lab.of_the_book(book, 0)
-        # Places that others took keep their spacing: then there may be several waits in a window, each a long one.
+        # Slots that others took keep their spacing: then there may be several waits in a window, each a long one.
         assert waits.times * lab.MAX_INLINE_WAIT_S <= waits.away_s + lab.LEAD_S * waits.times
         if not dead and not ended:
             assert waits.times <= (len(sent) - 1) // lab.LIMIT

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from balance_bridge import daily
 from balance_bridge.extract import ascendex
-from balance_bridge.extract.budget import budget_key, open_budget
+from balance_bridge.extract.budget import Budget, Limits, budget_key
 from balance_bridge.store import Store
 from balance_bridge.transport import Transport
 
@@ -21,7 +21,7 @@ def main(file: str) -> None:
     asked = json.loads(Path(file).read_text())
     # Small pages, so that a day takes many requests.
     ascendex.PAGE_LIMIT = ascendex.AscendexSource.page_limit = asked["page_limit"]
-    budget = open_budget(asked["budget"], budget_key(asked["key"]), **asked["options"])
+    budget = Budget(asked["budget"], budget_key(asked["key"]), limits=Limits(**asked["limits"]))
     client = ascendex.AscendexClient(Transport(), asked["url"], asked["key"], asked["secret"], budget=budget)
     source = ascendex.AscendexSource(client, ascendex.Category(asked["category"]), retention_days=7)
     for day in map(date.fromisoformat, asked["days"]):

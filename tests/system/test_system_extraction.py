@@ -49,7 +49,7 @@ def order(
         "days": [day.isoformat() for day in days],
         "store": str(folder / "store"),
         "budget": f"sqlite:///{folder}/budget.db",
-        "options": {},
+        "limits": {},
         "page_limit": 500,
     }
     path = folder / f"{name}-{time.monotonic_ns()}.json"
@@ -174,7 +174,7 @@ def test_killed_again_and_again_the_store_is_that_of_an_undisturbed_run(
     days = [yesterday() - timedelta(days=back) for back in (4, 3, 2, 1, 0)]
     # A short window, so that there is time for many requests. The place of a killed process stays taken for longer than
     # any request is under way, however busy this machine is.
-    options = {"window_s": 0.5, "lease_s": 3}
+    limits = {"window_s": 0.5, "lease_s": 3}
     # One budget for all: it is one key that they ask with.
     budget = f"sqlite:///{tmp_path}/budget.db"
     with Sandbox(options=ExchangeOptions(window_s=0.5)) as sandbox:
@@ -182,7 +182,7 @@ def test_killed_again_and_again_the_store_is_that_of_an_undisturbed_run(
         for folder in folders:
             folder.mkdir()
         clean, killed = (
-            order(folder, "cash", sandbox, CASH, "cash", days, page_limit=6, options=options, budget=budget)
+            order(folder, "cash", sandbox, CASH, "cash", days, page_limit=6, limits=limits, budget=budget)
             for folder in folders
         )
         with worker(clean) as process:

@@ -27,7 +27,7 @@ from balance_bridge.accounts import (
 )
 from balance_bridge.commands.pools import SLOTS, make_pools
 from balance_bridge.errors import BalanceBridgeError, ConfigurationError
-from balance_bridge.extract.budget import open_budget, redacted
+from balance_bridge.extract.budget import Budget
 from balance_bridge.hooks.connection import ApiHook
 from balance_bridge.transport import Transport
 
@@ -114,12 +114,9 @@ def _options() -> Iterator[Finding]:
 
 
 def _budget() -> str:
-    url = settings.budget_url()
-    budget = open_budget(url, f"check-{uuid.uuid4().hex}")
-    place, _ = budget.try_take()
-    if place is not None:
-        budget.give_back(place)
-    return f"{redacted(url)} can be written"
+    budget = Budget(settings.budget_url(), "check")
+    budget.usage()  # which writes it back as well
+    return f"{budget.where} can be written"
 
 
 def _store() -> str:
@@ -162,7 +159,7 @@ def _budgets(hooks: list[ApiHook]) -> Iterator[Finding]:
 def _usage(hook: AscendexHook) -> str:
     usage = hook.budget().usage()
     refused = f", {usage.refusals} of them refused by the exchange" if usage.refusals else ""
-    return f"{usage.taken} of {usage.limit} places taken; {usage.requests} requests so far{refused}"
+    return f"{usage.taken} of {usage.limit} slots taken; {usage.requests} requests so far{refused}"
 
 
 def _folders(file: AccountsFile) -> Iterator[Finding]:

@@ -4,8 +4,8 @@ A read is repeated within seconds, each attempt signed anew and counted in the b
 cannot pass within seconds, is raised as one of the classes in :mod:`balance_bridge.errors`.
 
 Two things that the exchange says are not errors at first. That there were too many requests, although they are counted:
-then the budget takes the window as full, and its next place is waited for, once. And that a timestamp is more than 30 s
-off its clock: then requests are signed by its time from then on, as read from its Date header.
+then the budget lets no request start for a window, and its next slot is waited for, once. And that a timestamp is more
+than 30 s off its clock: then requests are signed by its time from then on, as read from its Date header.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class AscendexClient:
         Raises:
             NotYetAvailable: The exchange says that there is no such data.
             RateLimited: The exchange refuses requests although the budget was waited for, or asks for more than 600 s.
-            BudgetExhausted: The budget's patience is shorter than the wait for a place. If that is because the exchange
+            BudgetExhausted: The budget's patience is shorter than the wait for a slot. If that is because the exchange
                 refused this very call, its ``refusal`` is that error.
             BalanceBridgeError: As :mod:`balance_bridge.errors` groups them.
         """
@@ -159,7 +159,7 @@ class AscendexClient:
     def _attempt(self, path: str, signed_path: str, params: Mapping[str, str], *, counted: bool) -> Response:
         budget = self._budget if counted else None
         try:
-            with budget.place() if budget is not None else nullcontext():
+            with budget.slot() if budget is not None else nullcontext():
                 answer = self._send(path, signed_path, params)
             self._look_at_clocks(answer)
             refuse_errors(answer)
@@ -167,8 +167,8 @@ class AscendexClient:
             if self._name:
                 error.args = (f"{self._name}: {error.args[0]}",)
             if isinstance(error, RateLimited) and budget is not None:
-                # The next attempt waits for its place, and so does everybody else.
-                budget.fill(max(error.retry_after_s or 0.0, WINDOW_S))
+                # The next attempt waits for its slot, and so does everybody else.
+                budget.block_for(max(error.retry_after_s or 0.0, WINDOW_S))
             if isinstance(error, TimestampRefused) and error.skew_s is not None:
                 self._signing_skew_s = error.skew_s
                 self._tell_about_clocks(error.skew_s)
@@ -176,7 +176,7 @@ class AscendexClient:
         return answer
 
     def _send(self, path: str, signed_path: str, params: Mapping[str, str]) -> Response:
-        # Signed only now: the wait for a place may have been longer than a signature lives.
+        # Signed only now: the wait for a slot may have been longer than a signature lives.
         timestamp_ms = int((self._clock.wall() + self._signing_skew_s) * 1000)
         headers = {
             "accept": "application/json",
@@ -212,7 +212,7 @@ class AscendexClient:
         error = state.outcome.exception() if state.outcome else None
         wait_s = state.next_action.sleep if state.next_action else 0
         if isinstance(error, RateLimited):
-            self._log(f"asking again when the request budget has a place: {error}")
+            self._log(f"asking again when the request budget has a slot: {error}")
         elif not isinstance(error, TimestampRefused):
             self._log(f"asking again in {wait_s:.0f} s: {error}")
 
@@ -236,7 +236,7 @@ class _Tries:
         kind, wait_s = "", 0.0
         if isinstance(error, RateLimited):
             self.refusal = error
-            # The budget does the waiting, before the next attempt's place.
+            # The budget does the waiting, before the next attempt's slot.
             kind = "window" if (error.retry_after_s or 0.0) <= MAX_WAIT_S else ""
         elif isinstance(error, TimestampRefused):
             kind = "timestamp" if error.skew_s is not None else ""

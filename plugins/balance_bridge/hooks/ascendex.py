@@ -8,7 +8,7 @@ import re
 from balance_bridge import settings
 from balance_bridge.errors import ConfigurationError
 from balance_bridge.extract.ascendex import DEFAULT_URL, AscendexClient, AscendexSource, Category
-from balance_bridge.extract.budget import REQUESTS_PER_WINDOW, Budget, budget_key, open_budget
+from balance_bridge.extract.budget import REQUESTS_PER_WINDOW, Budget, Limits, budget_key
 from balance_bridge.hooks.connection import ApiHook
 from balance_bridge.hooks.transport import MaskingTransport
 
@@ -52,12 +52,12 @@ class AscendexHook(ApiHook):
         """The budget in which the requests of the connection's key are counted.
 
         Args:
-            patience_s: The longest wait for a place that is slept through.
+            patience_s: The longest wait for a slot that is slept through.
         """
-        return open_budget(
+        return Budget(
             settings.budget_url(),
             budget_key(self.secret("login", "API key")),
-            limit=self.requests_per_minute,
+            limits=Limits(self.requests_per_minute),
             patience_s=patience_s,
             log=self.log.info,
         )
@@ -66,7 +66,7 @@ class AscendexHook(ApiHook):
         """The client; its requests count in the budget of the connection's key.
 
         Args:
-            patience_s: The longest wait for a place in the budget that is slept through.
+            patience_s: The longest wait for a slot of the budget that is slept through.
         """
         return AscendexClient(
             MaskingTransport(),
@@ -84,7 +84,7 @@ class AscendexHook(ApiHook):
         Args:
             category: ``cash`` or ``margin``.
             retention_days: How many days back the exchange answers.
-            patience_s: The longest wait for a place in the budget that is slept through.
+            patience_s: The longest wait for a slot of the budget that is slept through.
         """
         return AscendexSource(self.get_conn(patience_s), Category(category), retention_days=retention_days)
 

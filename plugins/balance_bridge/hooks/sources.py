@@ -22,7 +22,7 @@ def open_source(account: Account, *, patience_s: float = math.inf, log: Callable
 
     Args:
         account: The account.
-        patience_s: Longest single wait in seconds for a place in the request budget.
+        patience_s: Longest single wait in seconds for a slot of the request budget.
         log: Told where the balances are read from.
 
     Raises:
