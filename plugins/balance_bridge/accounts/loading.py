@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path as FilePath
 
-import yaml
-
-from balance_bridge.accounts.document import Entry, Plain, Reader, compose, line_at, line_of, read_text
+from balance_bridge.accounts.document import Document, Plain, read_text
 from balance_bridge.accounts.fields import check_conn_id, parse_day
 from balance_bridge.accounts.models import Account
 from balance_bridge.accounts.problems import Path, Problem, describe, did_you_mean, dotted
@@ -18,18 +16,15 @@ from balance_bridge.accounts.sharing import Claim, Place, find_clashes
 from balance_bridge.accounts.validation import usable_destinations, validate
 from balance_bridge.errors import AccountsFileError
 
-_ALLOWED_TOP = "a mapping with the one key accounts, once"
-_ALLOWED_ACCOUNTS = "a mapping from each account's name to its settings, with at least one account"
 
-
-@dataclass(frozen=True)
+@dataclass
 class BrokenAccount:
     """An account that cannot run, and why.
 
     Attributes:
         name: Its key under ``accounts`` as it stands in the file, which need not be a valid name.
         file: The file.
-        problems: All that is wrong with it, by line.
+        problems: All that is wrong with it.
         start_date: Its first day (UTC), if at least that can be read.
         conn_id: Its exchange's connection, if at least that can be read.
         refused: Its destinations that would deliver to where another one does.
@@ -37,21 +32,24 @@ class BrokenAccount:
 
     name: str
     file: str
-    problems: tuple[Problem, ...]
+    problems: list[Problem]
     start_date: date | None = None
     conn_id: str | None = None
-    refused: frozenset[str] = frozenset()
+    refused: list[str] = field(default_factory=list)
 
     @property
     def message(self) -> str:
         """All of its problems, a line each."""
-        return "\n".join(dict.fromkeys(problem.text(self.file) for problem in self.problems))
+        return "\n".join(dict.fromkeys(problem.text(self.file) for problem in self._by_line()))
 
     def error(self) -> AccountsFileError:
         """All of its problems as the error with which its runs fail."""
-        why = "\n".join(dict.fromkeys(problem.text() for problem in self.problems))
+        why = "\n".join(dict.fromkeys(problem.text() for problem in self._by_line()))
         do = "Correct the file, run balance-bridge check, then clear the red runs"
         return AccountsFileError(f"{self.file}: account {self.name} is wrong", why=why, do=do)
+
+    def _by_line(self) -> list[Problem]:
+        return sorted(self.problems, key=lambda problem: problem.line)
 
 
 @dataclass(frozen=True)
@@ -97,25 +95,28 @@ def parse_accounts(text: str, file: str, claims: Callable[[], Collection[Claim]]
     Raises:
         AccountsFileError: As :func:`load_accounts`.
     """
-    definitions = _read(text, file)
-    _refuse_sharing(definitions, claims)
+    document = Document(text, file)
     accounts: dict[str, Account] = {}
     broken: dict[str, BrokenAccount] = {}
-    for definition in definitions:
-        name, first = definition.name, definition.first or definition
-        if definition.account is not None and not definition.problems and definition is first:
-            accounts[name] = definition.account
-            continue
-        accounts.pop(name, None)
-        found = [each for each in definitions if each.name == name]
-        broken[name] = BrokenAccount(
-            name,
-            file,
-            tuple(sorted((problem for each in found for problem in each.problems), key=lambda problem: problem.line)),
-            next((each.start_date for each in found if each.start_date), None),
-            next((each.conn_id for each in found if each.conn_id), None),
-            frozenset(name for each in found for name in each.refused),
-        )
+    places: list[Place] = []
+    for name, given in _accounts(document, file).items():
+        path = ("accounts", name)
+        account, faults = validate(name, given)
+        problems = [problem for problem in document.problems if problem.path[:2] == path]
+        problems += [Problem(document.line_at(path + each[0]), path + each[0], *each[1:]) for each in faults]
+        if account is not None and not problems:
+            accounts[name] = account
+        else:
+            broken[name] = BrokenAccount(name, file, problems, _start_date(given), _conn_id(given))
+        targets = account.destinations if account else usable_destinations(given)
+        places += [Place(name, target) for target in targets.values()]
+    for place, problem in _refused(places, document, claims):
+        account = accounts.pop(place.account, None)
+        if account is not None:
+            conn_id = getattr(account.source, "conn_id", None)
+            broken[account.name] = BrokenAccount(account.name, file, [], account.start_date, conn_id)
+        broken[place.account].problems.append(problem)
+        broken[place.account].refused.append(place.destination.name)
     return AccountsFile(accounts, broken)
 
 
@@ -130,132 +131,69 @@ def claims_of(text: str, file: str, refused: Collection[str]) -> set[Claim]:
     Raises:
         AccountsFileError: As :func:`load_accounts`.
     """
-    places = [place for definition in _read(text, file) for place in definition.places()]
-    return {place.claim for place in places if f"{place.account}.{place.destination.name}" not in refused}
+    found = {name: usable_destinations(given) for name, given in _accounts(Document(text, file), file).items()}
+    return {
+        Place(name, target).claim
+        for name, targets in found.items()
+        for target in targets.values()
+        if f"{name}.{target.name}" not in refused
+    }
 
 
-@dataclass
-class _Definition:
-    """One account as it stands in the file, which may define its name twice."""
-
-    number: int
-    entry: Entry
-    given: Plain
-    first: _Definition | None
-    problems: list[Problem] = field(default_factory=list)
-    account: Account | None = None
-    refused: set[str] = field(default_factory=set)
-
-    @property
-    def name(self) -> str:
-        return self.entry.key
-
-    @property
-    def start_date(self) -> date | None:
-        with contextlib.suppress(ValueError):
-            return parse_day(self.given.get("start_date")) if isinstance(self.given, dict) else None
-        return None
-
-    @property
-    def conn_id(self) -> str | None:
-        source = self.given.get("source") if isinstance(self.given, dict) else None
-        if isinstance(source, dict) and source.get("type") != "files":
-            with contextlib.suppress(ValueError):
-                return check_conn_id(source.get("conn_id"))
-        return None
-
-    def places(self) -> list[Place]:
-        targets = self.account.destinations if self.account else usable_destinations(self.given)
-        return [Place(self.name, self.number, target) for target in targets.values()]
-
-    def line_at(self, path: Path) -> int:
-        return line_at(self.entry.node, path) or self.entry.line
-
-    def add(self, path: Path, value: str, fault: str, allowed: str) -> None:
-        self.problems.append(Problem(self.line_at(path), ("accounts", self.name, *path), value, fault, allowed))
-
-
-def _read(text: str, file: str) -> list[_Definition]:
-    reader = Reader(file)
-    first: dict[str, _Definition] = {}
-    definitions = []
-    for number, entry in enumerate(_account_entries(compose(text, file), reader, file)):
-        given = reader.plain(entry.node, ("accounts", entry.key))
-        definition = _Definition(number, entry, given, first.get(entry.key), reader.take_problems())
-        definition.account, faults = validate(entry.key, given)
-        for fault in faults:
-            definition.add(*fault)
-        if definition.first is not None:
-            line = definition.first.entry.line
-            definition.add(
-                (), describe(entry.key), f"an account of this name stands in line {line} already", "each once"
-            )
-        first.setdefault(entry.key, definition)
-        definitions.append(definition)
-    return definitions
-
-
-def _refuse_sharing(definitions: list[_Definition], claims: Callable[[], Collection[Claim]]) -> None:
-    places = [place for definition in definitions for place in definition.places()]
-    clashes = [
-        clash
-        for clash in find_clashes(places)
-        # Two definitions of one account are reported as such.
-        if clash.first.account != clash.second.account or clash.first.definition == clash.second.definition
-    ]
+def _refused(
+    places: list[Place], document: Document, claims: Callable[[], Collection[Claim]]
+) -> list[tuple[Place, Problem]]:
+    """The places that another one had before, or earlier in the file, and what is wrong with them."""
+    clashes = list(find_clashes(places))
     before = claims() if clashes else ()
-    reported = set()
-    for clash in clashes:
-        keeps, other = sorted(clash[:2], key=lambda place: (place.claim not in before, place.definition))
-        if other in reported:
-            continue
-        reported.add(other)
-        refused, holder = definitions[other.definition], definitions[keeps.definition]
-        refused.refused.add(other.destination.name)
-        path: Path = ("destinations", other.destination.name, other.key)
-        where: Path = ("destinations", keeps.destination.name)
-        at = f"line {holder.line_at((*where, keeps.key))}, {dotted(('accounts', keeps.account, *where))}"
-        fault = f"delivers to {clash.shared} as account {keeps.account} ({at}), which comes first"
-        refused.add(path, describe(getattr(other.destination, other.key)), fault, _OWN[other.key])
+    order = {place: number for number, place in enumerate(places)}
+    found: dict[Place, Problem] = {}
+    for *pair, shared in clashes:
+        first, other = sorted(pair, key=lambda place: (place.claim not in before, order[place]))
+        where, path = dotted(first.path[:-1]), other.path
+        at = f"line {document.line_at(first.path)}, {where}"
+        fault = f"delivers to {shared} as account {first.account} ({at}), which comes first"
+        allowed = "a place of its own for each destination with this connection"
+        found.setdefault(other, Problem(document.line_at(path), path, describe(other.value), fault, allowed))
+    return list(found.items())
 
 
-_OWN = {
-    "source_id": "a source of its own for each destination",
-    "account_ext_id": "account ids that no other destination with this connection can produce",
-}
+def _accounts(document: Document, file: str) -> dict[str, Plain]:
+    """What the file says about each account; raises what is wrong with the file as a whole."""
+    top = "a mapping with the one key accounts"
 
+    def wrong(path: Path, value: str, fault: str, allowed: str, line: int = 0) -> AccountsFileError:
+        what = f"{file}:{line or document.line_at(path)}: {dotted(path) or 'top of the file'}: {value}"
+        return AccountsFileError(what, why=fault, do=f"Allowed: {allowed}")
 
-def _account_entries(root: yaml.Node, reader: Reader, file: str) -> list[Entry]:
-    accounts: Entry | None = None
-    for entry in _entries(root, (), reader, file, _ALLOWED_TOP):
-        if entry.key != "accounts":
-            fault = f"unknown key{did_you_mean(entry.key, ['accounts'])}"
-            raise _wrong(file, Problem(entry.line, (entry.key,), describe(entry.key), fault, _ALLOWED_TOP))
-        if accounts is not None:
-            fault = f"the key stands twice, first in line {accounts.line}"
-            raise _wrong(file, Problem(entry.line, ("accounts",), "'accounts'", fault, _ALLOWED_TOP))
-        accounts = entry
+    for each in document.problems:
+        if len(each.path) < 2:
+            raise wrong(each.path, each.value, each.fault, each.allowed, each.line)
+    values = document.values
+    if not isinstance(values, dict):
+        raise wrong((), describe(values), "the top of the file is not a mapping", top)
+    for key in values:
+        if key != "accounts":
+            raise wrong((key,), describe(key), f"unknown key{did_you_mean(key, ['accounts'])}", top)
+    accounts = values.get("accounts")
     if accounts is None:
-        raise _wrong(file, Problem(line_of(root), ("accounts",), "missing", "this key is required", _ALLOWED_TOP))
-    entries = _entries(accounts.node, ("accounts",), reader, file, _ALLOWED_ACCOUNTS)
-    if not entries:
-        raise _wrong(
-            file, Problem(accounts.line, ("accounts",), "an empty mapping", "has no account", _ALLOWED_ACCOUNTS)
-        )
-    return entries
+        raise wrong(("accounts",), "missing", "this key is required", top)
+    if not isinstance(accounts, dict) or not accounts:
+        fault = "has no account" if accounts == {} else "is not a mapping"
+        allowed = "a mapping from each account's name to its settings, with at least one account"
+        raise wrong(("accounts",), describe(accounts), fault, allowed)
+    return accounts
 
 
-def _entries(node: yaml.Node, path: Path, reader: Reader, file: str, allowed: str) -> list[Entry]:
-    if not isinstance(node, yaml.MappingNode):
-        shown = "a list" if isinstance(node, yaml.SequenceNode) else describe(node.value)
-        fault = "is not a mapping" if path else "the top of the file is not a mapping"
-        raise _wrong(file, Problem(line_of(node), path, shown, fault, allowed))
-    entries = reader.entries(node, path)
-    for problem in reader.take_problems():
-        raise _wrong(file, problem)
-    return entries
+def _start_date(given: Plain) -> date | None:
+    with contextlib.suppress(ValueError):
+        return parse_day(given.get("start_date")) if isinstance(given, dict) else None
+    return None
 
 
-def _wrong(file: str, problem: Problem) -> AccountsFileError:
-    what = f"{file}:{problem.line}: {dotted(problem.path) or 'top of the file'}: {problem.value}"
-    return AccountsFileError(what, why=problem.fault, do=f"Allowed: {problem.allowed}")
+def _conn_id(given: Plain) -> str | None:
+    source = given.get("source") if isinstance(given, dict) else None
+    if isinstance(source, dict) and source.get("type") != "files":
+        with contextlib.suppress(ValueError):
+            return check_conn_id(source.get("conn_id"))
+    return None

@@ -12,7 +12,7 @@ from balance_bridge.accounts.destinations import (
     Destination,
     ElvenDestination,
 )
-from balance_bridge.accounts.problems import describe
+from balance_bridge.accounts.problems import Path, describe
 
 Claim = tuple[str, ...]
 """An account's name and where it delivers to, as plain text."""
@@ -24,44 +24,33 @@ class Place:
 
     Attributes:
         account: The account's name.
-        definition: Number of the account in the file; two definitions of one name differ in it.
         destination: The destination.
     """
 
     account: str
-    definition: int
     destination: Destination
 
     @property
-    def key(self) -> str:
+    def path(self) -> Path:
         """The key that says where it delivers to."""
-        return "source_id" if isinstance(self.destination, ElvenDestination) else "account_ext_id"
+        key = {"elven": "source_id", "amlyze": "account_ext_id"}.get(self.destination.type, "conn_id")
+        return ("accounts", self.account, "destinations", self.destination.name, key)
+
+    @property
+    def value(self) -> object:
+        """What stands there."""
+        return getattr(self.destination, str(self.path[-1]))
 
     @property
     def claim(self) -> Claim:
         """The account and where it delivers to, to be found again in another version of the file."""
-        target = self.destination
-        if isinstance(target, ElvenDestination):
-            return (self.account, target.type, target.conn_id, target.entity_account_id, target.source_id)
-        if isinstance(target, AmlyzeDestination):
-            ids = target.account_ext_id
-            names = (ids,) if isinstance(ids, str) else sorted(ids.values())
-            return (self.account, target.type, target.conn_id, *names)
-        return ()
+        target, value = self.destination, self.value
+        ids = sorted(value.values()) if isinstance(value, dict) else (str(value),)
+        return (self.account, target.type, target.conn_id, getattr(target, "entity_account_id", ""), *ids)
 
 
-class Clash(NamedTuple):
-    """Two places that would mix their balances.
-
-    Attributes:
-        first: One of them.
-        second: The other.
-        shared: What they share.
-    """
-
-    first: Place
-    second: Place
-    shared: str
+Clash = tuple[Place, Place, str]
+"""Two places that would mix their balances, and what they share."""
 
 
 def find_clashes(places: Iterable[Place]) -> Iterator[Clash]:
@@ -78,13 +67,13 @@ def find_clashes(places: Iterable[Place]) -> Iterator[Clash]:
         if isinstance(target, ElvenDestination):
             first = sources.setdefault((target.conn_id, target.entity_account_id, target.source_id), place)
             if first is not place:
-                yield Clash(first, place, "the same Elven connection, entity account and source")
+                yield first, place, "the same Elven connection, entity account and source"
         elif isinstance(target, AmlyzeDestination):
             tenants.setdefault(target.conn_id, []).extend(_ids(place, target.account_ext_id))
     for ids in tenants.values():
         for one, other, shared in _shared_ids(ids):
             if one.place is not other.place:
-                yield Clash(one.place, other.place, f"the same Amlyze account id, such as {describe(shared)},")
+                yield one.place, other.place, f"the same Amlyze account id, such as {describe(shared)},"
 
 
 class _Ids(NamedTuple):
