@@ -1,13 +1,16 @@
 """One DAG per account of the accounts file: its balances out of the exchange, proven, and into its destinations.
 
-And one more for each account that is followed during the day, and one that looks whether all is right.
+And one more for each account that is followed during the day, one that checks whether everything is right, and one that
+is there, and red, only while the accounts file cannot be read.
 """
 
 from __future__ import annotations
 
+import gc
 import re
-from collections.abc import Container
+from collections.abc import Callable, Container, Mapping
 from datetime import UTC, datetime, time, timedelta
+from functools import partial
 from typing import Any
 
 from airflow.sdk import (
@@ -18,20 +21,22 @@ from airflow.sdk import (
     Param,
     RetryAction,
     RetryRule,
+    get_parsing_context,
 )
 
 from balance_bridge import settings
-from balance_bridge.accounts import Account, AscendexSource, BrokenAccount, load_accounts
-from balance_bridge.dag_docs import PREFLIGHT_DOC, account_doc, broken_doc, intraday_doc
-from balance_bridge.errors import PermanentError
-from balance_bridge.operators.daily import FetchHistory, FetchSnapshot, Reconcile, RefuseAccount, ResolveDay
+from balance_bridge.accounts import Account, AccountsFile, AscendexSource, BrokenAccount, accounts_in_force
+from balance_bridge.dag_docs import PREFLIGHT_DOC, account_doc, broken_doc, file_doc, intraday_doc
+from balance_bridge.errors import AccountsFileError, PermanentError
+from balance_bridge.operators.daily import FetchHistory, FetchSnapshot, Reconcile, ResolveDay
 from balance_bridge.operators.deliver import Deliver
 from balance_bridge.operators.intraday import FollowDay
 from balance_bridge.operators.preflight import Preflight
+from balance_bridge.operators.refuse import Refuse
 from balance_bridge.points import cron_of, known_so_far
 
-# What cannot get better by itself fails at once; everything else is tried again after growing delays.
-FAIL_WHAT_IS_FINAL = ExceptionRetryPolicy(rules=[RetryRule(exception=PermanentError, action=RetryAction.FAIL)])
+# What trying again cannot help fails at once; everything else is tried again after growing delays.
+FAIL_WHAT_IS_PERMANENT = ExceptionRetryPolicy(rules=[RetryRule(exception=PermanentError, action=RetryAction.FAIL)])
 
 # Handed to each task by itself: Airflow copies a DAG's default arguments, and all that hangs on them, for every task.
 TASK: dict[str, Any] = {
@@ -40,84 +45,96 @@ TASK: dict[str, Any] = {
     "retry_delay": settings.retry_delay(),
     "retry_exponential_backoff": 2,
     "max_retry_delay": timedelta(hours=1),
-    "retry_policy": FAIL_WHAT_IS_FINAL,
+    "retry_policy": FAIL_WHAT_IS_PERMANENT,
 }
 
-DRY_RUN = Param(False, type="boolean", title="Dry run", description="Build and check everything, send nothing.")
+DRY_RUN = Param(
+    False, source="dag", type="boolean", title="Dry run", description="Build and check everything, send nothing."
+)
+# What has a day of its own if its account has none.
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
-def account_dag(account: Account) -> DAG:
+def account_dag(name: str, account: Account) -> DAG:
     """The daily run of one account."""
-    with _dag(
-        dag_id(account.name),
-        datetime.combine(account.start_date, time(), UTC),
-        tags=_tags(account),
-        doc_md=account_doc(account),
-        params=_daily_params(list(account.destinations)),
-    ) as dag:
+    with _dag(name, _midnight(account), tags=_tags(account), doc_md=account_doc(account)) as dag:
         common: dict[str, Any] = {"account": account.name, **TASK}
-        asking = _asking(account)
+        fetching = _fetching(account)
         day = ResolveDay(task_id="day", **common).output
-        opening = FetchSnapshot(task_id="opening_snapshot", which="opening", day=day, **asking).output
-        closing = FetchSnapshot(task_id="closing_snapshot", which="closing", day=day, **asking).output
-        history = FetchHistory(task_id="history", day=day, opening=opening, closing=closing, **asking).output
+        opening = FetchSnapshot(task_id="opening_snapshot", which="opening", day=day, **fetching).output
+        closing = FetchSnapshot(task_id="closing_snapshot", which="closing", day=day, **fetching).output
+        history = FetchHistory(task_id="history", day=day, opening=opening, closing=closing, **fetching).output
         proof = Reconcile(task_id="reconcile", day=day, extracted=history, **common).output
-        for name in account.destinations:
-            Deliver(task_id=f"load_{name}", destination=name, reconciled=proof, **common)
-    return dag
+        for destination in account.destinations:
+            Deliver(task_id=f"load_{destination}", destination=destination, reconciled=proof, **common)
+    return _with_params(dag, _daily_params(list(account.destinations)))
 
 
-def intraday_dag(account: Account, step: str) -> DAG:
+def intraday_dag(name: str, account: Account, step: str) -> DAG:
     """The runs that follow one account's day while it goes on."""
     with _dag(
-        f"{dag_id(account.name)}_intraday",
-        datetime.combine(account.start_date, time(), UTC),
+        name,
+        _midnight(account),
         # What an outage has left out is in the next run.
         catchup=False,
         schedule=MultipleCronTriggerTimetable(*cron_of(step), timezone="UTC"),
         tags=[*_tags(account), "intraday"],
         doc_md=intraday_doc(account),
-        params={"dry_run": DRY_RUN},
     ) as dag:
-        so_far = FollowDay(task_id="follow", **_asking(account)).output
-        for name, destination in account.destinations.items():
-            if known_so_far(destination.points):
+        so_far = FollowDay(task_id="follow", **_fetching(account)).output
+        for destination, target in account.destinations.items():
+            if known_so_far(target.points):
                 Deliver(
-                    task_id=f"load_{name}",
-                    destination=name,
+                    task_id=f"load_{destination}",
+                    destination=destination,
                     reconciled=so_far,
                     account=account.name,
                     **TASK,
                 )
-    return dag
+    return _with_params(dag, {"dry_run": DRY_RUN})
 
 
-def broken_dag(account: BrokenAccount, name: str) -> DAG:
+def broken_dag(name: str, account: BrokenAccount) -> DAG:
     """The run of an account that the accounts file gets wrong: red, with the whole message."""
     start = account.start_date
     with _dag(
         name,
-        datetime.combine(start, time(), UTC) if start else datetime(2000, 1, 1, tzinfo=UTC),
+        datetime.combine(start, time(), UTC) if start else LONG_AGO,
         # Without a start date of its own only the latest day runs, so that the mistake shows.
         catchup=start is not None,
         tags=["balance-bridge", "broken"],
         doc_md=broken_doc(account),
-        # Those of the right account's DAG: a run that was triggered with them before says what is wrong in the file.
-        params=_daily_params([]),
     ) as dag:
-        RefuseAccount(task_id="day", message=account.message, **TASK)
+        Refuse(task_id="day", error=account.error(), **TASK)
         # A run that was under way when the mistake was made has its "day" behind it, and Airflow takes its other tasks
         # away: without a task that is new to it, it would end green with nothing delivered.
-        RefuseAccount(task_id="accounts_file", message=account.message, **TASK)
+        Refuse(task_id="accounts_file", error=account.error(), **TASK)
+    # Those of the right account's DAG: a run that was triggered with them before says what is wrong in the file.
+    return _with_params(dag, _daily_params([]))
+
+
+def file_dag(name: str, error: AccountsFileError) -> DAG:
+    """The run that is red, at once and every hour, while the accounts file cannot be read."""
+    with _dag(
+        name,
+        LONG_AGO,
+        catchup=False,
+        schedule=CronDataIntervalTimetable("0 * * * *", timezone="UTC"),
+        # Airflow pauses new DAGs by default, and a paused one is never red.
+        is_paused_upon_creation=False,
+        tags=["balance-bridge", "broken"],
+        doc_md=file_doc(error),
+    ) as dag:
+        Refuse(task_id="accounts_file", error=error, **TASK)
     return dag
 
 
-def preflight_dag() -> DAG:
-    """Looks at everything that a run needs, as a worker sees it; started by hand."""
+def preflight_dag(name: str) -> DAG:
+    """Checks everything that a run needs, as a worker sees it; started by hand."""
     with DAG(
-        "balances_preflight",
+        name,
         schedule=None,
-        start_date=datetime(2000, 1, 1, tzinfo=UTC),
+        start_date=LONG_AGO,
         catchup=False,
         max_active_runs=1,
         tags=["balance-bridge", "preflight"],
@@ -135,16 +152,33 @@ def dag_id(account: str, taken: Container[str] = ()) -> str:
     return name
 
 
+def makers(file: AccountsFile) -> dict[str, Callable[[str], DAG]]:
+    """What makes each DAG, by its id."""
+    found: dict[str, Callable[[str], DAG]] = {}
+    for right in file.accounts.values():
+        found[dag_id(right.name)] = partial(account_dag, account=right)
+        if right.intraday is not None:
+            found[f"{dag_id(right.name)}_intraday"] = partial(intraday_dag, account=right, step=right.intraday)
+    found["balances_preflight"] = preflight_dag
+    for wrong in file.broken.values():
+        found[dag_id(wrong.name, found)] = partial(broken_dag, account=wrong)
+    if file.error is not None:
+        found[dag_id("accounts_file", found)] = partial(file_dag, error=file.error)
+    return found
+
+
 def _daily_params(names: list[str]) -> dict[str, Param]:
     return {
         "date": Param(
             None,
+            source="dag",
             type=["null", "string"],
             title="Day",
             description="The UTC day, YYYY-MM-DD. Empty: the run's logical date, else the last whole day.",
         ),
         "destinations": Param(
             None,
+            source="dag",
             type=["null", "array"],
             items={"type": "string"},
             examples=names,
@@ -153,10 +187,15 @@ def _daily_params(names: list[str]) -> dict[str, Param]:
         ),
         "dry_run": DRY_RUN,
         "refetch": Param(
-            False, type="boolean", title="Refetch", description="Fetch again from the exchange what the store has."
+            False,
+            source="dag",
+            type="boolean",
+            title="Refetch",
+            description="Fetch again from the exchange what the store has.",
         ),
         "redeliver": Param(
             False,
+            source="dag",
             type="boolean",
             title="Redeliver",
             description="Send again, under new numbers, what was delivered under other keys or settings.",
@@ -164,15 +203,27 @@ def _daily_params(names: list[str]) -> dict[str, Param]:
     }
 
 
+def _with_params(dag: DAG, params: Mapping[str, Param]) -> DAG:
+    # Once its tasks are there: a DAG that has them before validates their schemas, and copies them three times for each
+    # task, which is most of what parsing costs. A run takes them from the DAG.
+    for name, param in params.items():
+        dag.params[name] = param
+    return dag
+
+
 def _tags(account: Account) -> list[str]:
     source = account.source
     return ["balance-bridge", source.type, *([source.category] if isinstance(source, AscendexSource) else [])]
 
 
-def _asking(account: Account) -> dict[str, Any]:
+def _fetching(account: Account) -> dict[str, Any]:
     # One at a time for each key: more would only wait for each other's requests.
     pool = {} if account.source.pool is None else {"pool": account.source.pool}
     return {"account": account.name, **pool, **TASK}
+
+
+def _midnight(account: Account) -> datetime:
+    return datetime.combine(account.start_date, time(), UTC)
 
 
 def _dag(name: str, start: datetime, *, catchup: bool = True, schedule: Any = None, **kwargs: Any) -> DAG:
@@ -186,14 +237,17 @@ def _dag(name: str, start: datetime, *, catchup: bool = True, schedule: Any = No
     )
 
 
-ACCOUNTS = load_accounts(settings.accounts_file())
-DAGS = {dag_id(right.name): account_dag(right) for right in ACCOUNTS.accounts.values()}
-for right in ACCOUNTS.accounts.values():
-    if right.intraday is not None:
-        followed = intraday_dag(right, right.intraday)
-        DAGS[followed.dag_id] = followed
-DAGS["balances_preflight"] = preflight_dag()
-for wrong in ACCOUNTS.broken.values():
-    unused = dag_id(wrong.name, DAGS)
-    DAGS[unused] = broken_dag(wrong, unused)
+def make(makers: Mapping[str, Callable[[str], DAG]]) -> dict[str, DAG]:
+    """The DAGs; in the process of a task only the one that it asks for."""
+    wanted = get_parsing_context().dag_id
+    # Looking for garbage among all that Airflow has loaded, again and again while many DAGs are made, would be a third
+    # of the time, and there is none.
+    gc.disable()
+    try:
+        return {name: maker(name) for name, maker in makers.items() if wanted in (None, name)}
+    finally:
+        gc.enable()
+
+
+DAGS = make(makers(accounts_in_force(settings.accounts_file(), settings.last_good_folder())))
 globals().update(DAGS)

@@ -6,6 +6,7 @@ from datetime import date
 from typing import Any
 
 from balance_bridge.accounts import Account, AmlyzeDestination, AscendexSource, BrokenAccount, FilesSource
+from balance_bridge.accounts.problems import Problem
 from balance_bridge.dag_docs import account_doc, broken_doc, intraday_doc
 
 
@@ -71,6 +72,8 @@ def test_both_runs_of_an_account_say_which_parameters_there_are() -> None:
 
 
 def test_a_broken_account_shows_its_whole_message() -> None:
-    doc = broken_doc(BrokenAccount("main_cash", "f:1: a\nf:2: b", None))
+    problems = [Problem(line, ("accounts", "main_cash"), "'v'", "is wrong", "right") for line in (1, 2)]
+    doc = broken_doc(BrokenAccount("main_cash", "f", tuple(problems)))
 
-    assert "```\nf:1: a\nf:2: b\n```" in doc
+    line = "accounts.main_cash: 'v': is wrong; allowed: right\n"
+    assert f"```\nf:1: {line}f:2: {line}```" in doc

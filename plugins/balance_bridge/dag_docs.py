@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from balance_bridge.accounts import Account, BrokenAccount, Destination
+    from balance_bridge.errors import AccountsFileError
 
 
 def account_doc(account: Account) -> str:
@@ -86,8 +87,21 @@ def broken_doc(account: BrokenAccount) -> str:
 {account.message}
 ```
 
-Nothing of this account is delivered until the file is mended. Then run `balance-bridge pools`, and clear the red runs:
-their days are done again.
+Nothing of this account is delivered until the file is corrected. Then run `balance-bridge check --fix`, and clear the
+red runs: their days are done again.
+"""
+
+
+def file_doc(error: AccountsFileError) -> str:
+    """The documentation of the DAG that is there while the accounts file cannot be read, in Markdown."""
+    return f"""\
+### The accounts file cannot be read
+
+```
+{error}
+```
+
+Until it is corrected, changes in it do nothing. This DAG goes away when the file can be read again.
 """
 
 

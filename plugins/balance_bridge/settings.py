@@ -31,6 +31,11 @@ def accounts_file() -> Path:
     return airflow_home() / Path(_get("accounts_file")).expanduser()
 
 
+def last_good_folder() -> Path:
+    """Folder in which this machine keeps the last version of the accounts file that could be read."""
+    return airflow_home() / "balance_bridge_accounts"
+
+
 def store_url() -> str:
     """Folder or URL of the store."""
     return _get("store")

@@ -17,75 +17,59 @@ Base = Callable[..., str]
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "told"),
+    ("text", "line", "said"),
     [
-        ("", 1, ["the file is empty", "the one key accounts"]),
-        ("# nothing\n", 1, ["the file is empty"]),
-        (
-            "just text",
-            1,
-            ["'just text'", "the top of the file is not a mapping", "allowed: a mapping with the one key"],
-        ),
+        ("# nothing\n", 1, ["the file is empty", "the one key accounts"]),
+        ("just text", 1, ["'just text'", "the top of the file is not a mapping", "a mapping with the one key"]),
         ("- accounts", 1, ["a list", "the top of the file is not a mapping"]),
         ("{}", 1, ["accounts: missing", "this key is required"]),
-        (
-            "account:\n  a: b",
-            1,
-            ["'account'", "unknown key, did you mean accounts?", "allowed: a mapping with the one key"],
-        ),
-        (
-            "accounts: {a: b}\nversion: 1",
-            2,
-            ["'version'", "unknown key", "allowed: a mapping with the one key accounts"],
-        ),
+        ("account:\n  a: b", 1, ["'account'", "unknown key, did you mean accounts?"]),
+        ("accounts: {a: b}\nversion: 1", 2, ["'version'", "unknown key", "a mapping with the one key accounts"]),
         ("accounts: {a: b}\naccounts: {c: d}", 2, ["'accounts'", "stands twice, first in line 1"]),
         ("accounts:", 1, ["accounts: ''", "is not a mapping", "with at least one account"]),
-        ("accounts: text", 1, ["accounts: 'text'", "is not a mapping"]),
         ("\naccounts: [a]", 2, ["accounts: a list", "is not a mapping"]),
         ("accounts: {}", 1, ["an empty mapping", "has no account", "with at least one account"]),
         ("accounts: !!set {a}", 1, ["the YAML tag 'tag:yaml.org,2002:set' is not supported"]),
         ("accounts:\n  <<: {a: b}\n  c: d", 2, ["'<<'", "merge keys are not supported"]),
         ("accounts:\n  [a]: b", 2, ["a list or mapping cannot be a key"]),
-        ("accounts: {a: b}\n---\naccounts: {c: d}", 2, ["a second YAML document", "allowed: only one"]),
+        ("accounts: {a: b}\n---\naccounts: {c: d}", 2, ["expected a single document"]),
         ("accounts: {a: b", 1, ["this is not YAML", "while parsing a flow mapping that starts in line 1"]),
         ("accounts:\n\t- a", 2, ["this is not YAML", "cannot start any token"]),
-        ("accounts:\n  a: b\n c: d", 3, ["this is not YAML"]),
-        ("accounts: !e!tag a", 1, ["this is not YAML", "undefined tag handle"]),
+        ("accounts:\n  a: *b", 2, ["this is not YAML", "undefined alias"]),
+        ("accounts:\n  a: &a {b: *a}", 2, ["nested deeper than 32 levels"]),
         ("accounts:\n  a: \x07", 2, ["'\\x07' cannot be in YAML"]),
-        ("accounts: " + "[" * 100, 1, ["nested deeper than 32 levels"]),
         ("accounts: " + "[" * 1_000_000, 1, ["nested deeper than 32 levels"]),
+        ("- " * 1_000_000, 1, ["nested deeper than 32 levels"]),
         ("accounts:\n" + "- a\n" * 100_001, None, ["more than 100000 values"]),
     ],
 )
 def test_file_is_refused_with_line_and_reason(
-    load: Load, file: Path, text: str, line: int | None, told: list[str]
+    load: Load, file: Path, text: str, line: int | None, said: list[str]
 ) -> None:
     with pytest.raises(AccountsFileError) as refused:
         load(text)
 
     assert str(refused.value).startswith(f"{file}:{line}: " if line else f"{file}:")
-    for part in told:
+    for part in said:
         assert part in str(refused.value)
 
 
-def test_missing_file_is_told_with_what_to_do(file: Path) -> None:
-    with pytest.raises(
-        AccountsFileError, match="there is no such file; create it, or correct the option accounts_file"
-    ):
+def test_missing_file_is_refused_with_what_to_do(file: Path) -> None:
+    with pytest.raises(AccountsFileError, match=r"there is no such file.*Create it, or correct the option"):
         load_accounts(file)
 
 
-def test_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AccountsFileError, match="the file cannot be read"):
         load_accounts(tmp_path)
     with pytest.raises(AccountsFileError, match="the file cannot be read"):
         load_accounts(tmp_path / "a\0b")
 
 
-def test_file_in_another_encoding_is_told_with_its_line(file: Path) -> None:
+def test_file_in_another_encoding_is_refused_with_its_line(file: Path) -> None:
     file.write_bytes("accounts:\n  # größe\n".encode("latin-1"))
 
-    with pytest.raises(AccountsFileError, match=r":2: byte 0xf6 is not UTF-8; save the file as UTF-8"):
+    with pytest.raises(AccountsFileError, match=r":2: byte 0xf6 is not UTF-8"):
         load_accounts(file)
 
 
@@ -99,14 +83,7 @@ def test_file_that_is_too_large_is_not_read_to_its_end(file: Path) -> None:
 def test_aliases_that_multiply_are_refused_before_they_are_written_out(load: Load) -> None:
     levels = "".join(f"  l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]\n" for n in range(1, 20))
 
-    with pytest.raises(AccountsFileError, match=r":7: more than 100000 values once the aliases are written out"):
-        load("accounts:\n  l0: &l0 [x]\n" + levels)
-
-
-def test_aliases_that_nest_are_refused(load: Load) -> None:
-    levels = "".join(f"  l{n}: &l{n} [*l{n - 1}]\n" for n in range(1, 50))
-
-    with pytest.raises(AccountsFileError, match="nested deeper than 32 levels"):
+    with pytest.raises(AccountsFileError, match="more than 100000 values with aliases written out"):
         load("accounts:\n  l0: &l0 [x]\n" + levels)
 
 
@@ -133,7 +110,7 @@ def _survives(file: Path, text: str) -> None:
 
 
 # One file is enough for all examples: each overwrites it whole.
-_examples = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
+_examples = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
 
 
 @_examples
@@ -197,7 +174,7 @@ def _write(value: object) -> str:
     return f'"{value}"'
 
 
-@settings(_examples, max_examples=100)
+@settings(_examples, max_examples=50)
 @given(
     destinations=st.dictionaries(_keys, _values, max_size=3) | _values,
     rest=st.dictionaries(_keys, _values, max_size=5),

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations, product
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from balance_bridge.accounts import AccountsFile
+from balance_bridge.accounts import AccountsFile, AmlyzeDestination
+from balance_bridge.accounts.sharing import Place, find_clashes
 
 Load = Callable[[str], AccountsFile]
 
@@ -33,17 +37,15 @@ def _amlyze(ids: str, name: str = "amlyze", conn_id: str = "a") -> str:
     return f"{name}: {{type: amlyze, conn_id: {conn_id}, requester: r, account_ext_id: {ids}}}"
 
 
-def test_two_accounts_on_one_elven_source_break_both_and_name_each_other(load: Load, file: Path) -> None:
+def test_of_two_accounts_on_one_elven_source_only_the_later_one_is_refused(load: Load, file: Path) -> None:
     loaded = load(_file(_account("one", _elven()), _account("two", _elven()), _account("three", _elven(source="s3"))))
 
-    assert list(loaded.accounts) == ["three"]
-    assert loaded.broken["one"].message == (
-        f"{file}:6: accounts.one.destinations.elven.source_id: 's': delivers to the same Elven connection, "
-        "entity account and source as account two (line 11, accounts.two.destinations.elven); "
-        "allowed: a source of its own for each destination"
+    assert list(loaded.accounts) == ["one", "three"]
+    assert loaded.broken["two"].message == (
+        f"{file}:11: accounts.two.destinations.elven.source_id: 's': delivers to the same Elven connection, "
+        "entity account and source as account one (line 6, accounts.one.destinations.elven), which comes first; "
+        "allowed: a place of its own for each destination with this connection"
     )
-    assert loaded.broken["two"].message.startswith(f"{file}:11: accounts.two.destinations.elven.source_id: 's': ")
-    assert "account one (line 6, accounts.one.destinations.elven)" in loaded.broken["two"].message
 
 
 @pytest.mark.parametrize("different", [{"conn_id": "x"}, {"entity": "x"}, {"source": "x"}])
@@ -64,15 +66,16 @@ def test_one_difference_in_elven_is_enough(load: Load, different: dict[str, str]
         ('"{asset}"', "{BTC: A}", "'A'"),
     ],
 )
-def test_two_accounts_that_can_produce_one_amlyze_id_break_both(load: Load, one: str, two: str, shared: str) -> None:
+def test_of_two_accounts_that_can_produce_one_amlyze_id_only_the_later_one_is_refused(
+    load: Load, one: str, two: str, shared: str
+) -> None:
     loaded = load(_file(_account("one", _amlyze(one)), _account("two", _amlyze(two))))
 
-    assert loaded.accounts == {}
-    for name, line, other, other_line in [("one", 6, "two", 11), ("two", 11, "one", 6)]:
-        message = loaded.broken[name].message
-        assert f":{line}: accounts.{name}.destinations.amlyze.account_ext_id: " in message
-        assert f"the same Amlyze account id, such as {shared}, as account {other} (line {other_line}, " in message
-        assert "; allowed: account ids that no other destination" in message
+    assert list(loaded.accounts) == ["one"]
+    message = loaded.broken["two"].message
+    assert ":11: accounts.two.destinations.amlyze.account_ext_id: " in message
+    assert f"the same Amlyze account id, such as {shared}, as account one (line 6, " in message
+    assert "; allowed: a place of its own for each destination" in message
 
 
 @pytest.mark.parametrize(
@@ -108,39 +111,70 @@ def test_one_id_in_two_tenants_is_fine(load: Load) -> None:
 def test_two_destinations_of_one_account_may_not_share_either(load: Load, first: str, second: str, path: str) -> None:
     loaded = load(_file(_account("one", first, second)))
 
-    lines = loaded.broken["one"].message.splitlines()
-    assert [line.split(": ")[1] for line in lines] == [
-        f"accounts.one.destinations.x.{path}",
-        f"accounts.one.destinations.y.{path}",
-    ]
-    assert "account one (line 7, accounts.one.destinations.y)" in lines[0]
+    (line,) = loaded.broken["one"].message.splitlines()
+    assert line.split(": ")[1] == f"accounts.one.destinations.y.{path}"
+    assert "account one (line 6, accounts.one.destinations.x)" in line
 
 
-def test_sharing_is_told_beside_the_other_problems_of_an_account(load: Load) -> None:
-    text = _file(_account("one", _elven()), _account("two", _elven(), _amlyze("CASH")))
-    loaded = load(text)
+def test_sharing_is_reported_beside_the_other_problems_of_an_account(load: Load) -> None:
+    loaded = load(_file(_account("one", _elven()), _account("two", _elven(), _amlyze("CASH"))))
 
-    assert list(loaded.broken) == ["one", "two"]
+    assert list(loaded.accounts) == ["one"]
     assert len(loaded.broken["two"].message.splitlines()) == 2
 
 
-def test_two_definitions_of_one_account_are_not_told_to_share(load: Load) -> None:
+def test_an_account_with_a_mistake_elsewhere_keeps_its_place(load: Load) -> None:
+    loaded = load(_file(_account("one", _elven(), _amlyze("CASH")), _account("two", _elven())))
+
+    assert loaded.accounts == {}
+    assert "which comes first" in loaded.broken["two"].message
+
+
+def test_two_definitions_of_one_account_are_not_said_to_share(load: Load) -> None:
     loaded = load(_file(_account("one", _elven()), _account("one", _elven())))
 
     assert len(loaded.broken["one"].message.splitlines()) == 1
 
 
-def test_two_accounts_in_one_line_are_told_apart(load: Load) -> None:
-    account = "{source: {type: ascendex, conn_id: c, category: cash}, start_date: 2026-11-01, destinations: {%s}}"
-    loaded = load(f"accounts: {{one: {account % _elven()}, two: {account % _elven()}}}")
+@pytest.mark.parametrize("ids", ['"A-{asset}"', "{BTC: B}", None])
+def test_of_many_accounts_on_one_place_one_runs(load: Load, ids: str | None) -> None:
+    loaded = load(_file(*(_account(f"a{number}", _amlyze(ids) if ids else _elven()) for number in range(50))))
 
-    assert "account two (line 1, accounts.two" in loaded.broken["one"].message
-    assert "account one (line 1, accounts.one" in loaded.broken["two"].message
+    assert list(loaded.accounts) == ["a0"]
+    assert len(loaded.broken["a49"].message.splitlines()) == 1
 
 
-def test_message_names_a_few_of_many_others(load: Load) -> None:
-    loaded = load(_file(*(_account(f"a{number}", _elven()) for number in range(50))))
+_part = st.text("AB", max_size=3)
+_rules = st.tuples(_part, _part) | st.sets(st.text("AB", min_size=1, max_size=5), min_size=1, max_size=3)
 
-    assert len(loaded.broken) == 50
-    assert loaded.broken["a49"].message.count("as account") == 5
-    assert " and 44 more; allowed: " in loaded.broken["a49"].message
+
+def _produces(rule: tuple[str, str] | set[str], name: str) -> bool:
+    if isinstance(rule, set):
+        return name in rule
+    before, after = rule
+    return len(name) > len(before) + len(after) and name.startswith(before) and name.endswith(after)
+
+
+@settings(deadline=None, max_examples=60)
+@given(rules=st.lists(_rules, min_size=2, max_size=4))
+def test_places_clash_exactly_if_an_id_can_be_produced_twice(rules: list[tuple[str, str] | set[str]]) -> None:
+    places = []
+    for number, rule in enumerate(rules):
+        if isinstance(rule, set):
+            ids: object = {f"X{index}": name for index, name in enumerate(sorted(rule))}
+        else:
+            ids = f"{rule[0]}{{asset}}{rule[1]}"
+        target = AmlyzeDestination.model_validate(
+            {"name": "amlyze", "conn_id": "a", "requester": "r", "account_ext_id": ids}
+        )
+        places.append(Place(str(number), target))
+
+    found = {frozenset((int(one.account), int(other.account))) for one, other, _ in find_clashes(places)}
+    # Seven letters are enough for any two of these rules to meet, if they can.
+    names = ["".join(letters) for size in range(1, 8) for letters in product("AB", repeat=size)]
+    expected = {
+        frozenset((one, other))
+        for one, other in combinations(range(len(rules)), 2)
+        if any(_produces(rules[one], name) and _produces(rules[other], name) for name in names)
+    }
+    assert found == expected

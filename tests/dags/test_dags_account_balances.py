@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -123,7 +124,7 @@ def test_the_tasks_hang_together_as_the_day_does(dags: Any) -> None:
     } == GRAPHS
 
 
-def test_only_what_asks_the_exchange_runs_in_the_pool_of_its_connection(dags: Any) -> None:
+def test_only_what_fetches_from_the_exchange_runs_in_the_pool_of_its_connection(dags: Any) -> None:
     for account in ("cash", "margin"):
         pools = {task.task_id: task.pool for task in dags[f"balances_main_{account}"].tasks}
         assert {name for name, pool in pools.items() if pool == f"ascendex_{account}"} == EXTRACTION
@@ -146,7 +147,7 @@ def every_error(base: type[Exception]) -> list[type[Exception]]:
 
 
 @pytest.mark.parametrize("error", every_error(errors.PermanentError), ids=lambda error: error.__name__)
-def test_what_is_final_fails_at_once(dags: Any, error: type[Exception]) -> None:
+def test_what_trying_again_cannot_help_fails_at_once(dags: Any, error: type[Exception]) -> None:
     for task in dags["balances_main_cash"].tasks:
         assert task.retry_policy.evaluate(error("x"), 1, 6).action.value == "fail"
 
@@ -154,14 +155,14 @@ def test_what_is_final_fails_at_once(dags: Any, error: type[Exception]) -> None:
 @pytest.mark.parametrize(
     "error", [*every_error(errors.TransientError), ValueError, OSError], ids=lambda error: error.__name__
 )
-def test_what_passes_by_itself_is_tried_again_as_configured(dags: Any, error: type[Exception]) -> None:
+def test_what_may_pass_is_tried_again_as_configured(dags: Any, error: type[Exception]) -> None:
     for task in dags["balances_main_cash"].tasks:
         made = error("x", wait_s=60.0) if error is errors.BudgetExhausted else error("x")
         decision = task.retry_policy.evaluate(made, 1, 6)
         assert (decision.action.value, decision.retry_delay) == ("default", None)
 
 
-def test_only_the_loads_tell_of_an_asset_and_each_of_its_own(dags: Any) -> None:
+def test_only_the_loads_announce_an_asset_and_each_its_own(dags: Any) -> None:
     outlets = {
         (dag.dag_id, task.task_id): [(type(outlet).__name__, outlet.name) for outlet in task.outlets]
         for dag in dags.values()
@@ -280,16 +281,14 @@ def test_a_broken_account_is_a_dag_with_nothing_but_red_tasks_and_the_whole_mess
     broken = bag.dags["balances_main_cash"]
     # The second one is for runs that had their first task behind them when the mistake was made.
     assert {task.task_id: task.downstream_task_ids for task in broken.tasks} == BROKEN
-    task = broken.get_task("day")
-    assert broken.get_task("accounts_file").message == task.message
     assert set(broken.tags) == {"balance-bridge", "broken"}
-    for text in ("accounts.main_cash.source.category: 'cahs'", "destinations.elven.points[0]: 'clsoe'"):
-        assert text in task.message
-        assert text in broken.doc_md
-    with pytest.raises(errors.AccountsFileError) as caught:
-        task.execute({})
-    assert str(caught.value) == task.message
-    assert task.retry_policy.evaluate(caught.value, 1, 6).action.value == "fail"
+    for task in broken.tasks:
+        with pytest.raises(errors.AccountsFileError) as caught:
+            task.execute({})
+        assert task.retry_policy.evaluate(caught.value, 1, 6).action.value == "fail"
+        for text in ("accounts.main_cash.source.category: 'cahs'", "destinations.elven.points[0]: 'clsoe'"):
+            assert text in str(caught.value)
+            assert text in broken.doc_md
     # The others are whole.
     assert {name.task_id for name in bag.dags["balances_main_margin"].tasks} == set(GRAPHS["balances_main_margin"])
 
@@ -310,13 +309,13 @@ def test_a_broken_account_is_red_for_each_day_that_it_misses(
     assert (broken.catchup, broken.start_date, broken.max_active_runs) == (catchup, begins, 1)
 
 
-def test_a_name_that_no_dag_id_can_hold_is_told_by_a_dag_all_the_same(parse: Parse) -> None:
+def test_an_account_whose_name_no_dag_id_can_hold_has_a_red_dag_all_the_same(parse: Parse) -> None:
     text = RIGHT.replace("main_cash:", "'Main cash/ü: ${x}':", 1)
     bag = parse(text)
     assert bag.import_errors == {}
     assert set(bag.dags) == {"balances_Main_cash______x_", "balances_main_margin"}
     task, _ = bag.dags["balances_Main_cash______x_"].tasks
-    assert "Main cash/ü: ${x}" in task.message
+    assert "Main cash/ü: ${x}" in str(task.error)
 
 
 def test_a_wrong_name_does_not_take_the_id_of_a_right_account(parse: Parse) -> None:
@@ -341,26 +340,64 @@ def test_a_very_long_name_still_makes_a_dag(parse: Parse) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        (None, "accounts.yaml"),
-        ("accounts: [", "accounts.yaml"),
-        ("accounts: {}\n", "has no account"),
-        ("- a\n- b\n", "the top of the file is not a mapping"),
-        ("acounts: {}\n", "did you mean accounts?"),
-        (f"{RIGHT}\naccounts: {{}}\n", "the key stands twice"),
-    ],
-    ids=["missing", "no YAML", "no account", "a list", "misspelt", "twice"],
+    ("text", "fault"),
+    [(None, "there is no such file"), ("accounts: [", "this is not YAML"), ("acounts: {}\n", "did you mean accounts?")],
+    ids=["missing", "no YAML", "misspelt"],
 )
-def test_a_file_that_cannot_be_read_is_an_import_error_with_the_message(
-    parse: Parse, tmp_path: Path, text: str | None, told: str
+def test_a_file_that_cannot_be_read_is_a_red_dag_and_the_last_good_version_keeps_running(
+    parse: Parse, tmp_path: Path, text: str | None, fault: str
 ) -> None:
-    bag = parse(text)
-    assert bag.dags == {}
-    (message,) = bag.import_errors.values()
-    assert "AccountsFileError" in message
-    assert str(tmp_path / "accounts.yaml") in message
-    assert told in message
+    path = tmp_path / "accounts.yaml"
+    good = parse(RIGHT).dags
+    if text is None:
+        path.unlink()
+    for _ in range(2):
+        bag = parse(text)
+        assert bag.import_errors == {}
+        red = bag.dags.pop("balances_accounts_file")
+        # All of them, as they were.
+        assert {name: [task.task_id for task in dag.tasks] for name, dag in bag.dags.items()} == {
+            name: [task.task_id for task in dag.tasks] for name, dag in good.items()
+        }
+        (task,) = red.tasks
+        with pytest.raises(errors.AccountsFileError, match="runs meanwhile") as caught:
+            task.execute({})
+        for part in (str(path), fault):
+            assert part in str(caught.value)
+            assert part in red.doc_md
+        # It runs at once: neither is it paused, nor does it wait for its schedule.
+        assert red.is_paused_upon_creation is False
+        assert (red.catchup, red.timetable.expression, red.start_date.year) == (False, "0 * * * *", 2000)
+    # The file that is right again is in force at once.
+    bag = parse(RIGHT.replace("main_cash", "other_cash"))
+    assert set(bag.dags) == {"balances_other_cash", "balances_main_margin"}
+
+
+def test_tasks_go_on_with_the_last_good_version_and_say_so(
+    parse: Parse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "accounts.yaml"
+    parse(RIGHT)
+    (task,) = (task for task in parse("accounts: [").dags["balances_main_cash"].tasks if task.task_id == "day")
+    said: list[str] = []
+    monkeypatch.setattr(task, "_cached_logger", SimpleNamespace(warning=lambda text, entry: said.append(entry)))
+
+    assert task.read_account().source.category == "cash"
+    (entry,) = said
+    assert entry.startswith(f"what: {path}:1: this is not YAML\nwhy: its version of ")
+    assert " UTC runs meanwhile" in entry
+
+
+def test_a_file_that_was_never_right_is_a_red_dag_too(parse: Parse) -> None:
+    bag = parse("accounts: [")
+    assert bag.import_errors == {}
+    assert set(bag.dags) == {"balances_accounts_file"}
+    assert "no account runs" in bag.dags["balances_accounts_file"].doc_md
+
+
+def test_the_process_of_a_task_makes_only_the_dag_that_it_asks_for(parse: Parse, monkeypatch: Any) -> None:
+    monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "balances_main_margin")
+    assert set(parse(RIGHT).dags) == {"balances_main_margin"}
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "ten", "1.5", ""])
@@ -390,7 +427,7 @@ accounts:
 """
 
 
-def test_an_account_that_is_followed_has_a_second_dag_for_what_can_be_told_so_far(parse: Parse) -> None:
+def test_an_account_that_is_followed_has_a_second_dag_for_what_is_known_so_far(parse: Parse) -> None:
     dags = parse(FOLLOWED).dags
     assert set(dags) == {"balances_main_cash", "balances_main_cash_intraday"}
     dag = dags["balances_main_cash_intraday"]
@@ -422,7 +459,7 @@ def test_files_need_no_pool_of_their_own(parse: Parse) -> None:
     assert set(dag.tags) == {"balance-bridge", "files"}
 
 
-def test_one_dag_looks_whether_all_is_right_and_is_started_by_hand_only(parse: Parse) -> None:
+def test_the_preflight_dag_is_started_by_hand_only(parse: Parse) -> None:
     parse(RIGHT)
     dag = parse.preflight  # type: ignore[attr-defined]
     assert [task.task_id for task in dag.tasks] == ["look"]

@@ -1,17 +1,15 @@
-"""YAML as the accounts file uses it: every scalar is text, every key and value knows its line.
+"""The accounts file as YAML: every scalar is text, every key knows its line.
 
-The usual loaders turn ``NO`` into false, ``1e5`` into a number and ``007`` into 7, take the last of two equal keys
-without a word and forget the lines. Here the parser's events are put together directly: that keeps all four, and
-depth and size are bounded before anything is built, which a loader that composes the whole file first cannot do.
+The usual loaders turn ``NO`` into false and ``007`` into 7, take the last of two equal keys without a word and forget
+the lines. Composing with a ``BaseLoader`` does none of that.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path as FilePath
-from typing import NamedTuple
 
 import yaml
 
@@ -19,270 +17,167 @@ from balance_bridge.accounts.problems import Path, Problem, describe
 from balance_bridge.errors import AccountsFileError
 
 MAX_BYTES = 4 * 1024 * 1024
-MAX_NODES = 100_000
+MAX_VALUES = 100_000
 MAX_DEPTH = 32
 
 Plain = str | list["Plain"] | dict[str, "Plain"]
 """The file's values without their lines."""
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+_KINDS = ("str", "int", "float", "bool", "null", "timestamp", "seq", "map")
+_TAGS = {"!", *(f"tag:yaml.org,2002:{kind}" for kind in _KINDS)}
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_STANDARD = "tag:yaml.org,2002:"
-_SCALAR_TAGS = {"!", *(_STANDARD + name for name in ("str", "int", "float", "bool", "null", "timestamp"))}
-_LIST_TAGS = {"!", _STANDARD + "seq"}
-_MAPPING_TAGS = {"!", _STANDARD + "map"}
+_BRACKET = re.compile(r"[\[\]{}]")
+_NESTED_LISTS = re.compile(rf"(?:[-?:][ \t]+){{{MAX_DEPTH}}}")
 
 
-class Entry(NamedTuple):
-    """One key of a mapping with its line and value."""
-
-    key: str
-    line: int
-    node: Node
-
-
-@dataclass(slots=True)
-class Node:
-    """A value with its line: a list has ``items``, a mapping has ``entries``, a scalar only its ``text``.
-
-    Attributes:
-        line: Where the value starts, from 1.
-        text: A scalar's text.
-        items: A list's values.
-        entries: A mapping's keys in the order of the file, repeated ones included.
-        refused: Why the value cannot be taken, if so (a tag, an alias that leads nowhere).
-        faults: Keys that cannot be taken: line, key as shown, reason.
-        size: Values in it, itself included, with every alias written out.
-        depth: Levels in it, with every alias written out.
-    """
-
-    line: int
-    text: str = ""
-    items: list[Node] | None = None
-    entries: list[Entry] | None = None
-    refused: str = ""
-    faults: tuple[tuple[int, str, str], ...] = ()
-    size: int = 1
-    depth: int = 1
-
-    def line_at(self, path: Path) -> int | None:
-        """The line of the deepest key or list item on the path that exists, None if not even the first one does."""
-        line: int | None = None
-        node: Node = self
-        for part in path:
-            if isinstance(part, int):
-                if node.items is None or part >= len(node.items):
-                    break
-                node = node.items[part]
-                line = node.line
-            else:
-                entry = next((entry for entry in node.entries or () if entry.key == part), None)
-                if entry is None:
-                    break
-                line, node = entry.line, entry.node
-        return line
-
-
-def read_document(path: FilePath) -> Node:
-    """Read the file as one YAML document.
+def read_text(path: FilePath) -> str:
+    """The file's text.
 
     Raises:
-        AccountsFileError: If it cannot be read, is not UTF-8, is not one YAML document, or is larger, deeper or (with
-            its aliases written out) longer than any accounts file has reason to be.
+        AccountsFileError: If it cannot be read, is not UTF-8, or is larger than any accounts file has reason to be.
     """
-    text = _read_text(path)
-    unprintable = _UNPRINTABLE.search(text)
-    if unprintable:
-        line = text.count("\n", 0, unprintable.start()) + 1
-        raise AccountsFileError(f"{path}:{line}: the character {unprintable.group()!r} cannot be in YAML; remove it")
-    try:
-        node = _Builder(text, str(path)).document()
-    except yaml.YAMLError as error:
-        raise AccountsFileError(_tell(error, path, text)) from error
-    if node is None:
-        raise AccountsFileError(f"{path}:1: the file is empty; allowed: a mapping with the one key accounts")
-    return node
-
-
-@dataclass
-class Findings:
-    """What is wrong, as far as it is known.
-
-    Attributes:
-        problems: In the order in which they were found.
-        refused: Places whose value could not be taken, so that whatever else is said about it is moot.
-    """
-
-    problems: list[Problem] = field(default_factory=list)
-    refused: set[Path] = field(default_factory=set)
-
-    def add(self, problem: Problem) -> None:
-        """Add a problem unless it lies at or below a refused value."""
-        if not any(problem.path[:length] in self.refused for length in range(len(problem.path) + 1)):
-            self.problems.append(problem)
-
-
-def plain(node: Node, path: Path, findings: Findings) -> Plain:
-    """The value without lines; what cannot be taken is added to the findings.
-
-    Of repeated keys the first one's value is taken. A refused value becomes empty text.
-
-    Args:
-        node: The value.
-        path: Where it stands.
-        findings: Receives repeated and unusable keys, and refused values.
-    """
-    if node.refused:
-        findings.add(Problem(node.line, path, describe(node.text), node.refused, "plain text, lists and mappings"))
-        findings.refused.add(path)
-        return ""
-    if node.items is not None:
-        return [plain(item, (*path, index), findings) for index, item in enumerate(node.items)]
-    if node.entries is None:
-        return node.text
-    findings.problems += [
-        Problem(line, path, shown, reason, "keys that are text") for line, shown, reason in node.faults
-    ]
-    values: dict[str, Plain] = {}
-    first_line: dict[str, int] = {}
-    for key, line, value in node.entries:
-        if key in values:
-            told = f"the key stands twice, first in line {first_line[key]}"
-            findings.add(Problem(line, (*path, key), repr(key), told, "each key once"))
-            continue
-        first_line[key] = line
-        values[key] = plain(value, (*path, key), findings)
-    return values
-
-
-def _read_text(path: FilePath) -> str:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
-        raise AccountsFileError(
-            f"{path}: there is no such file; create it, or correct the option accounts_file in [balance_bridge]"
-        ) from error
+        do = "Create it, or correct the option accounts_file in [balance_bridge]"
+        raise AccountsFileError(f"{path}: there is no such file", do=do) from error
     except (OSError, ValueError) as error:
-        raise AccountsFileError(f"{path}: the file cannot be read ({error}); check its path and permissions") from error
+        do = "Check its path and permissions"
+        raise AccountsFileError(f"{path}: the file cannot be read", why=str(error), do=do) from error
     if len(content) > MAX_BYTES:
-        raise AccountsFileError(f"{path}: the file is larger than {MAX_BYTES} bytes; is it the accounts file?")
+        do = "Check whether it is the accounts file"
+        raise AccountsFileError(f"{path}: the file is larger than {MAX_BYTES} bytes", do=do)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise AccountsFileError(
-            f"{path}:{line}: byte {content[error.start]:#04x} is not UTF-8; save the file as UTF-8"
-        ) from error
+        what = f"{path}:{line}: byte {content[error.start]:#04x} is not UTF-8"
+        raise AccountsFileError(what, do="Save the file as UTF-8") from error
 
 
-def _tell(error: yaml.YAMLError, path: FilePath, text: str) -> str:
-    # Not str(error): it may quote the file.
-    mark, start = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
-    # What is missing at the end of the file is reported on the line after the last.
-    line = min(mark.line + 1, len(text.splitlines())) if mark is not None else 1
-    context = getattr(error, "context", None)
-    since = f"{context} that starts in line {start.line + 1}" if context and start is not None else context
-    fault = ", ".join(part for part in (since, getattr(error, "problem", None)) if part)
-    return f"{path}:{line}: this is not YAML: {fault or 'unreadable'}; correct the file near this line"
+class Document:
+    """The text of a file as one YAML document.
 
+    Args:
+        text: The text.
+        file: The file's name, for messages.
 
-class _Builder:
-    """Puts the parser's events together; recursive, to at most ``MAX_DEPTH`` levels."""
+    Attributes:
+        values: Its values, with aliases written out. Of repeated keys the first one's value is taken.
+        problems: The repeated keys, and the keys and tags that cannot be taken.
+
+    Raises:
+        AccountsFileError: If it is not one YAML document, or deeper or longer than any accounts file has reason to be.
+    """
 
     def __init__(self, text: str, file: str) -> None:
-        self._events: Iterator[yaml.Event] = iter(yaml.parse(text, Loader=_LOADER))
         self._file = file
-        self._anchors: dict[str, Node] = {}
-        self._built = 0
+        self._count = 0
+        self._root = self._compose(text)
+        self.problems: list[Problem] = []
+        self.values = self._plain(self._root, ())
 
-    def document(self) -> Node | None:
-        root: Node | None = None
-        for event in self._events:
-            if not isinstance(event, yaml.DocumentStartEvent):
-                continue
-            if root is not None:
-                line = _line(event)
-                raise AccountsFileError(f"{self._file}:{line}: a second YAML document starts here; allowed: only one")
-            root = self._node(next(self._events), 1)
+    def line_at(self, path: Path) -> int:
+        """The line of the deepest key or list item on the path that exists."""
+        node, line = self._root, _line(self._root)
+        for part in path:
+            if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+                node = node.value[part]
+                line = _line(node)
+            elif isinstance(node, yaml.MappingNode):
+                entry = next((entry for entry in node.value if entry[0].value == part), None)
+                if entry is None:
+                    break
+                line, node = _line(entry[0]), entry[1]
+            else:
+                break
+        return line
+
+    def _compose(self, text: str) -> yaml.Node:
+        unprintable = _UNPRINTABLE.search(text)
+        if unprintable:
+            line = text.count("\n", 0, unprintable.start()) + 1
+            raise self._error(line, f"the character {unprintable.group()!r} cannot be in YAML", do="Remove it")
+        # Composing is recursive, in C: what is far too deep must not get there.
+        levels = accumulate(1 if each.group() in "[{" else -1 for each in _BRACKET.finditer(text))
+        if _NESTED_LISTS.search(text) or max(levels, default=0) > 10 * MAX_DEPTH:
+            raise self._too_deep(1)
+        try:
+            root = yaml.compose(text, Loader=_LOADER)
+        except yaml.MarkedYAMLError as error:
+            # Not str(error): it may quote the file.
+            start = f" that starts in line {error.context_mark.line + 1}" if error.context_mark else ""
+            why = ", ".join(part for part in (error.context and error.context + start, error.problem) if part)
+            # What is missing at the end of the file is reported on the line after the last.
+            line = min(error.problem_mark.line + 1, len(text.splitlines())) if error.problem_mark else 1
+            raise self._error(line, "this is not YAML", why, "Correct the file near this line") from error
+        if root is None:
+            raise self._error(1, "the file is empty", do="Allowed: a mapping with the one key accounts")
         return root
 
-    def _node(self, event: yaml.Event, level: int) -> Node:
-        line = _line(event)
-        if isinstance(event, yaml.AliasEvent):
-            known = self._anchors.get(str(event.anchor))
-            return known or Node(line, f"*{event.anchor}", refused="this alias has no complete anchor before it")
-        anchor: str = getattr(event, "anchor", None) or ""
-        if anchor:
-            # From here on the name means this value; an alias to it within itself would never end.
-            self._anchors.pop(anchor, None)
-        self._built += 1
-        self._bound(line, level, self._built)
-        if isinstance(event, yaml.ScalarEvent):
-            node = Node(line, str(event.value), refused=_refuse_tag(event.tag, _SCALAR_TAGS))
-        elif isinstance(event, yaml.MappingStartEvent):
-            node = self._mapping(Node(line, refused=_refuse_tag(event.tag, _MAPPING_TAGS)), level)
-        else:
-            node = self._list(Node(line, refused=_refuse_tag(getattr(event, "tag", None), _LIST_TAGS)), level)
-        if anchor:
-            self._anchors[anchor] = node
-        return node
+    def _plain(self, node: yaml.Node, path: Path) -> Plain:
+        self._check(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self._plain(item, (*path, index)) for index, item in enumerate(node.value)]
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        return str(node.value)
 
-    def _mapping(self, node: Node, level: int) -> Node:
-        node.entries = entries = []
-        for event in self._events:
-            if isinstance(event, yaml.MappingEndEvent):
-                break
-            key = self._node(event, level + 1)
-            value = self._node(next(self._events), level + 1)
-            self._add(node, value, level)
-            fault = _key_fault(event, key)
-            if fault:
-                node.faults += ((key.line, describe(key.text), fault),)
+    def _check(self, node: yaml.Node, path: Path) -> None:
+        self._count += 1
+        if self._count > MAX_VALUES:
+            raise self._error(_line(node), f"more than {MAX_VALUES} values with aliases written out", do="Shorten it")
+        if len(path) >= MAX_DEPTH:
+            raise self._too_deep(_line(node))
+        if node.tag not in _TAGS:
+            shown = describe(node.value if isinstance(node, yaml.ScalarNode) else "")
+            fault = f"the YAML tag {describe(node.tag)} is not supported here"
+            self.problems.append(Problem(_line(node), path, shown, fault, "plain text, lists and mappings"))
+
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Plain]:
+        values: dict[str, Plain] = {}
+        for key, value in node.value:
+            name = key.value if isinstance(key, yaml.ScalarNode) else ""
+            if not isinstance(key, yaml.ScalarNode):
+                self._refuse_key(key, path, "", "a list or mapping cannot be a key")
+            elif name == "<<" and not key.style:  # In quotes it is a key like any other.
+                self._refuse_key(key, path, name, "merge keys are not supported; use an alias for a whole value")
+            elif name in values:
+                first = self.line_at((*path, name))
+                self._refuse_key(key, (*path, name), name, f"the key stands twice, first in line {first}")
             else:
-                entries.append(Entry(key.text, _line(event), value))
-        return node
+                if key.tag not in _TAGS:
+                    self._refuse_key(key, path, name, f"the YAML tag {describe(key.tag)} is not supported here")
+                values[name] = self._plain(value, (*path, name))
+        return values
 
-    def _list(self, node: Node, level: int) -> Node:
-        node.items = items = []
-        for event in self._events:
-            if isinstance(event, yaml.SequenceEndEvent):
-                break
-            item = self._node(event, level + 1)
-            self._add(node, item, level)
-            items.append(item)
-        return node
+    def _refuse_key(self, key: yaml.Node, path: Path, name: str, fault: str) -> None:
+        self.problems.append(Problem(_line(key), path, describe(name), fault, "keys that are text, each key once"))
 
-    def _add(self, node: Node, child: Node, level: int) -> None:
-        node.size += child.size
-        node.depth = max(node.depth, child.depth + 1)
-        # At once, not at the end: each alias may add as much as all before it.
-        self._bound(node.line, level - 1 + node.depth, node.size)
+    def _error(self, line: int, what: str, why: str = "", do: str = "") -> AccountsFileError:
+        return AccountsFileError(f"{self._file}:{line}: {what}", why=why, do=do)
 
-    def _bound(self, line: int, depth: int, size: int) -> None:
-        if depth > MAX_DEPTH:
-            raise AccountsFileError(
-                f"{self._file}:{line}: nested deeper than {MAX_DEPTH} levels; no account needs that"
-            )
-        if size > MAX_NODES:
-            raise AccountsFileError(
-                f"{self._file}:{line}: more than {MAX_NODES} values once the aliases are written out; shorten it"
-            )
+    def _too_deep(self, line: int) -> AccountsFileError:
+        do = "No account needs that: check the brackets and the indentation"
+        return self._error(line, f"nested deeper than {MAX_DEPTH} levels", do=do)
 
 
-def _key_fault(event: yaml.Event, key: Node) -> str:
-    if key.items is not None or key.entries is not None:
-        return "a list or mapping cannot be a key"
-    # Only where it is plain (which the first flag says): quoted, it is a key like any other.
-    if key.text == "<<" and isinstance(event, yaml.ScalarEvent) and event.implicit[0]:
-        return "merge keys are not supported; write the keys out, or give a whole value an anchor and use its alias"
-    return key.refused
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
 
 
-def _refuse_tag(tag: str | None, known: set[str]) -> str:
-    return "" if tag is None or tag in known else f"the YAML tag {describe(tag)} is not supported here; remove it"
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002
+        return True
 
 
-def _line(event: yaml.Event) -> int:
-    mark = event.start_mark
-    return int(mark.line) + 1 if mark is not None else 1
+def write_accounts(accounts: Mapping[str, object]) -> str:
+    """Accounts as the text of an accounts file.
+
+    Args:
+        accounts: By name, as mappings with the file's keys; the values are text, whole numbers, dates, true or false,
+            lists and mappings.
+    """
+    return yaml.dump({"accounts": dict(accounts)}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)

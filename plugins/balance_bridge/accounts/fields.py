@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo, available_timezones
@@ -20,30 +20,56 @@ from balance_bridge.accounts.problems import describe, did_you_mean
 from balance_bridge.errors import InvalidAmount
 from balance_bridge.points import POINT_NAMES, STEP_PREFIX, parse_step_ms
 
-CONN_ID = r"[A-Za-z0-9_.\-]{1,250}"
-
 # Airflow and pandas overflow at the ends of what a date can hold, and no account is older or plans further.
 FIRST_DATE = date(2000, 1, 1)
 LAST_DATE = date(2199, 12, 31)
+MAX_ID = 255
 
-ID_CHARACTERS = 255
+_CONN_ID = re.compile(r"[A-Za-z0-9_.\-]{1,250}")
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_MAX_NAME = 100
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
+_DURATION = re.compile(r"([1-9][0-9]{0,4})(s|min|h|d)")
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
 _ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*")
 # Copies of the database with leap seconds, and files that are no zone or mean another one on each machine.
 _NO_ZONES = ("posix/", "right/", "posixrules", "localtime", "Factory")
-_STEPS = "{every: STEP} with a step such as 30s, 15min or 1h that divides 24 h"
 
 
-def _matching(pattern: str, fault: str) -> Callable[[str], str]:
-    compiled = re.compile(pattern)
+def check_name(name: str) -> str:
+    """Check the name of a destination, or of an account.
 
-    def check(text: str) -> str:
-        if not compiled.fullmatch(text):
-            raise ValueError(fault)
-        return text
+    Raises:
+        ValueError: If it is none.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError("is not a name")
+    if len(name) > _MAX_NAME:
+        raise ValueError(f"has {len(name)} characters")
+    return name
 
-    return check
+
+def check_account_name(name: str) -> str:
+    """Check the name of an account; it becomes part of its DAGs' names.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if name == "preflight" or name.endswith("_intraday"):
+        raise ValueError("is a name that is kept for another purpose")
+    return check_name(name)
+
+
+def check_conn_id(value: object) -> str:
+    """Check the id of an Airflow connection.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if not isinstance(value, str) or not _CONN_ID.fullmatch(value):
+        raise ValueError("is not a connection id")
+    return value
 
 
 def printable(longest: int, *, blanks: bool) -> Callable[[str], str]:
@@ -68,7 +94,7 @@ def printable(longest: int, *, blanks: bool) -> Callable[[str], str]:
     return check
 
 
-def whole_number(value: object) -> int:
+def parse_whole_number(value: object) -> int:
     """Read a whole number from plain digits; a number is taken as it is.
 
     Raises:
@@ -81,7 +107,7 @@ def whole_number(value: object) -> int:
     raise ValueError("is not a whole number in plain digits")
 
 
-def true_or_false(value: object) -> bool:
+def parse_bool(value: object) -> bool:
     """Read ``true`` or ``false``; a bool is taken as it is.
 
     Raises:
@@ -115,6 +141,20 @@ def parse_day(value: object) -> date:
     return value
 
 
+def parse_duration(value: object) -> timedelta:
+    """Read a length of time from ``0``, or a whole number of ``s``, ``min``, ``h`` or ``d``.
+
+    Raises:
+        ValueError: If it is neither that nor a timedelta.
+    """
+    if isinstance(value, timedelta):
+        return value
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None and value != "0":
+        raise ValueError("is not a length of time")
+    return timedelta(seconds=int(match[1]) * _SECONDS[match[2]] if match else 0)
+
+
 def parse_tolerance(value: Any) -> Decimal:
     """Read an amount that may be missing, in units of an asset.
 
@@ -131,13 +171,19 @@ def parse_tolerance(value: Any) -> Decimal:
     return amount
 
 
+def below(part: str | int, fault: str) -> PydanticCustomError:
+    """A fault that belongs to one item of the value that is being checked."""
+    # The template has no placeholders: the text may hold braces of its own.
+    return PydanticCustomError("below", "see the context", {"below": part, "fault": fault})
+
+
 def _zone(text: str) -> str:
     try:
         if _ZONE.fullmatch(text) and not text.startswith(_NO_ZONES):
             ZoneInfo(text)
             return text
     except (KeyError, OSError, ValueError):
-        pass  # Told below, with what comes close.
+        pass  # Reported below, with what comes close.
     zones = available_timezones()
     city = text.lower().replace(" ", "_")
     same_city = [zone for zone in sorted(zones) if city and zone.lower().endswith(f"/{city}")]
@@ -174,30 +220,36 @@ def _distinct_points(points: tuple[str, ...]) -> tuple[str, ...]:
     return points
 
 
-def below(part: str | int, fault: str) -> PydanticCustomError:
-    """A fault that belongs to one item of the value that is being checked."""
-    # The template has no placeholders: the text may hold braces of its own.
-    return PydanticCustomError("below", "see the context", {"below": part, "fault": fault})
+ZONES = "a zone of the IANA database, written as Area/City, such as Asia/Shanghai, or UTC"
+NAMES = f"up to {_MAX_NAME} characters: a letter a-z, then a-z, 0-9 and '_'"
 
-
+DestinationName = Annotated[str, AfterValidator(check_name), Field(description=NAMES)]
+AccountName = Annotated[
+    str,
+    AfterValidator(check_account_name),
+    Field(description=f"{NAMES}; each name once; not preflight; not ending in _intraday"),
+]
 ConnectionId = Annotated[
     str,
-    AfterValidator(_matching(CONN_ID, "is not a connection id")),
+    AfterValidator(check_conn_id),
     Field(description="the id of an Airflow connection: up to 250 letters, digits, '_', '.' and '-'"),
 ]
-AssetCode = Annotated[str, AfterValidator(printable(ID_CHARACTERS, blanks=False))]
+AssetCode = Annotated[str, AfterValidator(printable(MAX_ID, blanks=False))]
+OpaqueId = Annotated[str, AfterValidator(printable(MAX_ID, blanks=False))]
+OptionalText = Annotated[
+    Annotated[str, AfterValidator(printable(MAX_ID, blanks=True))] | None,
+    Field(description=f"text of 1 to {MAX_ID} characters; without the key it is not sent"),
+]
 Points = Annotated[
     tuple[Annotated[str, BeforeValidator(_point)], ...],
     AfterValidator(_distinct_points),
-    Field(description=f"a list of {', '.join(POINT_NAMES)} and {_STEPS}, each once"),
+    Field(
+        description=f"a list of {', '.join(POINT_NAMES)} and {{every: STEP}} with a step such as 30s, 15min or 1h that "
+        "divides 24 h, each once"
+    ),
 ]
-Zone = Annotated[str, AfterValidator(_zone)]
-OpaqueId = Annotated[str, AfterValidator(printable(ID_CHARACTERS, blanks=False))]
-OptionalText = Annotated[
-    Annotated[str, AfterValidator(printable(ID_CHARACTERS, blanks=True))] | None,
-    Field(description=f"text of 1 to {ID_CHARACTERS} characters; without the key it is not sent"),
-]
-ZONES = "a zone of the IANA database, written as Area/City, such as Asia/Shanghai, or UTC"
+Zone = Annotated[str, AfterValidator(_zone), Field(description=ZONES)]
+WholeNumber = Annotated[int, BeforeValidator(parse_whole_number)]
 
 
 class Model(BaseModel):

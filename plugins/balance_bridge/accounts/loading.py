@@ -2,37 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path as FilePath
 
-from balance_bridge.accounts.document import Entry, Node, read_document
+from balance_bridge.accounts.document import Document, Plain, read_text
+from balance_bridge.accounts.fields import check_conn_id, parse_day
 from balance_bridge.accounts.models import Account
-from balance_bridge.accounts.problems import Path, Problem, describe, did_you_mean
-from balance_bridge.accounts.reading import NAMES, Reading, read_account
-from balance_bridge.accounts.sharing import find_shared
+from balance_bridge.accounts.problems import Path, Problem, describe, did_you_mean, dotted
+from balance_bridge.accounts.sharing import Claim, Place, find_clashes
+from balance_bridge.accounts.validation import usable_destinations, validate
 from balance_bridge.errors import AccountsFileError
 
-_ALLOWED_TOP = "a mapping with the one key accounts, once"
-_ALLOWED_ACCOUNTS = "a mapping from each account's name to its settings, with at least one account"
 
-
-@dataclass(frozen=True)
+@dataclass
 class BrokenAccount:
     """An account that cannot run, and why.
 
     Attributes:
         name: Its key under ``accounts`` as it stands in the file, which need not be a valid name.
-        message: All of its problems, a line each.
+        file: The file.
+        problems: All that is wrong with it.
         start_date: Its first day (UTC), if at least that can be read.
         conn_id: Its exchange's connection, if at least that can be read.
+        refused: Its destinations that would deliver to where another one does.
     """
 
     name: str
-    message: str
-    start_date: date | None
+    file: str
+    problems: list[Problem]
+    start_date: date | None = None
     conn_id: str | None = None
+    refused: list[str] = field(default_factory=list)
+
+    @property
+    def message(self) -> str:
+        """All of its problems, a line each."""
+        return "\n".join(dict.fromkeys(problem.text(self.file) for problem in self._by_line()))
+
+    def error(self) -> AccountsFileError:
+        """All of its problems as the error with which its runs fail."""
+        why = "\n".join(dict.fromkeys(problem.text() for problem in self._by_line()))
+        do = "Correct the file, run balance-bridge check, then clear the red runs"
+        return AccountsFileError(f"{self.file}: account {self.name} is wrong", why=why, do=do)
+
+    def _by_line(self) -> list[Problem]:
+        return sorted(self.problems, key=lambda problem: problem.line)
 
 
 @dataclass(frozen=True)
@@ -42,10 +59,12 @@ class AccountsFile:
     Attributes:
         accounts: Those that are right, by name.
         broken: Those that are wrong, by name. No name is in both.
+        error: Why the accounts file cannot be read, so that these are of its last good version; None: they are its own.
     """
 
     accounts: Mapping[str, Account]
     broken: Mapping[str, BrokenAccount]
+    error: AccountsFileError | None = None
 
 
 def load_accounts(path: FilePath) -> AccountsFile:
@@ -61,75 +80,120 @@ def load_accounts(path: FilePath) -> AccountsFile:
         AccountsFileError: If the file as a whole is wrong: missing, not readable, not UTF-8, not YAML, or its top is
             not a mapping with the one key ``accounts`` that holds at least one account.
     """
-    file = str(path)
-    entries = _account_entries(read_document(path), file)
-    readings = [read_account(number, entry) for number, entry in enumerate(entries)]
-    for place, problem in find_shared([place for reading in readings for place in reading.places]):
-        readings[place.definition].findings.add(problem)
+    return parse_accounts(read_text(path), str(path))
+
+
+def parse_accounts(text: str, file: str, claims: Callable[[], Collection[Claim]] = tuple) -> AccountsFile:
+    """Read the text of an accounts file.
+
+    Args:
+        text: The text.
+        file: The file's name, for messages.
+        claims: Says which accounts delivered where before; called only if two would deliver to one place. The one that
+            did not before is refused; if that does not decide it, the later one in the file.
+
+    Raises:
+        AccountsFileError: As :func:`load_accounts`.
+    """
+    document = Document(text, file)
     accounts: dict[str, Account] = {}
     broken: dict[str, BrokenAccount] = {}
-    for name, definitions in _by_name(readings).items():
-        problems = _problems(definitions)
-        account = definitions[0].account
+    places: list[Place] = []
+    for name, given in _accounts(document, file).items():
+        path = ("accounts", name)
+        account, faults = validate(name, given)
+        problems = [problem for problem in document.problems if problem.path[:2] == path]
+        problems += [Problem(document.line_at(path + each[0]), path + each[0], *each[1:]) for each in faults]
         if account is not None and not problems:
             accounts[name] = account
-            continue
-        # The same problem can be found twice where an alias repeats it.
-        lines = dict.fromkeys(problem.text(file) for problem in sorted(problems, key=lambda problem: problem.line))
-        start_date = next((reading.start_date for reading in definitions if reading.start_date), None)
-        conn_id = next((reading.conn_id for reading in definitions if reading.conn_id), None)
-        broken[name] = BrokenAccount(name, "\n".join(lines), start_date, conn_id)
+        else:
+            broken[name] = BrokenAccount(name, file, problems, _start_date(given), _conn_id(given))
+        targets = account.destinations if account else usable_destinations(given)
+        places += [Place(name, target) for target in targets.values()]
+    for place, problem in _refused(places, document, claims):
+        account = accounts.pop(place.account, None)
+        if account is not None:
+            conn_id = getattr(account.source, "conn_id", None)
+            broken[account.name] = BrokenAccount(account.name, file, [], account.start_date, conn_id)
+        broken[place.account].problems.append(problem)
+        broken[place.account].refused.append(place.destination.name)
     return AccountsFile(accounts, broken)
 
 
-def _by_name(readings: list[Reading]) -> dict[str, list[Reading]]:
-    grouped: dict[str, list[Reading]] = {}
-    for reading in readings:
-        grouped.setdefault(reading.entry.key, []).append(reading)
-    return grouped
+def claims_of(text: str, file: str, refused: Collection[str]) -> set[Claim]:
+    """Which accounts of an accounts file deliver where.
+
+    Args:
+        text: The text.
+        file: The file's name, for messages.
+        refused: Destinations that were refused, as ``ACCOUNT.DESTINATION``.
+
+    Raises:
+        AccountsFileError: As :func:`load_accounts`.
+    """
+    found = {name: usable_destinations(given) for name, given in _accounts(Document(text, file), file).items()}
+    return {
+        Place(name, target).claim
+        for name, targets in found.items()
+        for target in targets.values()
+        if f"{name}.{target.name}" not in refused
+    }
 
 
-def _problems(definitions: list[Reading]) -> list[Problem]:
-    first = definitions[0]
-    repeated = [
-        Problem(
-            again.entry.line,
-            again.path,
-            describe(again.entry.key),
-            f"an account of this name stands in line {first.entry.line} already",
-            NAMES,
-        )
-        for again in definitions[1:]
-    ]
-    return repeated + [problem for reading in definitions for problem in reading.findings.problems]
+def _refused(
+    places: list[Place], document: Document, claims: Callable[[], Collection[Claim]]
+) -> list[tuple[Place, Problem]]:
+    """The places that another one had before, or earlier in the file, and what is wrong with them."""
+    clashes = list(find_clashes(places))
+    before = claims() if clashes else ()
+    order = {place: number for number, place in enumerate(places)}
+    found: dict[Place, Problem] = {}
+    for *pair, shared in clashes:
+        first, other = sorted(pair, key=lambda place: (place.claim not in before, order[place]))
+        where, path = dotted(first.path[:-1]), other.path
+        at = f"line {document.line_at(first.path)}, {where}"
+        fault = f"delivers to {shared} as account {first.account} ({at}), which comes first"
+        allowed = "a place of its own for each destination with this connection"
+        found.setdefault(other, Problem(document.line_at(path), path, describe(other.value), fault, allowed))
+    return list(found.items())
 
 
-def _account_entries(root: Node, file: str) -> list[Entry]:
-    accounts: Entry | None = None
-    for entry in _entries(root, (), file, "the top of the file is not a mapping", _ALLOWED_TOP):
-        if entry.key != "accounts":
-            fault = f"unknown key{did_you_mean(entry.key, ['accounts'])}"
-            raise _wrong(file, entry.line, (entry.key,), describe(entry.key), fault, _ALLOWED_TOP)
-        if accounts is not None:
-            fault = f"the key stands twice, first in line {accounts.line}"
-            raise _wrong(file, entry.line, ("accounts",), "'accounts'", fault, _ALLOWED_TOP)
-        accounts = entry
+def _accounts(document: Document, file: str) -> dict[str, Plain]:
+    """What the file says about each account; raises what is wrong with the file as a whole."""
+    top = "a mapping with the one key accounts"
+
+    def wrong(path: Path, value: str, fault: str, allowed: str, line: int = 0) -> AccountsFileError:
+        what = f"{file}:{line or document.line_at(path)}: {dotted(path) or 'top of the file'}: {value}"
+        return AccountsFileError(what, why=fault, do=f"Allowed: {allowed}")
+
+    for each in document.problems:
+        if len(each.path) < 2:
+            raise wrong(each.path, each.value, each.fault, each.allowed, each.line)
+    values = document.values
+    if not isinstance(values, dict):
+        raise wrong((), describe(values), "the top of the file is not a mapping", top)
+    for key in values:
+        if key != "accounts":
+            raise wrong((key,), describe(key), f"unknown key{did_you_mean(key, ['accounts'])}", top)
+    accounts = values.get("accounts")
     if accounts is None:
-        raise _wrong(file, root.line, ("accounts",), "missing", "this key is required", _ALLOWED_TOP)
-    entries = _entries(accounts.node, ("accounts",), file, "is not a mapping", _ALLOWED_ACCOUNTS)
-    if not entries:
-        raise _wrong(file, accounts.line, ("accounts",), "an empty mapping", "has no account", _ALLOWED_ACCOUNTS)
-    return entries
+        raise wrong(("accounts",), "missing", "this key is required", top)
+    if not isinstance(accounts, dict) or not accounts:
+        fault = "has no account" if accounts == {} else "is not a mapping"
+        allowed = "a mapping from each account's name to its settings, with at least one account"
+        raise wrong(("accounts",), describe(accounts), fault, allowed)
+    return accounts
 
 
-def _entries(node: Node, path: Path, file: str, fault: str, allowed: str) -> list[Entry]:
-    if node.refused or node.entries is None:
-        shown = "a list" if node.items is not None else describe(node.text)
-        raise _wrong(file, node.line, path or ("top of the file",), shown, node.refused or fault, allowed)
-    for line, shown, reason in node.faults:
-        raise _wrong(file, line, path or ("top of the file",), shown, reason, allowed)
-    return node.entries
+def _start_date(given: Plain) -> date | None:
+    with contextlib.suppress(ValueError):
+        return parse_day(given.get("start_date")) if isinstance(given, dict) else None
+    return None
 
 
-def _wrong(file: str, line: int, path: Path, value: str, fault: str, allowed: str) -> AccountsFileError:
-    return AccountsFileError(Problem(line, path, value, fault, allowed).text(file))
+def _conn_id(given: Plain) -> str | None:
+    source = given.get("source") if isinstance(given, dict) else None
+    if isinstance(source, dict) and source.get("type") != "files":
+        with contextlib.suppress(ValueError):
+            return check_conn_id(source.get("conn_id"))
+    return None

@@ -1,4 +1,4 @@
-"""What an account is, as a pydantic model. Every field's description says what is allowed there; messages quote it."""
+"""What an account is, as a pydantic model. A field's description says what is allowed there; messages quote it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from balance_bridge.accounts.destinations import Destination
 from balance_bridge.accounts.fields import (
     FIRST_DATE,
     LAST_DATE,
+    AccountName,
     AssetCode,
     Model,
+    parse_bool,
     parse_day,
     parse_tolerance,
-    true_or_false,
 )
 from balance_bridge.accounts.sources import Source
 from balance_bridge.points import STEP_PREFIX, known_so_far, parse_step_ms
@@ -50,14 +51,14 @@ def _interval(value: object) -> str:
 
 
 def _deliverable(step: str, info: ValidationInfo) -> str:
-    # What is not in here is wrong by itself, and told so.
+    # What is not in here is wrong by itself, and reported as such.
     source = info.data.get("source")
     if source is not None and source.type == "files":
         raise ValueError("a source of type files cannot be followed during the day")
     destinations = info.data.get("destinations")
     if destinations is not None and not any(known_so_far(target.points) for target in destinations.values()):
         raise ValueError(
-            "would deliver nothing: during the day only the points changes and {every: STEP} can be told, and no "
+            "would deliver nothing: only the points changes and {every: STEP} are known during the day, and no "
             "destination of this account has one"
         )
     return step
@@ -77,14 +78,14 @@ class Account(Model):
         intraday: The step in which a day that goes on is followed, such as ``15min``; None: it is not.
     """
 
-    name: str
+    name: AccountName
     source: Annotated[
         Source, Field(description="a mapping with type: ascendex, conn_id and category, or with type: files and path")
     ]
     start_date: Annotated[
         date, BeforeValidator(parse_day), Field(description=f"a day from {FIRST_DATE} to {LAST_DATE}, as YYYY-MM-DD")
     ]
-    on_break: Annotated[Literal["hold", "load"], Field(description="hold, load")] = "hold"
+    on_break: Literal["hold", "load"] = "hold"
     tolerance: dict[AssetCode, Annotated[Decimal, BeforeValidator(parse_tolerance)]] = Field(
         default_factory=dict,
         description="a mapping from an asset's code (text without blanks) to an amount of 0 or more, in digits, with "
@@ -99,7 +100,7 @@ class Account(Model):
         ),
     ]
     deferrable: Annotated[
-        Annotated[bool, BeforeValidator(true_or_false)] | None,
+        Annotated[bool, BeforeValidator(parse_bool)] | None,
         Field(description="true, false; without the key it is Airflow's option default_deferrable in [operators]"),
     ] = None
     # Below source and destinations, because its check looks at them.

@@ -1,4 +1,4 @@
-"""One thing that is wrong in the accounts file, and how it is told."""
+"""One thing that is wrong in the accounts file, and how a message shows it."""
 
 from __future__ import annotations
 
@@ -34,9 +34,14 @@ class Problem:
     fault: str
     allowed: str
 
-    def text(self, file: str) -> str:
-        """The problem as one line: ``FILE:LINE: key.path: VALUE: what is wrong; allowed: ...``."""
-        return f"{file}:{self.line}: {dotted(self.path)}: {self.value}: {self.fault}; allowed: {self.allowed}"
+    def text(self, file: str = "") -> str:
+        """The problem as one line: ``FILE:LINE: key.path: VALUE: what is wrong; allowed: ...``.
+
+        Args:
+            file: The file's name; without it the line begins with ``line LINE``.
+        """
+        at = f"{file}:{self.line}" if file else f"line {self.line}"
+        return f"{at}: {dotted(self.path)}: {self.value}: {self.fault}; allowed: {self.allowed}"
 
 
 def dotted(path: Path) -> str:

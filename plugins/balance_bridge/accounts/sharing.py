@@ -2,123 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import combinations
+from typing import NamedTuple
 
 from balance_bridge.accounts.destinations import (
     ASSET_PLACEHOLDER,
     AmlyzeDestination,
     Destination,
     ElvenDestination,
-    WebhookDestination,
 )
-from balance_bridge.accounts.problems import Path, Problem, describe, dotted
+from balance_bridge.accounts.problems import Path, describe
 
-_NAMED_OTHERS = 5
+Claim = tuple[str, ...]
+"""An account's name and where it delivers to, as plain text."""
 
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """One destination of one account, as it stands in the file.
+    """Where one destination of one account delivers to.
 
     Attributes:
         account: The account's name.
-        definition: Number of the account in the file; two definitions of one name are told apart by it.
-        path: Where the destination stands.
-        line: Line of the key that says where it delivers to.
         destination: The destination.
     """
 
     account: str
-    definition: int
-    path: Path
-    line: int
     destination: Destination
 
+    @property
+    def path(self) -> Path:
+        """The key that says where it delivers to."""
+        key = {"elven": "source_id", "amlyze": "account_ext_id"}.get(self.destination.type, "conn_id")
+        return ("accounts", self.account, "destinations", self.destination.name, key)
 
-def find_shared(places: list[Place]) -> Iterator[tuple[Place, Problem]]:
-    """The problem of each destination that shares with another what must be its own.
+    @property
+    def value(self) -> object:
+        """What stands there."""
+        return getattr(self.destination, str(self.path[-1]))
+
+    @property
+    def claim(self) -> Claim:
+        """The account and where it delivers to, to be found again in another version of the file."""
+        target, value = self.destination, self.value
+        ids = sorted(value.values()) if isinstance(value, dict) else (str(value),)
+        return (self.account, target.type, target.conn_id, getattr(target, "entity_account_id", ""), *ids)
+
+
+Clash = tuple[Place, Place, str]
+"""Two places that would mix their balances, and what they share."""
+
+
+def find_clashes(places: Iterable[Place]) -> Iterator[Clash]:
+    """Each two places that share what must be their own.
 
     Two Elven destinations may not have the same connection, entity account and source; two Amlyze destinations of one
     connection may not be able to produce the same account id. That holds within an account as well. A webhook's
     requests name account and destination, so any number of them may share a connection.
     """
-    others: dict[Place, list[tuple[Place, str]]] = {}
-    for one, other, shared in _clashes(places):
-        if one.account == other.account and one.definition != other.definition:
-            continue  # Two definitions of one account, which is told elsewhere.
-        others.setdefault(one, []).append((other, shared))
-        others.setdefault(other, []).append((one, shared))
-    for place, found in others.items():
-        yield place, _problem(place, found)
-
-
-def _clashes(places: list[Place]) -> Iterator[tuple[Place, Place, str]]:
-    sources: dict[tuple[str, str, str], list[Place]] = {}
-    tenants: dict[str, list[tuple[Place, _Ids]]] = {}
+    sources: dict[tuple[str, str, str], Place] = {}
+    tenants: dict[str, list[_Ids]] = {}
     for place in places:
         target = place.destination
         if isinstance(target, ElvenDestination):
-            sources.setdefault((target.conn_id, target.entity_account_id, target.source_id), []).append(place)
+            first = sources.setdefault((target.conn_id, target.entity_account_id, target.source_id), place)
+            if first is not place:
+                yield first, place, "the same Elven connection, entity account and source"
         elif isinstance(target, AmlyzeDestination):
-            tenants.setdefault(target.conn_id, []).append((place, _Ids.of(target.account_ext_id)))
-    for same in sources.values():
-        for one, other in combinations(same, 2):
-            yield one, other, "the same Elven connection, entity account and source"
-    for tenant in tenants.values():
-        for (one, ids), (other, other_ids) in combinations(tenant, 2):
-            shared = ids.shared(other_ids)
-            if shared is not None:
-                yield one, other, f"the same Amlyze account id, such as {describe(shared)},"
+            tenants.setdefault(target.conn_id, []).extend(_ids(place, target.account_ext_id))
+    for ids in tenants.values():
+        for one, other, shared in _shared_ids(ids):
+            if one.place is not other.place:
+                yield one.place, other.place, f"the same Amlyze account id, such as {describe(shared)},"
 
 
-@dataclass(frozen=True)
-class _Ids:
-    """The account ids that a destination can produce: a list, or all that begin and end in a certain way."""
+class _Ids(NamedTuple):
+    """The account ids that begin and end in a certain way, or the one that is ``before``."""
 
-    listed: frozenset[str] | None
-    before: str = ""
-    after: str = ""
+    before: str
+    after: str | None
+    place: Place
 
-    @classmethod
-    def of(cls, account_ext_id: str | dict[str, str]) -> _Ids:
-        if isinstance(account_ext_id, dict):
-            return cls(frozenset(account_ext_id.values()))
+
+def _ids(place: Place, account_ext_id: str | dict[str, str]) -> Iterator[_Ids]:
+    if isinstance(account_ext_id, dict):
+        yield from (_Ids(each, None, place) for each in account_ext_id.values())
+    else:
         before, _, after = account_ext_id.partition(ASSET_PLACEHOLDER)
-        return cls(None, before, after)
-
-    def shared(self, other: _Ids) -> str | None:
-        """An id that both can produce, None if there is none."""
-        if self.listed is not None and other.listed is not None:
-            return min(self.listed & other.listed, default=None)
-        if self.listed is not None:
-            return min((name for name in self.listed if other._produces(name)), default=None)
-        if other.listed is not None:
-            return other.shared(self)
-        before, after = sorted((self.before, other.before), key=len), sorted((self.after, other.after), key=len)
-        if before[1].startswith(before[0]) and after[1].endswith(after[0]):
-            # An asset's code may hold anything, so the shorter one's asset can always fill the gap.
-            return f"{before[1]}BTC{after[1]}"
-        return None
-
-    def _produces(self, name: str) -> bool:
-        longer = len(name) > len(self.before) + len(self.after)
-        return longer and name.startswith(self.before) and name.endswith(self.after)
+        yield _Ids(before, after, place)
 
 
-def _problem(place: Place, found: list[tuple[Place, str]]) -> Problem:
-    named = [
-        f"{shared} as account {other.account} (line {other.line}, {dotted(other.path)})"
-        for other, shared in found[:_NAMED_OTHERS]
-    ]
-    more = f" and {len(found) - _NAMED_OTHERS} more" if len(found) > _NAMED_OTHERS else ""
-    fault = f"delivers to {'; '.join(named)}{more}"
-    target = place.destination
-    if isinstance(target, ElvenDestination):
-        allowed = "a source of its own for each destination"
-        return Problem(place.line, (*place.path, "source_id"), describe(target.source_id), fault, allowed)
-    if isinstance(target, WebhookDestination):
-        raise TypeError("a webhook's requests name account and destination: there is nothing to share")
-    allowed = "account ids that no other destination with this connection can produce"
-    return Problem(place.line, (*place.path, "account_ext_id"), describe(target.account_ext_id), fault, allowed)
+def _shared_ids(ids: list[_Ids]) -> Iterator[tuple[_Ids, _Ids, str]]:
+    # In order, everything that begins as one of them does comes right behind it: few pairs are looked at.
+    ordered = sorted(ids, key=lambda each: each.before)
+    for index, one in enumerate(ordered):
+        for other in ordered[index + 1 :]:
+            if not other.before.startswith(one.before):
+                break
+            shared = _shared(one, other)
+            if shared is not None:
+                yield one, other, shared
+
+
+def _shared(one: _Ids, other: _Ids) -> str | None:
+    """An id that both can produce, None if there is none; the other's ``before`` begins with the one's."""
+    if one.after is None or other.after is None:
+        if one.after is None:
+            same = other.after is None and one.before == other.before
+        else:
+            # Something stands for the asset.
+            same = len(other.before) > len(one.before) + len(one.after) and other.before.endswith(one.after)
+        return other.before if same else None
+    shorter, longer = sorted((one.after, other.after), key=len)
+    # An asset's code may hold anything, so the shorter one's asset can always fill the gap.
+    return f"{other.before}BTC{longer}" if longer.endswith(shorter) else None

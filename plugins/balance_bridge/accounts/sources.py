@@ -1,18 +1,18 @@
-"""Where an account's balances come from, as pydantic models: a model per type of source.
+"""Where an account's balances come from: a model per type of source.
 
-Every field's description says what is allowed there; messages quote it.
+A field's description says what is allowed there; messages quote it.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from balance_bridge.accounts.fields import ConnectionId, Model, printable, whole_number
+from balance_bridge.accounts.fields import ConnectionId, Model, WholeNumber, parse_duration, printable
 
-_PATH_CHARACTERS = 1000
-_TYPES = "ascendex, files"
+_MAX_PATH = 1000
 
 
 def _without_password(path: str) -> str:
@@ -27,6 +27,13 @@ def _without_password(path: str) -> str:
     return path
 
 
+Settle = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration),
+    Field(ge=timedelta(0), le=timedelta(hours=3), description="0, or a whole number of s, min or h up to 3h, as 10min"),
+]
+
+
 class AscendexSource(Model):
     """An account at AscendEX.
 
@@ -34,14 +41,14 @@ class AscendexSource(Model):
         conn_id: The Airflow connection with the API key.
         category: Which of the key's accounts.
         retention_days: How many days back the exchange answers.
+        settle: How long after a day's end its closing snapshot is first fetched.
     """
 
-    type: Literal["ascendex"] = Field(default="ascendex", description=_TYPES)
+    type: Literal["ascendex"] = "ascendex"
     conn_id: ConnectionId
-    category: Literal["cash", "margin"] = Field(description="cash, margin")
-    retention_days: Annotated[
-        int, BeforeValidator(whole_number), Field(ge=1, le=365, description="a whole number from 1 to 365")
-    ] = 7
+    category: Literal["cash", "margin"]
+    retention_days: Annotated[WholeNumber, Field(ge=1, le=365)] = 7
+    settle: Settle = timedelta(minutes=10)
 
     @property
     def pool(self) -> str | None:
@@ -55,23 +62,25 @@ class FilesSource(Model):
     Attributes:
         path: A folder, absolute or relative to AIRFLOW_HOME, or an fsspec URL with an Airflow connection's id as its
             login, as ``ObjectStoragePath`` reads it.
-        retention_days: How many days back the files are there; None: no file is ever taken away.
+        retention_days: How many days back the files are there; None: files are never removed.
+        settle: How long after a day's end its closing snapshot is first looked for.
     """
 
-    type: Literal["files"] = Field(default="files", description=_TYPES)
+    type: Literal["files"] = "files"
     path: Annotated[
         str,
-        AfterValidator(printable(_PATH_CHARACTERS, blanks=True)),
+        AfterValidator(printable(_MAX_PATH, blanks=True)),
         AfterValidator(_without_password),
         Field(
             description="a folder, absolute or relative to AIRFLOW_HOME, or a URL such as s3://CONN_ID@bucket/folder; "
-            f"1 to {_PATH_CHARACTERS} characters, without a password"
+            f"1 to {_MAX_PATH} characters, without a password"
         ),
     ]
     retention_days: Annotated[
-        Annotated[int, BeforeValidator(whole_number), Field(ge=1, le=3650)] | None,
-        Field(description="a whole number from 1 to 3650; without the key the files stay for ever"),
+        Annotated[WholeNumber, Field(ge=1, le=3650)] | None,
+        Field(description="a whole number from 1 to 3650; without the key files are never removed"),
     ] = None
+    settle: Settle = timedelta(0)
 
     @property
     def pool(self) -> str | None:
@@ -80,4 +89,3 @@ class FilesSource(Model):
 
 
 Source = Annotated[AscendexSource | FilesSource, Field(discriminator="type")]
-SOURCES: dict[str, type[AscendexSource] | type[FilesSource]] = {"ascendex": AscendexSource, "files": FilesSource}

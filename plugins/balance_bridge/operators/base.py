@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk import BaseOperator
 
 from balance_bridge import settings
-from balance_bridge.accounts import Account, load_accounts
+from balance_bridge.accounts import Account, accounts_in_force
 from balance_bridge.errors import AccountsFileError, BalanceBridgeError, BudgetExhausted
 from balance_bridge.operators.parameters import check_destinations, check_names
 
@@ -89,17 +89,19 @@ class AccountOperator(BridgeOperator):
             check_destinations(chosen, self.account, self.read_account().destinations)
 
     def read_account(self) -> Account:
-        """The account as the accounts file has it now.
+        """The account as the accounts file has it now or, while that cannot be read, as its last good version has it.
 
         Raises:
             AccountsFileError: If it is no longer there, or no longer right.
         """
         path = settings.accounts_file()
-        file = load_accounts(path)
+        file = accounts_in_force(path, settings.last_good_folder())
         if self.account in file.broken:
-            raise AccountsFileError(file.broken[self.account].message)
+            raise file.broken[self.account].error()
         if self.account not in file.accounts:
-            raise AccountsFileError(f"{path}: there is no account {self.account!r} any more")
+            raise file.error or AccountsFileError(f"{path}: there is no account {self.account!r} any more")
+        if file.error is not None:
+            self.log.warning("%s", file.error.log_entry())
         return file.accounts[self.account]
 
     def job(self, context: Any, account: Account) -> Job:

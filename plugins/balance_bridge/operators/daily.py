@@ -13,12 +13,11 @@ from typing import Any, Literal
 from balance_bridge import settings
 from balance_bridge.days import resolve_day
 from balance_bridge.errors import (
-    AccountsFileError,
     BudgetExhausted,
     NotYetAvailable,
     SnapshotOverdue,
 )
-from balance_bridge.operators.base import AccountOperator, AskingOperator, BridgeOperator, without_traceback
+from balance_bridge.operators.base import AccountOperator, AskingOperator, without_traceback
 from balance_bridge.points import BalanceRequest
 
 ASK_AGAIN_AFTER = timedelta(minutes=10)
@@ -44,25 +43,6 @@ class ResolveDay(AccountOperator):
         if run.logical_date is not None and requested is None and run.logical_date.date() > day:
             self.log.warning("the day of the logical date %s is not over; %s is the last", run.logical_date, day)
         return day.isoformat()
-
-
-class RefuseAccount(BridgeOperator):
-    """The first and only task of an account that the accounts file gets wrong.
-
-    Args:
-        message: All that is wrong with it.
-    """
-
-    ui_color = "#f8d8d8"
-
-    def __init__(self, *, message: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.message = message
-
-    @without_traceback
-    def execute(self, context: Any) -> None:  # noqa: ARG002
-        """Fail with the whole message."""
-        raise AccountsFileError(self.message)
 
 
 class FetchSnapshot(AskingOperator):

@@ -1,0 +1,178 @@
+"""From pydantic's errors to problems that name the file's own keys, what stands there and what is allowed."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from balance_bridge.accounts.destinations import (
+    AmlyzeDestination,
+    Destination,
+    ElvenAsset,
+    ElvenDestination,
+    Equivalent,
+    WebhookDestination,
+)
+from balance_bridge.accounts.models import Account
+from balance_bridge.accounts.problems import Path, describe, did_you_mean
+from balance_bridge.accounts.sources import AscendexSource, FilesSource
+
+SOURCES: dict[str, type[BaseModel]] = {"ascendex": AscendexSource, "files": FilesSource}
+DESTINATIONS: dict[str, type[ElvenDestination | AmlyzeDestination | WebhookDestination]] = {
+    "elven": ElvenDestination,
+    "amlyze": AmlyzeDestination,
+    "webhook": WebhookDestination,
+}
+
+_FAULTS = {
+    "missing": "this key is required",
+    "string_type": "is not text",
+    "dict_type": "is not a mapping",
+    "model_type": "is not a mapping",
+    "model_attributes_type": "is not a mapping",
+    "tuple_type": "is not a list",
+    "greater_than_equal": "is too small",
+    "less_than_equal": "is too large",
+}
+
+
+class Fault(NamedTuple):
+    """What is wrong with an account.
+
+    Attributes:
+        path: Where, from the account on.
+        value: What stands there, as a message shows it.
+        fault: What is wrong with it.
+        allowed: What may stand there.
+    """
+
+    path: Path
+    value: str
+    fault: str
+    allowed: str
+
+
+def validate(name: str, given: object) -> tuple[Account | None, list[Fault]]:
+    """Make an account of what the file says; None with what is wrong, if anything is.
+
+    Args:
+        name: The account's key.
+        given: Its value.
+    """
+    faults: list[Fault] = []
+    try:
+        account = Account.model_validate(_named(name, given, faults) if isinstance(given, dict) else given)
+    except ValidationError as error:
+        account = None
+        faults += (_fault(detail) for detail in error.errors(include_url=False))
+    return (None if faults else account), faults
+
+
+def usable_destinations(given: object) -> dict[str, Destination]:
+    """The destinations of an account that are right by themselves, whatever else is wrong with it."""
+    found: dict[str, Destination] = {}
+    destinations = _named("", given, []).get("destinations") if isinstance(given, dict) else None
+    if isinstance(destinations, dict):
+        for name, options in destinations.items():
+            with contextlib.suppress(ValidationError, KeyError, TypeError):
+                found[name] = DESTINATIONS[options["type"]].model_validate(options)
+    return found
+
+
+def _named(name: str, given: Mapping[str, Any], faults: list[Fault]) -> dict[str, Any]:
+    """What the model takes: with the names that are keys above it in the file, and the types that follow from them."""
+    values = {**given, "name": name}
+    if "name" in given:
+        faults.append(Fault(("name",), "'name'", "unknown key", _keys(Account)))
+    destinations = given.get("destinations")
+    if isinstance(destinations, dict):
+        values["destinations"] = {}
+        for key, options in destinations.items():
+            if isinstance(options, dict):
+                if "name" in options:
+                    known = DESTINATIONS.get(str(options.get("type", key)), ElvenDestination)
+                    faults.append(Fault(("destinations", key, "name"), "'name'", "unknown key", _keys(known)))
+                options = {**({"type": key} if key in DESTINATIONS else {}), **options, "name": key}
+            values["destinations"][key] = options
+    return values
+
+
+def _fault(detail: ErrorDetails) -> Fault:
+    kind, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
+    model, path, rest = _locate(detail["loc"])
+    if kind.startswith("union_tag"):
+        return _type_fault(path + rest, value)
+    # Pydantic's mark for a mapping's key comes after the key; elsewhere the same text is a key of the file.
+    is_key = rest[2:] == ("[key]",) and kind != "extra_forbidden"
+    if is_key:
+        rest = rest[:-1]
+    field = model.model_fields.get(str(rest[0])) if rest else None
+    if rest == ("name",) and kind != "extra_forbidden":
+        rest = ()
+    if "below" in context:
+        rest = (*rest, context["below"])
+        value = value[context["below"]]
+    shown = describe(rest[-1]) if kind == "extra_forbidden" or is_key else describe(value)
+    if kind == "missing":
+        shown = "missing"
+    if kind == "extra_forbidden":
+        fault = f"unknown key{did_you_mean(str(rest[-1]), _fields(model))}"
+    elif kind == "literal_error":
+        names = re.findall(r"'([^']*)'", context["expected"])
+        fault = f"is not allowed here{did_you_mean(value, names) if isinstance(value, str) else ''}"
+    else:
+        fault = str(context.get("fault") or context.get("error") or _FAULTS.get(kind) or detail["msg"])
+    return Fault(path + rest, shown, fault, _allowed(model, field))
+
+
+def _type_fault(path: Path, given: Mapping[str, Any]) -> Fault:
+    what, types = ("source", SOURCES) if path == ("source",) else ("destination", DESTINATIONS)
+    allowed = ", ".join(types)
+    kind = given.get("type")
+    if kind is None:
+        other = "" if what == "source" else "; it may be left out where the destination's name is one of these"
+        return Fault((*path, "type"), "missing", "this key is required", allowed + other)
+    close = did_you_mean(kind, types) if isinstance(kind, str) else ""
+    return Fault((*path, "type"), describe(kind), f"is not a type of {what}{close}", allowed)
+
+
+def _locate(location: Path) -> tuple[type[BaseModel], Path, Path]:
+    """The model that an error is in, where that stands, and where in it; without the unions' tags."""
+    model: type[BaseModel] = Account
+    path: Path = ()
+    if location[:1] == ("source",) and len(location) > 1:
+        model, path, location = SOURCES[str(location[1])], ("source",), location[2:]
+    elif location[:1] == ("destinations",) and len(location) > 2:
+        model, path, location = DESTINATIONS[str(location[2])], location[:2], location[3:]
+    if location[:1] == ("account_ext_id",):
+        location = location[:1] + location[2:]
+    if location[:1] == ("assets",) and location[2:3] in {("text",), ("mapping",)}:
+        location = location[:2] + location[3:]
+        if len(location) > 2:
+            model, path, location = ElvenAsset, path + location[:2], location[2:]
+    if location[:1] == ("equivalent",) and len(location) > 1:
+        model, path, location = Equivalent, path + location[:1], location[1:]
+    return model, path, location
+
+
+def _allowed(model: type[BaseModel], field: FieldInfo | None) -> str:
+    if field is None:
+        return _keys(model)
+    if field.description:
+        return field.description
+    limits = {name: getattr(each, name) for each in field.metadata for name in ("ge", "le") if hasattr(each, name)}
+    return "a whole number from {ge} to {le}".format(**limits) if limits else ", ".join(get_args(field.annotation))
+
+
+def _fields(model: type[BaseModel]) -> list[str]:
+    return [name for name in model.model_fields if name != "name"]
+
+
+def _keys(model: type[BaseModel]) -> str:
+    return ", ".join(_fields(model))
