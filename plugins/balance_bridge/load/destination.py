@@ -11,21 +11,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 import msgspec
 
 from balance_bridge.accounts import Destination as DestinationConfig
-from balance_bridge.errors import BalanceBridgeError, InvalidAmount, StoreDamaged
+from balance_bridge.errors import BalanceBridgeError, InvalidAmount
 from balance_bridge.load.numbers import is_instant
 from balance_bridge.load.replies import Reader, Reading, Reply, read
 from balance_bridge.money import to_text
 from balance_bridge.transport import Response, Transport
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _ENCODE = msgspec.json.Encoder().encode
 _DIGITS = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?(?<!\n)")
-_COLUMNS = ("asset", "at", "balance", "points")
 # Fields that are not part of a record's content.
 _NO_CONTENT = frozenset({"number", "communicationNumber", "replaces", "supersedes", "points"})
 # Room for a result with three ids of 255 characters and a long description, all of it escaped.
@@ -290,42 +292,21 @@ def content(wire: Mapping[str, str]) -> frozenset[tuple[str, str]]:
     return frozenset(item for item in wire.items() if item[0] not in _NO_CONTENT)
 
 
-def balances_from_table(table: Any, equivalents: Sequence[Decimal | None] | None = None) -> list[Balance]:
-    """Read balances from the table that the transform left in the store.
+def balances_from_table(frame: pd.DataFrame, equivalents: Sequence[Decimal | None] | None = None) -> list[Balance]:
+    """A day's balances as objects.
 
     Args:
-        table: A ``pyarrow.Table`` or ``pandas.DataFrame`` with the columns ``asset`` (text), ``at`` (timestamp in
-            UTC, whole milliseconds), ``balance`` (decimal128(38, 18)) and ``points`` (list of text, or text joined
-            by commas).
+        frame: As ``transform.balances.from_parquet`` returns it, which has checked its columns.
         equivalents: What each is worth, row by row, if that is sent.
-
-    Raises:
-        StoreDamaged: If a column is missing, of another type or has nulls.
     """
     # Heavy, and a connection test does without it.
     import pyarrow as pa
 
-    if not isinstance(table, pa.Table):
-        table = pa.Table.from_pandas(table, preserve_index=False)
-    missing = [name for name in _COLUMNS if name not in table.column_names]
-    if missing:
-        raise StoreDamaged(f"the balances table has no column {', '.join(missing)}; it has {table.column_names}")
-    for name in _COLUMNS:
-        if table[name].null_count:
-            raise StoreDamaged(f"the balances table has {table[name].null_count} nulls in column {name}")
-    at = table["at"]
-    if not pa.types.is_timestamp(at.type) or at.type.tz is None:
-        raise StoreDamaged(f"the balances table's column at is {at.type}; a timestamp with a time zone is expected")
-    if not pa.types.is_decimal(table["balance"].type):
-        raise StoreDamaged(f"the balances table's column balance is {table['balance'].type}; a decimal is expected")
-    try:
-        at_ms = at.cast(pa.timestamp("ms", tz="UTC")).cast(pa.int64()).to_pylist()
-    except pa.ArrowInvalid as error:
-        raise StoreDamaged(f"the balances table's column at holds parts of a millisecond: {error}") from error
-    points = [_points(value) for value in table["points"].to_pylist()]
-    worth = equivalents if equivalents is not None else [None] * len(points)
-    assets, amounts = table["asset"].cast(pa.string()).to_pylist(), table["balance"].to_pylist()
-    return list(map(Balance, assets, at_ms, amounts, points, worth))
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    at_ms = table["at"].cast(pa.timestamp("ms", tz="UTC")).cast(pa.int64()).to_pylist()
+    assets, amounts, points = (table[name].to_pylist() for name in ("asset", "balance", "points"))
+    worth = equivalents if equivalents is not None else [None] * len(assets)
+    return list(map(Balance, assets, at_ms, amounts, map(_points, points), worth))
 
 
 def response_bytes(rows: int) -> int:
@@ -334,12 +315,8 @@ def response_bytes(rows: int) -> int:
 
 
 @lru_cache(maxsize=256)
-def _points_of(value: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in value.split(","))
-
-
-def _points(value: Any) -> tuple[str, ...]:
-    return _points_of(value if isinstance(value, str) else ",".join(value))
+def _points(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
 
 
 def _normalised(url: str) -> str:
