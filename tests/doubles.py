@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,11 +12,24 @@ from balance_bridge.clock import Clock
 from balance_bridge.errors import StoreDamaged
 from balance_bridge.store import Store
 
+#: Every case, instead of some: ``make simulate``, and once a night.
+THOROUGH = bool(os.environ.get("THOROUGH"))
+
+
+def examples(few: int) -> int:
+    """How many examples a property gets: a few, or ten times as many where time does not matter."""
+    return 10 * few if THOROUGH else few
+
+
+class Killed(BaseException):
+    """The process is gone: nothing can catch it and tidy up."""
+
 
 class FakeClock:
     """Stands still but for what is slept, or moved by hand."""
 
-    def __init__(self, now: float) -> None:
+    # Midnight after the day that most tests deliver: 2026-11-21 UTC.
+    def __init__(self, now: float = 1_795_219_200.0) -> None:
         self.now = now
         self.slept: list[float] = []
         self.clock = Clock(wall=self.wall, monotonic=self.wall, sleep=self.sleep)

@@ -23,6 +23,7 @@ from balance_bridge.errors import (
 )
 from balance_bridge.extract import raw
 from balance_bridge.transform import balances, ledger
+from doubles import Killed
 
 DAY = date(2026, 11, 20)
 CLOSE_MS = 1_795_219_200_000
@@ -229,10 +230,6 @@ def test_a_break_without_any_record_is_asked_about_once_more_as_well(run: Run) -
 def stored(run: Run) -> dict[str, bytes]:
     """The store but for times."""
     return {key: raw.unpack(data, key).body if key.endswith(".gz") else data for key, data in run.store.objects.items()}
-
-
-class Killed(BaseException):
-    """Nothing in the package may catch this."""
 
 
 @pytest.mark.parametrize("page_limit", [40, 5])

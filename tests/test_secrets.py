@@ -6,8 +6,6 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date
-from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -15,14 +13,11 @@ from typing import Any
 
 import pytest
 
-from balance_bridge.accounts import AmlyzeDestination, ElvenDestination
+import delivery_kit as kit
 from balance_bridge.clock import Clock
 from balance_bridge.errors import BalanceBridgeError
 from balance_bridge.extract.ascendex import AscendexClient
-from balance_bridge.load.amlyze import Amlyze
-from balance_bridge.load.delivery import Delivery, deliver
-from balance_bridge.load.destination import Balance, Credentials, Destination
-from balance_bridge.load.elven import Elven
+from balance_bridge.load.destination import Destination
 from balance_bridge.store import Store
 from balance_bridge.transport import Response, Transport, credentials
 
@@ -90,14 +85,14 @@ EXCHANGE: dict[str, Say] = {
 
 @pytest.mark.parametrize("how", EXCHANGE)
 def test_what_the_exchange_says_back_is_clean(how: str) -> None:
-    told: list[str] = []
+    reported: list[str] = []
     with parrot(EXCHANGE[how]) as (url, heard):
         transport = Transport()
-        client = AscendexClient(transport, url, KEY, SECRET, clock=CLOCK, log=told.append)
+        client = AscendexClient(transport, url, KEY, SECRET, clock=CLOCK, log=reported.append)
         with pytest.raises(BalanceBridgeError) as caught:
             client.get("data/v1/cash/balance/snapshot", {"date": "2026-11-20"})
         transport.close()
-    assert_silent(heard, str(caught.value), str(caught.value.__cause__), *told)
+    assert_silent(heard, str(caught.value), str(caught.value.__cause__), *reported)
 
 
 DESTINATIONS: dict[str, Say] = {
@@ -113,13 +108,11 @@ DESTINATIONS: dict[str, Say] = {
 
 
 def elven(url: str, transport: Transport) -> Destination:
-    config = ElvenDestination(name="elven", conn_id="c", entity_account_id="e", source_id="s", timezone="UTC")
-    return Elven(config, Credentials(url, KEY, SECRET), transport, clock=CLOCK)
+    return kit.elven(transport, url=url, key=KEY, secret=SECRET, clock=CLOCK)
 
 
 def amlyze(url: str, transport: Transport) -> Destination:
-    config = AmlyzeDestination(name="amlyze", conn_id="c", requester="r", account_ext_id="A-{asset}")
-    return Amlyze(config, Credentials(url, "", TOKEN), transport)
+    return kit.amlyze(transport, url=url, secret=TOKEN)
 
 
 @pytest.mark.parametrize("make", [elven, amlyze])
@@ -127,27 +120,16 @@ def amlyze(url: str, transport: Transport) -> Destination:
 def test_what_a_destination_says_back_reaches_neither_message_nor_receipt(
     tmp_path: Path, how: str, make: Callable[[str, Transport], Destination]
 ) -> None:
-    told: list[str] = []
+    reported: list[str] = []
     with parrot(DESTINATIONS[how]) as (url, heard):
         transport = Transport()
-        delivery = Delivery(
-            destination=make(url, transport),
-            store=Store(tmp_path),
-            account="main_cash",
-            day=date(2026, 11, 20),
-            namespace="bb",
-            generation="balances/0001",
-            run_id="run",
-            clock=CLOCK,
-            log=told.append,
-        )
         with pytest.raises(BalanceBridgeError) as caught:
-            deliver(delivery, [Balance("BTC", 1_795_219_200_000, Decimal("1.5"), ("close",))])
+            kit.run(make(url, transport), Store(tmp_path), [kit.balance()], clock=CLOCK, log=reported.append)
         transport.close()
     receipts = [path.read_text() for path in tmp_path.rglob("*.jsonl")]
     receipts += [zlib.decompress(path.read_bytes(), 31).decode() for path in tmp_path.rglob("*.jsonl.gz")]
     assert len(receipts) == 4, "the place, the plan, a try and its result"
-    assert_silent(heard, str(caught.value), *told, *receipts)
+    assert_silent(heard, str(caught.value), *reported, *receipts)
 
 
 def test_a_secret_is_found_before_a_text_is_cut() -> None:

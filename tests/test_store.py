@@ -17,6 +17,7 @@ from upath import UPath
 
 from balance_bridge.errors import StoreDamaged, StoreUnwritable
 from balance_bridge.store import Store, to_json
+from doubles import Killed
 
 
 @pytest.fixture(params=["folder", "file url", "memory url"])
@@ -160,10 +161,6 @@ def test_adding_to_a_series_is_given_up_where_listings_never_show_what_is_there(
     monkeypatch.setattr("balance_bridge.store._MOST", 20)
     with pytest.raises(StoreUnwritable, match="ledger/a: others added an object each time"):
         store.append("ledger/a", ".json", b"ours")
-
-
-class Killed(BaseException):
-    """Nothing in the package may catch this."""
 
 
 @pytest.mark.parametrize("at", ["write", "fsync", "link"])

@@ -50,7 +50,7 @@ def test_all_columns_go_into_a_csv_file(place: Any, tmp_path: Path, capsys: pyte
         rows = list(csv.DictReader(opened))
     assert f"{len(rows)} rows written to" in capsys.readouterr().out
     assert all(row["amount"] for row in rows)
-    assert all(row["number"] and row["answer_sha256"] for row in rows if row["outcome"] == "accepted")
+    assert all(row["number"] and row["response_sha256"] for row in rows if row["outcome"] == "accepted")
     assert not any("E" in row["amount"] for row in rows)
 
 

@@ -29,13 +29,10 @@ from balance_bridge.extract import raw
 from balance_bridge.extract.pages import read_legs
 from balance_bridge.store import Store
 from balance_bridge.transform.schema import LEGS
+from doubles import Killed
 
 DAY = date(2026, 11, 20)
 HISTORY = f"raw/main_cash/{DAY}/history"
-
-
-class Killed(BaseException):
-    """Nothing in the package may catch this."""
 
 
 @pytest.fixture

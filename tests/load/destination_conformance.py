@@ -1,6 +1,6 @@
 """What every destination must promise, as tests: a new one subclasses :class:`DestinationConformance` with its harness.
 
-The far side is the destination's own sandbox, which is strict and remembers everything; the line to it breaks as told.
+The far side is the destination's own sandbox, which is strict and remembers everything; the line to it can break.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import date
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any
@@ -21,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+import delivery_kit as kit
 from balance_bridge.errors import (
     BalanceBridgeError,
     ConnectionFailed,
@@ -33,7 +33,7 @@ from balance_bridge.errors import (
     StoreUnwritable,
     SupersededRun,
 )
-from balance_bridge.load.delivery import MAX_DIVISIONS, Delivery, deliver
+from balance_bridge.load.delivery import MAX_DIVISIONS
 from balance_bridge.load.destination import Balance, Destination, content
 from balance_bridge.load.fold import fold, outcomes
 from balance_bridge.load.log import Action, DayLog, Events, Plan, Row, decode
@@ -41,11 +41,11 @@ from balance_bridge.load.replies import Said
 from balance_bridge.money import to_text
 from balance_bridge.sandbox.wire import Call, Reply
 from balance_bridge.transport import Response, credentials
-from doubles import FakeClock, MemoryStore
+from delivery_kit import CLOSE_MS, DAY, answer, balance
+from doubles import FakeClock, MemoryStore, examples
 
-DAY = date(2026, 11, 20)
-CLOSE_MS = 1_795_219_200_000
 ASSETS = tuple(f"A{index}" for index in range(12))
+DELIVERY_OPTIONS = frozenset({"clock", "dry_run", "generation", "redeliver", "so_far"})
 # A balance is in exactly one of a summary's counts.
 COUNTS = (
     "accepted_now",
@@ -66,16 +66,12 @@ Act = Callable[[], Response]
 Fault = Callable[["Harness", Act], Response]
 
 
-def balance(asset: str, amount: str | Decimal = "1.5", at_ms: int = CLOSE_MS) -> Balance:
-    return Balance(asset, at_ms, Decimal(amount), ("close",))
-
-
 def balances(count: int = 6) -> list[Balance]:
     return [balance(asset, f"{index}.000000000000000001") for index, asset in enumerate(ASSETS[:count], 1)]
 
 
 class Line:
-    """A transport to the far side without a socket, which fails as told.
+    """A transport to the far side without a socket, with faults on demand.
 
     Attributes:
         faults: What befalls a request, by its number from 0.
@@ -127,12 +123,6 @@ class Line:
         return replace(fault(self._harness, act) if fault else act(), secrets=(*secrets, *credentials(headers)))
 
 
-def answer(document: Any, status: int = 200, *, body: bytes | None = None, **headers: str) -> Response:
-    content = json.dumps(document).encode() if body is None else body
-    named = {"content-type": "application/json", **headers}
-    return Response("POST https://there.test/import", status, named, content, 1.0, 2.0)
-
-
 class Harness(ABC):
     """A destination, and the far side that it leads to.
 
@@ -157,7 +147,7 @@ class Harness(ABC):
 
     @abstractmethod
     def answer(self, call: Call) -> Reply:
-        """What the far side answers."""
+        """The far side's response."""
 
     @abstractmethod
     def books(self) -> Books:
@@ -218,7 +208,7 @@ def body_after(make: Callable[[bytes], bytes]) -> Fault:
 
 
 def html(harness: Harness, act: Act) -> Response:
-    return answer(None, body=b"<html>Welcome</html>", **{"content-type": "text/html"})
+    return answer(None, body=b"<html>Welcome</html>", content_type="text/html")
 
 
 def changed_results(change: Callable[[list[Any]], list[Any]]) -> Fault:
@@ -241,7 +231,7 @@ FAULTS: dict[str, Fault] = {
     "403": status_before(403),
     "404": status_before(404),
     "302": status_before(302, location="https://elsewhere.test/"),
-    "429": status_before(429, **{"retry-after": "2"}),
+    "429": status_before(429, retry_after="2"),
     "500, nothing was done": status_before(500),
     "500, all was done": status_after(500),
     "503, all was done": status_after(503),
@@ -262,36 +252,37 @@ RESULT_FAULTS: dict[str, Fault] = {
 
 
 class Run:
-    """Deliveries of one day into one store."""
+    """Deliveries of one day into one store; each is a run of its own.
 
-    def __init__(self, harness: Harness, store: MemoryStore | None = None, generation: int = 1) -> None:
+    Args:
+        harness: The destination.
+        store: Where the log lies.
+        generation: Of the balances; the higher one is the later one.
+    """
+
+    def __init__(self, harness: Harness, store: Any = None, generation: int = 1) -> None:
         self.harness = harness
         self.store = store or MemoryStore()
-        self.generation = f"balances/main_cash/{DAY}/here/{generation:04}.parquet"
-        self.store.objects[self.generation] = b""
-        self.told: list[str] = []
+        self.generation = self.key(generation)
+        self.logged: list[str] = []
         self.summary: Any = None
 
-    def once(self, due: list[Balance], *, dry_run: bool = False, **options: Any) -> BalanceBridgeError | None:
-        """Deliver; the error that it ended with."""
+    def key(self, generation: int) -> str:
+        """The store's key of a generation of the balances."""
+        key = f"balances/main_cash/{DAY}/here/{generation:04}.parquet"
+        self.store.put(key, b"")
+        return key
+
+    def once(self, due: Iterable[Balance], **options: Any) -> BalanceBridgeError | None:
+        """Deliver, with options of the delivery and of the accounts file; the error that it ended with."""
+        given: dict[str, Any] = {"generation": self.generation, "clock": self.harness.clock.clock}
+        given |= {name: options.pop(name) for name in DELIVERY_OPTIONS & options.keys()}
         destination = self.harness.destination(**options)
-        self.told.append(repr(destination))
-        delivery = Delivery(
-            destination=destination,
-            store=self.store,
-            account="main_cash",
-            day=DAY,
-            namespace="bb",
-            generation=self.generation,
-            run_id=f"run-{len(self.told)}",
-            dry_run=dry_run,
-            clock=self.harness.clock.clock,
-            log=self.told.append,
-        )
+        self.logged.append(repr(destination))
         try:
-            self.summary = deliver(delivery, due)
+            self.summary = kit.run(destination, self.store, due, log=self.logged.append, **given)
         except BalanceBridgeError as error:
-            self.told.append(str(error))
+            self.logged.append(str(error))
             self.summary = vars(error).get("summary")
             return error
         return None
@@ -300,11 +291,11 @@ class Run:
         for _ in range(most):
             if self.once(due, **options) is None:
                 return
-        raise AssertionError(f"not green after {most} runs: {self.told[-1]}")
+        raise AssertionError(f"not green after {most} runs: {self.logged[-1]}")
 
     def events(self) -> Events:
         """All that the log holds."""
-        return DayLog(self.store, "main_cash", DAY, self.harness.destination().name).read()
+        return DayLog(self.store, kit.ACCOUNT, DAY, self.harness.destination().name).read()
 
     def outcomes(self) -> dict[str, str]:
         """The outcome by asset, by the log; each balance has exactly one."""
@@ -337,13 +328,15 @@ def repeat_until_green(harness: Harness, fault: Fault, index: int) -> None:
     run, due = Run(harness), balances()
     for _ in range(6):
         error = run.once(due, max_rows=2)
-        told, summary = run.outcomes(), run.summary
-        assert set(told) <= {each.asset for each in due}
+        reported, summary = run.outcomes(), run.summary
+        assert set(reported) <= {each.asset for each in due}
         assert summary.rows == 6 == sum(getattr(summary, count) for count in COUNTS)
         # Nothing counts as delivered that is not there.
         there = held(harness)
         assert all(
-            told[each.asset] != "accepted" or harness.place(each) in there for each in due if told.get(each.asset)
+            reported[each.asset] != "accepted" or harness.place(each) in there
+            for each in due
+            if reported.get(each.asset)
         )
         if error is None:
             break
@@ -368,9 +361,9 @@ def hung_at(step: int, harness: Harness, old: list[Balance], new: list[Balance])
 
     def slow(harness: Harness, act: Act) -> Response:
         count(None)
-        told = act()
+        reported = act()
         count(None)
-        return told
+        return reported
 
     run.store.before_put, harness.line.faults[-1] = count, slow
     error = run.once(old, max_rows=2)
@@ -384,7 +377,7 @@ def hung_at(step: int, harness: Harness, old: list[Balance], new: list[Balance])
     return "hung" if hung else "ended before"
 
 
-SMALL = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+SMALL = settings(max_examples=examples(12), deadline=None, suppress_health_check=[HealthCheck.differing_executors])
 SCALED = st.builds(
     lambda digits, scale: Decimal(digits).scaleb(-scale), st.integers(-(10**38) + 1, 10**38 - 1), st.integers(0, 18)
 )
@@ -411,8 +404,8 @@ DOCUMENTS = st.recursive(
 )
 
 
-class DestinationConformance:
-    """The tests; a subclass says in ``make_harness`` what is tested."""
+class FaultConformance:
+    """What holds whatever goes wrong; a subclass says in ``make_harness`` what is tested."""
 
     def make_harness(self) -> Harness:
         raise NotImplementedError
@@ -471,7 +464,7 @@ class DestinationConformance:
     ) -> None:
         repeat_until_green(harness, FAULTS[name], index)
 
-    def test_a_lost_answer_leaves_the_outcome_unknown_and_the_same_rows_go_again(self, harness: Harness) -> None:
+    def test_a_lost_response_leaves_the_outcome_unknown_and_the_same_rows_go_again(self, harness: Harness) -> None:
         harness.line.faults[0] = lost_before
         run = Run(harness)
         assert run.once(balances()) is not None
@@ -552,7 +545,7 @@ class DestinationConformance:
         assert len(harness.line.bodies) <= 1 + 2 * MAX_DIVISIONS
 
     @pytest.mark.parametrize("status", [302, 401, 403, 404, 429, 500, 503])
-    def test_no_refusal_of_who_asks_or_of_the_server_itself_is_divided(self, harness: Harness, status: int) -> None:
+    def test_no_refusal_of_credentials_address_or_moment_is_divided(self, harness: Harness, status: int) -> None:
         harness.line.faults[-1] = lambda harness, act: answer(harness.whole_refusal(harness.record_code), status)
         run = Run(harness)
         assert run.once(balances(8)) is not None
@@ -566,6 +559,10 @@ class DestinationConformance:
         assert "E77" in str(error)
         assert Counter(run.outcomes().values()) == {"rejected": 2, "accepted": 2}
         assert len(harness.line.bodies) == 2
+
+
+class DestinationConformance(FaultConformance):
+    """All that a destination must promise."""
 
     @SMALL
     @given(st.lists(SCALED | WRITTEN, min_size=1, max_size=12))
@@ -647,13 +644,13 @@ class DestinationConformance:
             harness.line.faults = {index: echo(status)}
             assert run.once(balances(3)) is not None
         headers = [value for sent in harness.line.headers for name, value in sent.items() if _is_secret(name)]
-        left = "".join(run.told) + run.store.text() + repr(harness.destination())
+        left = "".join(run.logged) + run.store.text() + repr(harness.destination())
         assert headers
         assert len(harness.line.bodies) == 6
         for secret in (*harness.secrets, *headers):
             assert secret not in left, left[max(0, left.index(secret) - 300) : left.index(secret) + 80]
 
-    def test_an_answer_is_waited_for_the_longer_the_more_rows_a_request_has(self, harness: Harness) -> None:
+    def test_the_more_rows_a_request_has_the_longer_its_timeouts_are(self, harness: Harness) -> None:
         run = Run(harness)
         run.until_green(balances(7), max_rows=6)
         (longer, longer_in_all), (shorter, shorter_in_all) = harness.line.times_s
@@ -667,7 +664,7 @@ class DestinationConformance:
         run.until_green([balance("A0", "8")], timeout_s=111)
         assert harness.line.times_s[0][0] > 111
 
-    def test_a_response_may_be_the_longer_the_more_rows_a_request_has(self, harness: Harness) -> None:
+    def test_the_more_rows_a_request_has_the_longer_its_response_may_be(self, harness: Harness) -> None:
         Run(harness).until_green(balances(7), max_rows=6)
         longer, shorter = harness.line.max_bytes
         assert shorter < longer < 200_000
@@ -707,7 +704,7 @@ class DestinationConformance:
         run.until_green(balances(2))
         assert held(harness) == due_there(harness, balances(2))
 
-    @settings(SMALL, max_examples=300)
+    @settings(SMALL, max_examples=examples(40))
     @given(st.sampled_from([200, 201, 204, 302, 400, 401, 404, 408, 409, 422, 429, 500]), DOCUMENTS)
     def test_whatever_comes_back_is_read_as_facts_about_what_was_sent(self, status: int, document: Any) -> None:
         harness = self.make_harness()
@@ -718,14 +715,14 @@ class DestinationConformance:
         except RateLimited:
             assert status == 429
             return
-        words = [word for word in (reply.whole, *reply.records.values()) if word is not None]
-        assert set(reply.records) <= {"n1", "n2"}
+        words = [word for word in (reply.reading.whole, *reply.reading.records.values()) if word is not None]
+        assert set(reply.reading.records) <= {"n1", "n2"}
         assert all(len(word.code) <= 61 and len(word.text) <= 501 for word in words)
         assert 200 <= status < 300 or all(word.said != Said.ACCEPTED for word in words)
         if reply.stop is not None and status < 400:
             assert [word.said for word in words] == [Said.NOTHING]
 
-    def test_a_place_is_told_apart_by_its_address_and_holds_no_secret(self, harness: Harness) -> None:
+    def test_a_place_is_identified_by_its_address_and_holds_no_secret(self, harness: Harness) -> None:
         here, same, there = (
             harness.destination(url=f"https://{host}/in") for host in ("a.test", "A.test:443", "b.test")
         )
@@ -771,9 +768,9 @@ class DestinationConformance:
         assert previewed == harness.line.bodies
 
     def test_the_connection_test_delivers_nothing_and_finds_a_server_that_is_none(self, harness: Harness) -> None:
-        right, told = harness.destination().check()
-        assert right, told
-        assert "Not checked" in told
+        right, reported = harness.destination().check()
+        assert right, reported
+        assert "Not checked" in reported
         harness.line.faults[-1] = html
         harness.line.before = lambda _: None
         original = harness.answer
@@ -783,8 +780,8 @@ class DestinationConformance:
         assert harness.books() == []
 
 
-class PerRecordConformance(DestinationConformance):
-    """Of a destination that answers for each record."""
+class PerRecordFaultConformance(FaultConformance):
+    """What holds for a destination that has a result for each record, whatever goes wrong."""
 
     @pytest.mark.parametrize("index", [0, 1, 2])
     @pytest.mark.parametrize("name", RESULT_FAULTS)
@@ -798,6 +795,10 @@ class PerRecordConformance(DestinationConformance):
         run = Run(harness)
         assert isinstance(run.once(balances()), OutcomeUnknown)
         assert Counter(run.outcomes().values()) == {"accepted": 5, "unknown": 1}
+
+
+class PerRecordConformance(PerRecordFaultConformance, DestinationConformance):
+    """All that a destination must promise that has a result for each record."""
 
 
 class _Digits(str):

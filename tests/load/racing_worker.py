@@ -1,7 +1,7 @@
-"""A process that delivers to a sandbox at the word of the test beside it, at the same moment as another one.
+"""A process that delivers to a sandbox at the same moment as another one; started by ``test_load_processes``.
 
 Usage: racing_worker.py, with one line of JSON on standard input that says where to, and one for each round; for each
-round it answers with one line: how the delivery ended.
+round it prints one line: how the delivery ended.
 """
 
 from __future__ import annotations
@@ -10,17 +10,14 @@ import json
 import sys
 import time
 from datetime import date
-from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from balance_bridge.accounts import AmlyzeDestination
+import delivery_kit as kit
 from balance_bridge.clock import Clock
 from balance_bridge.errors import BalanceBridgeError
-from balance_bridge.load.amlyze import Amlyze
-from balance_bridge.load.delivery import Delivery, deliver
-from balance_bridge.load.destination import Balance, Credentials
+from balance_bridge.load.destination import Balance
 from balance_bridge.store import Store
 from balance_bridge.transport import Transport
 
@@ -44,26 +41,17 @@ def open_store(where: dict[str, str]) -> Store:
 
 def balances(amount: str) -> list[Balance]:
     """What is delivered in each round: three requests of three."""
-    return [Balance(f"A{index}", 1_795_219_200_000, Decimal(amount), ("close",)) for index in range(9)]
+    return [kit.balance(f"A{index}", amount) for index in range(9)]
 
 
 def race(asked: dict[str, Any], store: Store, turn: dict[str, Any]) -> dict[str, Any]:
-    config = AmlyzeDestination(
-        name="amlyze", conn_id="amlyze_default", requester="treasury", account_ext_id="CASH-{asset}", max_rows=3
-    )
-    delivery = Delivery(
-        destination=Amlyze(config, Credentials(asked["url"], "", asked["token"]), Transport()),
-        store=store,
-        account="main_cash",
-        day=date.fromisoformat(turn["day"]),
-        namespace=f"bb{turn['day'].replace('-', '')}",
-        generation=turn["generation"],
-        run_id=asked["name"],
-        clock=CLOCK,
-    )
+    destination = kit.amlyze(Transport(), url=asked["url"], secret=asked["token"], max_rows=3)
+    options = {"generation": turn["generation"], "run_id": asked["name"], "clock": CLOCK}
+    day, namespace = date.fromisoformat(turn["day"]), f"bb{turn['day'].replace('-', '')}"
     time.sleep(max(0.0, turn["at"] - time.time()))
     try:
-        return {"ended": "well", **deliver(delivery, balances(turn["amount"])).as_dict()}
+        summary = kit.run(destination, store, balances(turn["amount"]), day=day, namespace=namespace, **options)
+        return {"ended": "well", **summary.as_dict()}
     except BalanceBridgeError as error:
         return {"ended": type(error).__name__, "error": str(error)}
 

@@ -5,11 +5,19 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from destination_conformance import ASSETS, BAD, Books, DestinationConformance, Harness, PerRecordConformance
+from destination_conformance import (
+    ASSETS,
+    BAD,
+    Books,
+    DestinationConformance,
+    Harness,
+    PerRecordConformance,
+    PerRecordFaultConformance,
+)
 
-from balance_bridge import accounts
-from balance_bridge.load import amlyze, elven, webhook
-from balance_bridge.load.destination import Balance, Credentials, Destination
+import delivery_kit as kit
+from balance_bridge.load.amlyze import Amlyze
+from balance_bridge.load.destination import Balance, Destination
 from balance_bridge.load.numbers import rfc3339
 from balance_bridge.sandbox import amlyze as tenant
 from balance_bridge.sandbox import elven as books
@@ -23,7 +31,7 @@ KNOWN = frozenset({*ASSETS, BAD, *(f"{BAD}{index}" for index in range(3))})
 class ElvenHarness(Harness):
     at_most_once = False
     record_code = "19734"
-    secrets = ("elven-key-not-real", "elven-secret-not-real")
+    secrets = (kit.KEY, kit.SECRET)
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,10 +45,7 @@ class ElvenHarness(Harness):
         )
 
     def destination(self, **options: Any) -> Destination:
-        given = {"entity_account_id": "ENTITY", "source_id": "SOURCE", "timezone": "Asia/Shanghai"}
-        url = options.pop("url", "https://elven.test")
-        config = accounts.ElvenDestination(name="elven", conn_id="elven_default", **(given | options))
-        return elven.Elven(config, Credentials(url, *self.secrets), self.line, clock=self.clock.clock)  # type: ignore[arg-type]
+        return kit.elven(self.line, clock=self.clock.clock, **options)
 
     def answer(self, call: Call) -> Reply:
         return self.there.answer(call)
@@ -64,18 +69,15 @@ class ElvenHarness(Harness):
 class AmlyzeHarness(Harness):
     at_most_once = True
     record_code = "O001"
-    secrets = ("amlyze-token-not-real",)
+    secrets = (kit.TOKEN,)
 
     def __init__(self) -> None:
         super().__init__()
         self.there = tenant.Amlyze(token=self.secrets[0], clock=self.clock.clock, journal=Journal())
 
     def destination(self, **options: Any) -> Destination:
-        given = {"requester": "treasury", "account_ext_id": "CASH-{asset}"}
-        credentials = Credentials(options.pop("url", "https://amlyze.test"), "", self.secrets[0])
-        max_bytes = options.pop("max_bytes", amlyze.Amlyze.max_bytes)
-        config = accounts.AmlyzeDestination(name="amlyze", conn_id="amlyze_default", **(given | options))
-        made = amlyze.Amlyze(config, credentials, self.line)  # type: ignore[arg-type]
+        max_bytes = options.pop("max_bytes", Amlyze.max_bytes)
+        made = kit.amlyze(self.line, **options)
         made.max_bytes = max_bytes
         return made
 
@@ -101,21 +103,15 @@ class AmlyzeHarness(Harness):
 class WebhookHarness(Harness):
     at_most_once = True
     record_code = "BAD_RECORD"
-    secrets = ("webhook-secret-not-real",)
+    secrets = (kit.SHARED_SECRET,)
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
         self.there = receiver.Webhook(secret=self.secrets[0], clock=self.clock.clock, journal=Journal(), **options)
 
     def destination(self, **options: Any) -> Destination:
-        url, secret = options.pop("url", f"https://ledger.test{receiver.PATH}"), options.pop("secret", self.secrets[0])
-        config = accounts.WebhookDestination(name="webhook", conn_id="webhook_default", **options)
-        return webhook.Webhook(
-            config,
-            Credentials(url, "", secret),
-            self.line,  # type: ignore[arg-type]
-            account="main_cash",
-            clock=self.clock.clock,
+        return kit.webhook(
+            self.line, clock=self.clock.clock, **{"url": f"https://ledger.test{receiver.PATH}"} | options
         )
 
     def answer(self, call: Call) -> Reply:
@@ -152,14 +148,14 @@ class TestWebhook(PerRecordConformance):
         return WebhookHarness()
 
 
-class TestWebhookThatRefusesAsAWhole(PerRecordConformance):
+class TestWebhookThatRefusesAsAWhole(PerRecordFaultConformance):
     """Its receiver refuses a request for one bad balance."""
 
     def make_harness(self) -> Harness:
         return WebhookHarness(whole=True)
 
 
-class TestWebhookThatKnowsItsKeys(PerRecordConformance):
+class TestWebhookThatKnowsItsKeys(PerRecordFaultConformance):
     """Its receiver answers 409 to a key that came before."""
 
     def make_harness(self) -> Harness:

@@ -6,12 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import delivery_kit as kit
 from balance_bridge.errors import BalanceBridgeError, ConnectionFailed, ResponseLost
 from balance_bridge.load.fold import outcomes
-
-
-class Killed(BaseException):
-    """The process is gone: nothing can catch it and tidy up."""
+from doubles import FakeClock, Killed, MemoryStore, examples
 
 
 class Steps:
@@ -26,7 +24,7 @@ class Steps:
             raise Killed
 
 
-def balances_of(kit):
+def balances_of():
     far = kit.balance("F", at_ms=kit.CLOSE_MS + 5 * 86_400_000, points="changes")
     return [*(kit.balance(f"A{index}", f"{index}.000000001") for index in range(5)), far]
 
@@ -36,8 +34,8 @@ STEPS = 2 + 3 * 4
 
 
 @pytest.mark.parametrize("kill_at", range(1, STEPS + 2))
-def test_wherever_a_delivery_is_killed_everything_is_accepted_once_in_the_end(kit, kill_at):
-    store, server, clock = kit.MemoryStore(), kit.FakeAmlyzeServer(), kit.FakeClock().clock
+def test_wherever_a_delivery_is_killed_everything_is_accepted_once_in_the_end(kill_at):
+    store, server, clock = MemoryStore(), kit.FakeAmlyzeServer(), FakeClock().clock
     steps = Steps(kill_at)
     store.before_put = lambda _: steps.step()
 
@@ -48,7 +46,7 @@ def test_wherever_a_delivery_is_killed_everything_is_accepted_once_in_the_end(ki
         return answer
 
     transport = kit.FakeTransport(serve)
-    balances = balances_of(kit)
+    balances = balances_of()
     killed = 0
     for _ in range(3):
         try:
@@ -70,8 +68,8 @@ def test_wherever_a_delivery_is_killed_everything_is_accepted_once_in_the_end(ki
 @pytest.mark.parametrize("fault", [ResponseLost("gone"), ConnectionFailed("down"), ValueError("?"), "503", "cut"])
 @pytest.mark.parametrize("applied", [True, False])
 @pytest.mark.parametrize("which", [1, 2, 3])
-def test_whatever_happens_to_one_request_everything_is_accepted_once_in_the_end(kit, fault, applied, which):
-    store, server, clock = kit.MemoryStore(), kit.FakeAmlyzeServer(), kit.FakeClock().clock
+def test_whatever_happens_to_one_request_everything_is_accepted_once_in_the_end(fault, applied, which):
+    store, server, clock = MemoryStore(), kit.FakeAmlyzeServer(), FakeClock().clock
     asked = 0
 
     def serve(body):
@@ -86,7 +84,7 @@ def test_whatever_happens_to_one_request_everything_is_accepted_once_in_the_end(
         return kit.answer(body=b'{"results": [') if fault == "cut" else fault
 
     transport = kit.FakeTransport(serve)
-    balances = balances_of(kit)
+    balances = balances_of()
     for _ in range(3):
         try:
             summary = kit.run(kit.amlyze(transport, max_rows=2), store, balances, clock=clock)
@@ -98,15 +96,15 @@ def test_whatever_happens_to_one_request_everything_is_accepted_once_in_the_end(
     assert summary.seen == (2 if applied and not isinstance(fault, ConnectionFailed) else 0)
 
 
-def test_elven_gets_the_very_same_rows_again_after_a_lost_answer(kit):
+def test_elven_gets_the_very_same_rows_again_after_a_lost_response():
     bodies = []
 
     def serve(body):
         bodies.append(body)
         return ResponseLost("gone") if len(bodies) == 2 else kit.answer({"success": True})
 
-    store, transport, clock = kit.MemoryStore(), kit.FakeTransport(serve), kit.FakeClock().clock
-    balances = balances_of(kit)
+    store, transport, clock = MemoryStore(), kit.FakeTransport(serve), FakeClock().clock
+    balances = balances_of()
     for _ in range(2):
         try:
             kit.run(kit.elven(transport, max_rows=2), store, balances, clock=clock)
@@ -138,14 +136,12 @@ FAULTS = [
 class FaultyTenant:
     """Each request meets the next fault; some faults strike after the tenant has taken the balances."""
 
-    def __init__(self, kit, server) -> None:
-        self.kit = kit
+    def __init__(self, server) -> None:
         self.server = server
         self.faults: list[tuple[str, bool]] = []
         self.contents: dict[str, dict] = {}
 
     def __call__(self, body):
-        kit = self.kit
         fault, applied = self.faults.pop(0) if self.faults else ("none", True)
         unapplied = {
             "unsent": ConnectionFailed("down"),
@@ -176,13 +172,13 @@ class FaultyTenant:
 class History:
     """Runs of one day, at one tenant, with one store."""
 
-    def __init__(self, kit) -> None:
-        self.kit, self.store, self.server = kit, kit.MemoryStore(), kit.FakeAmlyzeServer()
-        self.tenant, self.clock = FaultyTenant(kit, self.server), kit.FakeClock().clock
+    def __init__(self) -> None:
+        self.store, self.server = MemoryStore(), kit.FakeAmlyzeServer()
+        self.tenant, self.clock = FaultyTenant(self.server), FakeClock().clock
         self.generation = 0
 
     def run(self, balances, faults) -> bool:
-        kit, self.tenant.faults = self.kit, list(faults)
+        self.tenant.faults = list(faults)
         transport = kit.FakeTransport(self.tenant)
         options = {"clock": self.clock, "generation": f"balances/{self.generation:04}.parquet"}
         try:
@@ -191,9 +187,9 @@ class History:
             return False
         finally:
             self.tenant.check(transport)
-        told = [each.outcome.status for each in outcomes(kit.folded(self.store))]
-        assert len(told) == len(balances)
-        assert set(told) <= {"accepted", "seen"}
+        reported = [each.outcome.status for each in outcomes(kit.folded(self.store))]
+        assert len(reported) == len(balances)
+        assert set(reported) <= {"accepted", "seen"}
         return True
 
     def finish(self, balances) -> None:
@@ -203,7 +199,7 @@ class History:
         raise AssertionError("a run without faults does not end")
 
 
-def due(kit, amounts: list[int]):
+def due(amounts: list[int]):
     return [kit.balance(asset, str(amount)) for asset, amount in zip("ABCDE", amounts, strict=True)]
 
 
@@ -211,28 +207,24 @@ SCRIPT = st.lists(st.tuples(st.sampled_from(FAULTS), st.booleans()), max_size=4)
 AMOUNTS = st.lists(st.integers(1, 3), min_size=5, max_size=5)
 
 
-# Slow: hundreds of whole histories, each of up to nine deliveries.
-@pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.lists(SCRIPT, max_size=6), AMOUNTS)
-def test_without_corrections_every_key_is_accepted_exactly_once(kit, scripts, amounts):
-    history = History(kit)
+def test_without_corrections_every_key_is_accepted_exactly_once(scripts, amounts):
+    history = History()
     for faults in scripts:
-        history.run(due(kit, amounts), faults)
-    history.finish(due(kit, amounts))
+        history.run(due(amounts), faults)
+    history.finish(due(amounts))
     assert len(history.server.delivered()) == len(set(history.server.delivered())) == 5
 
 
-# Slow: as above.
-@pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.lists(st.tuples(AMOUNTS, SCRIPT), max_size=6), AMOUNTS)
-def test_with_corrections_the_destination_holds_the_last_balances_in_the_end(kit, runs, last):
-    history = History(kit)
+def test_with_corrections_the_destination_holds_the_last_balances_in_the_end(runs, last):
+    history = History()
     for amounts, faults in runs:
         history.generation += 1
-        history.run(due(kit, amounts), faults)
+        history.run(due(amounts), faults)
     history.generation += 1
-    history.finish(due(kit, last))
+    history.finish(due(last))
     held = {record["accountExtId"][-1]: int(record["value"]) for record in history.server.accepted}
     assert held == dict(zip("ABCDE", last, strict=True))

@@ -8,14 +8,16 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge.errors import NumberReused
 from balance_bridge.load.fold import LATE, LOCAL, RESOLVED, Status, fold, outcomes
 from balance_bridge.load.log import VERSION, Action, Events, Plan, Resolution, Result, Row, Try
 from balance_bridge.load.replies import Said, Word
+from doubles import examples
 
+SOME = settings(max_examples=examples(30), deadline=None)
 ASSETS = ("A", "B")
 SAID = st.builds(Word, st.sampled_from(Said), st.sampled_from(["", "X1"]), st.just("why"))
 WHOLE_REFUSALS = (400, 405, 406, 407, 409, 413, 421, 423, 425, 426, 431, 451)
@@ -97,15 +99,17 @@ def found(events: Events) -> dict[str, Any]:
     }
 
 
+@SOME
 @given(logs())
 def test_every_balance_of_the_newest_plan_has_exactly_one_outcome_whatever_the_log_holds(events):
     newest = events.newest_plan
-    told = [each.row for each in outcomes(fold(events))]
-    assert told == (newest.rows if newest is not None else [])
+    reported = [each.row for each in outcomes(fold(events))]
+    assert reported == (newest.rows if newest is not None else [])
 
 
+@SOME
 @given(logs(), st.randoms(use_true_random=False))
-def test_what_a_log_comes_to_does_not_depend_on_the_order_of_reading(events, shuffled: random.Random):
+def test_outcomes_do_not_depend_on_the_order_of_reading(events, shuffled: random.Random):
     other, first = copy.deepcopy(events), found(events)
     for facts in (other.tries, other.results):
         items = list(facts.items())
@@ -116,6 +120,7 @@ def test_what_a_log_comes_to_does_not_depend_on_the_order_of_reading(events, shu
     assert found(other) == found(events) == first
 
 
+@SOME
 @given(logs(), st.data())
 def test_an_acceptance_is_never_undone_by_more_facts(events, data):
     accepted = {name for name, each in fold(events).numbers.items() if each.outcome.status is Status.ACCEPTED}
@@ -135,6 +140,7 @@ def test_an_acceptance_is_never_undone_by_more_facts(events, data):
 LOST = [None, result(Word(Said.NOTHING, "HTTP 503", "broken")), result(A_1=Word(Said.NOTHING, "NO RESULT")), result()]
 
 
+@SOME
 @given(st.sampled_from(LOST), st.lists(st.sampled_from(WHOLE_REFUSALS), max_size=4), st.integers(0, 4))
 def test_what_may_have_arrived_stays_unknown_whatever_refusals_as_a_whole_follow(lost, statuses, position):
     refused: list[Result | None] = [result(Word(Said.REJECTED, f"HTTP {status}", "gateway")) for status in statuses]
@@ -200,15 +206,15 @@ USED, NOTHING = Word(Said.USED, "O005", "used"), Word(Said.NOTHING, "HTTP 500", 
         ([None, result(A_1=USED), result(ACCEPTED)], "accepted", ""),
     ],
 )
-def test_the_strongest_of_all_that_was_seen_counts(results, status, code):
+def test_the_strongest_word_about_a_number_is_its_outcome(results, status, code):
     assert (one(*results).status, one(*results).code) == (status, code)
 
 
 @pytest.mark.parametrize("results", [[None], [result(NOTHING)], [None, result(A_1=USED)], [None, result(REJECTED)]])
 @pytest.mark.parametrize("said", [Said.ACCEPTED, Said.REJECTED])
 def test_what_a_person_found_out_settles_what_no_response_did(results, said):
-    told = one(*results, resolved=Word(said, text="Ada: asked"))
-    assert (told.status, told.code, told.text) == (str(said), RESOLVED, "Ada: asked")
+    reported = one(*results, resolved=Word(said, text="Ada: asked"))
+    assert (reported.status, reported.code, reported.text) == (str(said), RESOLVED, "Ada: asked")
 
 
 @pytest.mark.parametrize(
@@ -253,7 +259,7 @@ def test_what_was_only_refused_in_a_request_with_others_is_marked(reply, alone, 
     assert (first.status, first.together) == (Status.REJECTED, together)
 
 
-def test_what_is_not_sent_has_its_reason():
+def test_every_balance_that_is_not_sent_has_a_reason():
     rows = [Row("A", 0, "1", "close", Action.REJECT, text="no account"), Row("B", 0, "1", "close", Action.IGNORE)]
     first, second = (each.outcome for each in outcomes(fold(Events({1: plan(*rows)}))))
     assert (first.status, first.code, first.text) == (Status.REJECTED, LOCAL, "no account")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import delivery_kit as kit
 from balance_bridge.errors import CredentialsRefused, InvalidResponse, RateLimited, RequestRefused, ServerFault
 from balance_bridge.load.destination import Credentials, response_bytes
 from balance_bridge.load.elven_setup import create_source, problems
@@ -19,7 +20,7 @@ Send = Callable[..., Reply]
 
 
 @pytest.fixture
-def send(kit: Any) -> Send:
+def send() -> Send:
     """Send two records to Elven (or another destination), which get a response."""
 
     def sent(document: Any = None, status: int = 200, *, to: str = "elven", **options: Any) -> Reply:
@@ -51,8 +52,8 @@ def test_a_status_is_about_the_request_as_a_whole_and_about_no_record(
     send: Send, status: int, said: Said, stop: Any
 ) -> None:
     reply = send({}, status)
-    assert reply.whole is not None
-    assert (reply.status, reply.whole.said, reply.records) == (status, said, {})
+    assert reply.reading.whole is not None
+    assert (reply.response.status, reply.reading.whole.said, reply.reading.records) == (status, said, {})
     assert reply.stop is None if stop is None else isinstance(reply.stop, stop)
 
 
@@ -74,40 +75,38 @@ def test_what_is_about_records_says_nothing_about_the_whole(send: Send) -> None:
         {"communicationNumber": ["n1"], "resultType": "REQUEST_ACCEPTED"},
     ]
     reply = send({"results": results}, to="amlyze")
-    assert (reply.whole, reply.foreign, reply.stop) == (None, 2, None)
-    assert reply.records == {"n2": Word(Said.USED, "O005", "used")}
+    assert (reply.reading.whole, reply.reading.foreign, reply.stop) == (None, 2, None)
+    assert reply.reading.records == {"n2": Word(Said.USED, "O005", "used")}
 
 
-def test_texts_from_outside_are_one_line_bounded_and_without_secrets(send: Send, kit: Any) -> None:
+def test_texts_from_outside_are_one_line_bounded_and_without_secrets(send: Send) -> None:
     said = f"line\nbreak \x1b[31m {kit.SECRET} " + "x" * 9999
     reply = send({"status": "failed", "data": {"code": said, "message": said}, "requestId": said}, 400)
-    assert reply.whole is not None
-    for text, longest in ((reply.whole.code, 61), (reply.whole.text, 501), (reply.request_id, 201)):
+    assert reply.reading.whole is not None
+    for text, longest in ((reply.reading.whole.code, 61), (reply.reading.whole.text, 501), (reply.request_id, 201)):
         assert text.startswith("line break")
         assert text.isprintable()
         assert kit.SECRET not in text
         assert len(text) <= longest
 
 
-def test_an_undocumented_document_is_not_quoted_with_a_secret(send: Send, kit: Any) -> None:
+def test_an_undocumented_document_is_not_quoted_with_a_secret(send: Send) -> None:
     for document in ({kit.SECRET: kit.SECRET}, {"status": kit.SECRET, "success": True}, kit.SECRET):
         reply = send(document)
         assert isinstance(reply.stop, InvalidResponse)
-        assert kit.SECRET not in f"{reply.stop} {reply.whole}"
+        assert kit.SECRET not in f"{reply.stop} {reply.reading.whole}"
         assert reply.stop.__cause__ is reply.stop.__context__ is None
 
 
 @pytest.mark.parametrize("location", ["https://{}@a.test/x", "https://{}.test/x?{}", "//{}/x", "{}", "https://[{}"])
-def test_a_redirect_does_not_show_a_secret_in_whatever_case(send: Send, kit: Any, location: str) -> None:
+def test_a_redirect_does_not_show_a_secret_in_whatever_case(send: Send, location: str) -> None:
     reply = send({}, 302, location=location.replace("{}", kit.SECRET.upper()))
     assert kit.SECRET not in str(reply.stop).lower()
 
 
-@pytest.mark.parametrize("rows", [1, 1000, 10_000])
+@pytest.mark.parametrize("rows", [1, 2000])
 @pytest.mark.parametrize("piece", [b"{},", b"[],", b"0,", b'{"a":0},'])
-def test_the_largest_response_that_is_read_takes_no_more_than_a_few_kilobytes_per_row(
-    kit: Any, rows: int, piece: bytes
-) -> None:
+def test_the_largest_response_that_is_read_takes_no_more_than_a_few_kilobytes_per_row(rows: int, piece: bytes) -> None:
     size = response_bytes(rows)
     body = b"[" + piece * (size // len(piece) - 2) + b"0]"
     destination = kit.amlyze(kit.FakeTransport(Response("POST https://there.test", 200, {}, body, 0, 0)))
@@ -122,7 +121,7 @@ def test_the_largest_response_that_is_read_takes_no_more_than_a_few_kilobytes_pe
     assert peak < 2**20 + 3 * size
 
 
-def test_documented_results_of_the_largest_request_are_read(kit: Any) -> None:
+def test_documented_results_of_the_largest_request_are_read() -> None:
     numbers = [f"bb-main_cash.amlyze-ASSET-20261121T000000000Z-{index}" for index in range(10_000)]
     text, name = "reason, " * 12, "\N{GREEK SMALL LETTER ALPHA}" * 255
     results = [
@@ -133,10 +132,10 @@ def test_documented_results_of_the_largest_request_are_read(kit: Any) -> None:
     body = json.dumps({"results": results, "timeElapsedMs": 9}).encode()
     assert len(body) < response_bytes(len(numbers))
     reply = kit.amlyze(kit.FakeTransport(kit.answer(body=body))).send(b"", numbers)
-    assert len(reply.records) == 10_000
+    assert len(reply.reading.records) == 10_000
 
 
-def test_what_elven_lists_is_shown_without_secrets_and_on_one_line(kit: Any) -> None:
+def test_what_elven_lists_is_shown_without_secrets_and_on_one_line() -> None:
     name = f"main\n{kit.SECRET}"
     listed = {"list": [{"entityAccountId": "OTHER", "name": name}], "total": 1}
     (problem,) = problems(kit.elven(kit.FakeTransport(kit.answer(listed))))

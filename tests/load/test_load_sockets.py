@@ -7,8 +7,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+import delivery_kit as kit
 from balance_bridge.errors import ConnectionFailed, OutcomeUnknown
 from balance_bridge.transport import Transport
+from doubles import MemoryStore
 
 
 class CutShort(BaseHTTPRequestHandler):
@@ -44,20 +46,20 @@ def transport():
     made.close()
 
 
-def test_a_server_that_hangs_up_in_the_middle_leaves_the_outcome_unknown(kit, server, transport):
-    store = kit.MemoryStore()
+def test_a_server_that_hangs_up_in_the_middle_leaves_the_outcome_unknown(server, transport):
+    store = MemoryStore()
     destination = kit.amlyze(transport, url=f"http://127.0.0.1:{server.server_port}")
     with pytest.raises(OutcomeUnknown, match="the connection was lost"):
         kit.run(destination, store, [kit.balance()])
-    assert kit.told(store) == {"BTC": "unknown"}
+    assert kit.statuses(store) == {"BTC": "unknown"}
     assert b'"value":1.5' in server.bodies[0]
 
 
-def test_a_refused_connection_means_that_nothing_was_sent(kit, transport):
+def test_a_refused_connection_means_that_nothing_was_sent(transport):
     # A port that was free a moment ago.
     with HTTPServer(("127.0.0.1", 0), CutShort) as taken:
         port = taken.server_port
-    store = kit.MemoryStore()
+    store = MemoryStore()
     with pytest.raises(ConnectionFailed):
         kit.run(kit.elven(transport, url=f"http://127.0.0.1:{port}"), store, [kit.balance()])
-    assert kit.told(store, "elven") == {"BTC": "planned"}
+    assert kit.statuses(store, "elven") == {"BTC": "planned"}

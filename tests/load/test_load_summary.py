@@ -7,9 +7,11 @@ from collections import Counter
 
 import pytest
 
+import delivery_kit as kit
 from balance_bridge.commands import receipts as command
 from balance_bridge.errors import OutcomeUnknown, RecordsRejected
 from balance_bridge.load.audit import entries
+from doubles import FakeClock, MemoryStore
 
 # Of 60 balances of one batch 40 are refused: 24 with one code, 12 with another, 4 with the third.
 CODES = {"404": range(24), "O009": range(24, 36), "O011": range(36, 40)}
@@ -22,28 +24,28 @@ def asset(index):
     return f"A{index:03d}"
 
 
-def refusing(kit):
+def refusing():
     server = kit.FakeAmlyzeServer()
     server.refuse = {f"CASH-{asset(index)}": code for code, indexes in CODES.items() for index in indexes}
     return server
 
 
-def rejected(kit, store, **options):
-    target = kit.amlyze(kit.FakeTransport(refusing(kit)), **options)
+def rejected(store, **options):
+    target = kit.amlyze(kit.FakeTransport(refusing()), **options)
     with pytest.raises(RecordsRejected) as caught:
         kit.run(target, store, [kit.balance(asset(index)) for index in range(60)])
     return caught.value
 
 
-def summed_up(kit, store, destination="amlyze"):
+def summed_up(store, destination="amlyze"):
     found = [entry for entry in entries(kit.folded(store, destination), destination) if entry.current]
     return list(command._reasons(found))
 
 
-def test_the_error_has_a_line_per_code_with_count_text_and_a_few_assets_the_most_frequent_first(kit):
-    error = rejected(kit, kit.MemoryStore())
+def test_the_error_has_a_line_per_code_with_count_text_and_a_few_assets_the_most_frequent_first():
+    error = rejected(MemoryStore())
     assert str(error).startswith(
-        "main_cash 2026-11-20 to amlyze: 40 of 60 balances were rejected: "
+        "main_cash 2026-11-20 to amlyze: 40 of 60 balances were rejected. "
         "404 x24 (A000, A001, A002, A003, A004): because 404; "
         "O009 x12 (A024, A025, A026, A027, A028): because O009; "
         "O011 x4 (A036, A037, A038, A039): because O011. "
@@ -51,9 +53,9 @@ def test_the_error_has_a_line_per_code_with_count_text_and_a_few_assets_the_most
     assert len(str(error)) < 800
 
 
-def test_the_counts_of_the_groups_are_those_of_the_receipts(kit):
-    store = kit.MemoryStore()
-    summary = rejected(kit, store).summary
+def test_the_counts_of_the_groups_are_those_of_the_receipts():
+    store = MemoryStore()
+    summary = rejected(store).summary
     assert {code: reason.count for code, reason in summary.reasons.items()} == {"404": 24, "O009": 12, "O011": 4}
     assert summary.rejected == sum(reason.count for reason in summary.reasons.values()) == 40
     found = Counter(entry.code for entry in entries(kit.folded(store), "amlyze") if entry.outcome == "rejected")
@@ -62,47 +64,47 @@ def test_the_counts_of_the_groups_are_those_of_the_receipts(kit):
     assert json.loads(json.dumps(summary.as_dict()))["reasons"]["O011"]["count"] == 4
 
 
-def test_receipts_sums_up_in_the_same_groups(kit):
-    store = kit.MemoryStore()
-    rejected(kit, store)
-    assert summed_up(kit, store) == [
+def test_receipts_sums_up_in_the_same_groups():
+    store = MemoryStore()
+    rejected(store)
+    assert summed_up(store) == [
         "amlyze: 24 rejected, 404 (A000, A001, A002, A003, A004 and 19 more): because 404",
         "amlyze: 12 rejected, O009 (A024, A025, A026, A027, A028 and 7 more): because O009",
         "amlyze: 4 rejected, O011 (A036, A037, A038, A039): because O011",
     ]
 
 
-def test_rejections_that_are_tolerated_are_named_in_the_same_groups(kit):
+def test_rejections_that_are_tolerated_are_named_in_the_same_groups():
     lines = []
-    target = kit.amlyze(kit.FakeTransport(refusing(kit)), max_rejected=40)
-    kit.run(target, kit.MemoryStore(), [kit.balance(asset(index)) for index in range(60)], log=lines.append)
+    target = kit.amlyze(kit.FakeTransport(refusing()), max_rejected=40)
+    kit.run(target, MemoryStore(), [kit.balance(asset(index)) for index in range(60)], log=lines.append)
     assert "40 balances were rejected (40 are tolerated): 404 x24 (A000, " in lines[-1]
     assert "; O009 x12 (" in lines[-1]
     assert "; O011 x4 (A036, A037, A038, A039): because O011" in lines[-1]
 
 
-def test_an_asset_that_is_refused_at_many_instants_is_one_example(kit):
-    server, store = kit.FakeAmlyzeServer(), kit.MemoryStore()
+def test_an_asset_that_is_refused_at_many_instants_is_one_example():
+    server, store = kit.FakeAmlyzeServer(), MemoryStore()
     server.refuse = {"CASH-BTC": "404"}
     balances = [kit.balance("BTC", at_ms=kit.CLOSE_MS - hour * 3_600_000) for hour in range(20)]
-    with pytest.raises(RecordsRejected, match=r": 404 x20 \(BTC\): because 404\."):
+    with pytest.raises(RecordsRejected, match=r"404 x20 \(BTC\): because 404\."):
         kit.run(kit.amlyze(kit.FakeTransport(server)), store, balances)
-    assert summed_up(kit, store) == ["amlyze: 20 rejected, 404 (BTC): because 404"]
+    assert summed_up(store) == ["amlyze: 20 rejected, 404 (BTC): because 404"]
 
 
-def test_a_flood_of_codes_is_cut_off_and_counted(kit):
+def test_an_error_names_ten_codes_and_counts_the_others():
     server = kit.FakeAmlyzeServer()
     server.refuse = {f"CASH-{asset(index)}": f"E{index:03d}" for index in range(30)}
     with pytest.raises(RecordsRejected, match=r"30 of 30 .*; 20 more codes") as caught:
         kit.run(
             kit.amlyze(kit.FakeTransport(server)),
-            kit.MemoryStore(),
+            MemoryStore(),
             [kit.balance(asset(index)) for index in range(30)],
         )
     assert str(caught.value).count(" x1 (") == 10
 
 
-def test_texts_that_differ_from_record_to_record_under_one_code_are_one_group(kit):
+def test_texts_that_differ_from_record_to_record_under_one_code_are_one_group():
     def refuse_by_name(body):
         records = json.loads(body)["accountBalances"]
         return kit.answer(
@@ -119,13 +121,13 @@ def test_texts_that_differ_from_record_to_record_under_one_code_are_one_group(ki
             }
         )
 
-    store = kit.MemoryStore()
-    with pytest.raises(RecordsRejected, match=r": 404 x3 \(A000, A001, A002\): CASH-A000 does not exist\. "):
+    store = MemoryStore()
+    with pytest.raises(RecordsRejected, match=r"404 x3 \(A000, A001, A002\): CASH-A000 does not exist\. "):
         kit.run(kit.amlyze(kit.FakeTransport(refuse_by_name)), store, [kit.balance(asset(index)) for index in range(3)])
-    assert summed_up(kit, store) == ["amlyze: 3 rejected, 404 (A000, A001, A002): CASH-A000 does not exist"]
+    assert summed_up(store) == ["amlyze: 3 rejected, 404 (A000, A001, A002): CASH-A000 does not exist"]
 
 
-def unsendable(kit, store):
+def unsendable(store):
     # No account for one, an amount that is too long for the other: two checks of ours.
     ids = {"OK": "CASH-OK", "LONG": "CASH-LONG"}
     target = kit.amlyze(kit.FakeTransport(kit.FakeAmlyzeServer()), account_ext_id=ids)
@@ -135,23 +137,23 @@ def unsendable(kit, store):
     return str(caught.value)
 
 
-def test_checks_of_ours_are_grouped_by_text_in_the_error(kit):
-    message = unsendable(kit, kit.MemoryStore())
-    assert "3 of 4 balances were rejected (3 of them before anything was sent): " in message
+def test_checks_of_ours_are_grouped_by_text_in_the_error():
+    message = unsendable(MemoryStore())
+    assert "3 of 4 balances were rejected (3 before sending). " in message
     assert "LOCAL x2 (NEITHER, NONE): account_ext_id has no entry for this asset" in message
     assert "LOCAL x1 (LONG): " in message
 
 
-def test_checks_of_ours_are_grouped_by_text_in_receipts(kit):
-    store = kit.MemoryStore()
-    unsendable(kit, store)
-    lines = sorted(summed_up(kit, store))
+def test_checks_of_ours_are_grouped_by_text_in_receipts():
+    store = MemoryStore()
+    unsendable(store)
+    lines = sorted(summed_up(store))
     assert len(lines) == 2
     assert lines[0].startswith("amlyze: 1 rejected, LOCAL (LONG): ")
     assert lines[1].startswith("amlyze: 2 rejected, LOCAL (NEITHER, NONE): account_ext_id has no entry")
 
 
-def divided(kit, store):
+def divided(store):
     def refuse_whole(body):
         if any(row["symbol"] == asset(17) for row in json.loads(body)):
             return kit.answer({"status": "failed", "data": {"code": 19734, "message": "bad row"}}, 400)
@@ -162,28 +164,28 @@ def divided(kit, store):
     return str(caught.value)
 
 
-def test_of_a_divided_request_the_error_tells_the_bad_record_alone(kit):
-    assert ": 1 of 40 balances were rejected: 19734 x1 (A017): bad row. " in (divided(kit, kit.MemoryStore()))
+def test_of_a_divided_request_the_error_names_the_bad_record_alone():
+    assert ": 1 of 40 balances were rejected. 19734 x1 (A017): bad row. " in (divided(MemoryStore()))
 
 
-def test_of_a_divided_request_receipts_sums_up_the_bad_record_alone(kit):
-    store = kit.MemoryStore()
-    divided(kit, store)
-    assert summed_up(kit, store, "elven") == ["elven: 1 rejected, 19734 (A017): bad row"]
+def test_of_a_divided_request_receipts_sums_up_the_bad_record_alone():
+    store = MemoryStore()
+    divided(store)
+    assert summed_up(store, "elven") == ["elven: 1 rejected, 19734 (A017): bad row"]
 
 
-def test_what_was_rejected_and_has_been_accepted_since_is_not_summed_up_as_rejected(kit):
-    store = kit.MemoryStore()
-    rejected(kit, store)
+def test_what_was_rejected_and_has_been_accepted_since_is_not_summed_up_as_rejected():
+    store = MemoryStore()
+    rejected(store)
     kit.run(
         kit.amlyze(kit.FakeTransport(kit.FakeAmlyzeServer())), store, [kit.balance(asset(index)) for index in range(60)]
     )
-    assert summed_up(kit, store) == []
+    assert summed_up(store) == []
 
 
-def test_the_counts_of_a_delivery_add_up_to_the_balances_that_it_was_given(kit):
-    server, clock = kit.FakeAmlyzeServer(), kit.FakeClock().clock
-    store, mapped = kit.MemoryStore(), {name: f"CASH-{name}" for name in ("OLD", "SEEN", "BAD", "LOST", "NEW")}
+def test_the_counts_of_a_delivery_add_up_to_the_balances_that_it_was_given():
+    server, clock = kit.FakeAmlyzeServer(), FakeClock().clock
+    store, mapped = MemoryStore(), {name: f"CASH-{name}" for name in ("OLD", "SEEN", "BAD", "LOST", "NEW")}
     options = {"account_ext_id": mapped, "assets": {"SPAM": "ignore"}, "max_rows": 1}
 
     def at_first(body):

@@ -9,18 +9,15 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from decimal import Decimal
-from itertools import count
 from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from destination_conformance import (
-    DAY,
     Act,
     Harness,
-    answer,
-    balance,
+    Run,
     balances,
     held,
     lost_after,
@@ -32,62 +29,30 @@ from fsspec.spec import AbstractFileSystem
 from test_destination_conformance import AmlyzeHarness, ElvenHarness, WebhookHarness
 
 from balance_bridge.errors import BalanceBridgeError, OutcomeUnknown, RecordsRejected, StoreUnwritable, SupersededRun
-from balance_bridge.load.delivery import Delivery, deliver
 from balance_bridge.load.destination import Balance
 from balance_bridge.load.fold import LATE, Folded, fold, outcomes
-from balance_bridge.load.log import MAX_SKEW_S, VERSION, DayLog, Result, Try, encode
+from balance_bridge.load.log import MAX_SKEW_S, VERSION, Result, Try, encode
 from balance_bridge.store import Store
 from balance_bridge.transport import Response
-from doubles import MemoryStore
+from delivery_kit import DAY, answer, balance
+from doubles import Killed
 
 HARNESSES = pytest.mark.parametrize("harness", [AmlyzeHarness, ElvenHarness, WebhookHarness])
-OLDER, LATER = (f"balances/main_cash/{DAY}/here/{number:04}.parquet" for number in (1, 2))
 
 
-class Killed(BaseException):
-    """The process is gone."""
-
-
-class Meeting:
-    """Runs at one destination, with one store."""
+class Meeting(Run):
+    """Runs that meet at one destination, with one store."""
 
     def __init__(self, harness: Harness | None = None, store: Any = None) -> None:
-        self.harness = harness or AmlyzeHarness()
-        self.store = store or MemoryStore()
-        self.runs = count(1)
-        for generation in (OLDER, LATER):
-            self.store.put(generation, b"")
+        super().__init__(harness or AmlyzeHarness(), store)
 
-    def run(
-        self,
-        *due: Balance,
-        generation: str = OLDER,
-        so_far: bool = False,
-        redeliver: bool = False,
-        clock: Any = None,
-        **options: Any,
-    ) -> Any:
-        """A whole delivery: its summary, or the error with which it ended."""
-        delivery = Delivery(
-            destination=self.harness.destination(**options),
-            store=self.store,
-            account="main_cash",
-            day=DAY,
-            namespace="bb",
-            generation=generation,
-            run_id=f"run-{next(self.runs)}",
-            so_far=so_far,
-            redeliver=redeliver,
-            clock=clock or self.harness.clock.clock,
-        )
-        try:
-            return deliver(delivery, due)
-        except BalanceBridgeError as error:
-            return error
+    def run(self, *due: Balance, **options: Any) -> Any:
+        """A delivery: its summary, or the error with which it ended."""
+        return self.once(due, **options) or self.summary
 
     def later(self, *due: Balance, **options: Any) -> Any:
         """A delivery of balances that were worked out later."""
-        return self.run(*due, generation=LATER, **options)
+        return self.run(*due, generation=self.key(2), **options)
 
     def before_writing(self, part: str, then: Callable[[], Any]) -> None:
         """Let something happen before the first object with this part of a key is written."""
@@ -111,9 +76,9 @@ class Meeting:
         self.harness.line.faults[len(self.harness.line.bodies)] = slow
 
     def folded(self) -> Folded:
-        return fold(DayLog(self.store, "main_cash", DAY, self.harness.destination().name).read())
+        return fold(self.events())
 
-    def told(self) -> dict[str, tuple[str, str]]:
+    def reported(self) -> dict[str, tuple[str, str]]:
         """Per asset the amount and the outcome."""
         rows = list(outcomes(self.folded()))
         assert len({each.row.asset for each in rows}) == len(rows), "every balance has one outcome"
@@ -148,7 +113,7 @@ def test_two_copies_that_send_at_the_same_time_end_accepted_once() -> None:
     assert other[0].accepted_now == 2
     assert len(meeting.harness.books()) == 2
     assert meeting.run(*due).requests == 0
-    assert {status for _, status in meeting.told().values()} == {"accepted"}
+    assert {status for _, status in meeting.reported().values()} == {"accepted"}
 
 
 def test_two_copies_with_different_balances_leave_nothing_undelivered() -> None:
@@ -164,14 +129,14 @@ def test_two_copies_with_different_balances_leave_nothing_undelivered() -> None:
 
 @HARNESSES
 @pytest.mark.parametrize("part", [".try.jsonl", "/plan-0001."])
-def test_what_was_planned_and_not_sent_changes_nothing_of_what_is_told(harness: type[Harness], part: str) -> None:
+def test_what_was_planned_and_not_sent_changes_nothing_of_what_is_reported(harness: type[Harness], part: str) -> None:
     meeting = Meeting(harness())
     meeting.before_writing(part, lambda: meeting.later(balance("A0", "2")))
     late = meeting.run(balance("A0", "1"))
     assert isinstance(late, SupersededRun)
     assert late.late == 0
     assert len(meeting.harness.line.bodies) == 1
-    assert meeting.told() == {"A0": ("2", "accepted")}
+    assert meeting.reported() == {"A0": ("2", "accepted")}
 
 
 def test_what_an_older_run_could_not_send_is_not_shown_beside_what_the_later_run_has_sent() -> None:
@@ -179,7 +144,7 @@ def test_what_an_older_run_could_not_send_is_not_shown_beside_what_the_later_run
     due = [balance("A0", "1"), balance("A1", "1")]
     meeting.before_writing(".try.jsonl", lambda: meeting.later(*due))
     assert isinstance(meeting.run(*due, account_ext_id={"A0": "CASH-A0"}), SupersededRun)
-    assert meeting.told() == {"A0": ("1", "accepted"), "A1": ("1", "accepted")}
+    assert meeting.reported() == {"A0": ("1", "accepted"), "A1": ("1", "accepted")}
 
 
 @pytest.mark.parametrize("harness", [AmlyzeHarness, WebhookHarness])
@@ -225,7 +190,7 @@ def test_what_cannot_have_arrived_is_not_late_and_nothing_more_is_sent(fault: An
     assert late.late == 0
     assert "again" not in str(late)
     assert meeting.amounts() == [Decimal(2)]
-    assert meeting.told() == {"A0": ("2", "accepted")}
+    assert meeting.reported() == {"A0": ("2", "accepted")}
 
 
 def test_a_run_that_was_superseded_before_it_divides_stops_and_is_not_green() -> None:
@@ -245,7 +210,7 @@ def test_a_run_that_was_superseded_before_it_divides_stops_and_is_not_green() ->
 
     meeting.before_writing("/plan-0002.", plans_and_dies)
     assert isinstance(meeting.run(*balances(3), balance("ZBAD")), SupersededRun)
-    assert {status for _, status in meeting.told().values()} == {"planned"}
+    assert {status for _, status in meeting.reported().values()} == {"planned"}
     assert isinstance(meeting.run(*balances(3), balance("ZBAD")), RecordsRejected)
     assert len(held(meeting.harness)) == 3
 
@@ -268,7 +233,7 @@ def test_a_try_that_shows_late_does_not_make_a_run_forget_what_it_divides() -> N
         meeting.run(*balances(3), balance("ZBAD"))
     meeting.before_writing("/plan-0003.", an_older_copy_goes_on_and_stops)
     assert isinstance(meeting.run(*balances(3), balance("ZBAD")), RecordsRejected)
-    assert sorted(status for _, status in meeting.told().values()) == ["accepted"] * 3 + ["rejected"]
+    assert sorted(status for _, status in meeting.reported().values()) == ["accepted"] * 3 + ["rejected"]
     assert len(held(meeting.harness)) == 3
 
 
@@ -277,7 +242,7 @@ def test_a_try_that_shows_late_does_not_make_a_run_forget_what_it_divides() -> N
 
 @pytest.mark.parametrize(("amount", "before", "now"), [("1", 1, 0), ("2", 0, 1)])
 def test_a_run_waits_for_the_response_to_another_process_s_request(amount: str, before: int, now: int) -> None:
-    """What that one was told, this one takes as its own answer; another amount supersedes it."""
+    """What that one was reported, this one takes as its own answer; another amount supersedes it."""
     meeting, sent, goes_on, ended = Meeting(), Event(), Event(), list[Any]()
 
     def slow(_: Harness, act: Act) -> Response:
@@ -349,7 +314,7 @@ def test_a_request_that_began_after_a_run_had_read_the_log_is_waited_for() -> No
     assert meeting.later(balance("A0", "2")).accepted_now == 1
     assert sum(meeting.harness.clock.slept) == 60.0
     assert list(meeting.folded().events.plans) == [1, 2, 3]
-    assert meeting.told() == {"A0": ("2", "accepted")}
+    assert meeting.reported() == {"A0": ("2", "accepted")}
 
 
 def test_a_request_that_must_be_over_is_not_waited_for() -> None:
@@ -363,18 +328,7 @@ def test_a_request_that_must_be_over_is_not_waited_for() -> None:
 def test_a_dry_run_waits_for_nobody() -> None:
     meeting = Meeting()
     dies_under_way(meeting)
-    delivery = Delivery(
-        destination=meeting.harness.destination(),
-        store=meeting.store,
-        account="main_cash",
-        day=DAY,
-        namespace="bb",
-        generation=OLDER,
-        run_id="run",
-        dry_run=True,
-        clock=meeting.harness.clock.clock,
-    )
-    assert deliver(delivery, [balance("A0", "1")]).resent == 1
+    assert meeting.run(balance("A0", "1"), dry_run=True).resent == 1
     assert meeting.harness.clock.slept == []
 
 
@@ -389,11 +343,12 @@ def test_as_long_as_nobody_knows_which_amount_came_last_the_balance_is_unknown(h
     late = meeting.run(balance("A0", "1"))
     assert isinstance(late, SupersededRun)
     assert late.late == 1
-    assert f"1 balances may have arrived in the wrong order: run {DAY} again" in str(late)
+    assert "1 balances may have arrived in the wrong order" in str(late)
+    assert f"Run main_cash {DAY} again" in str(late)
     assert meeting.there() == 1
-    assert meeting.told() == {"A0": ("2", "unknown")}
+    assert meeting.reported() == {"A0": ("2", "unknown")}
     assert meeting.later(balance("A0", "2")).accepted_now == 1
-    assert meeting.told() == {"A0": ("2", "accepted")}
+    assert meeting.reported() == {"A0": ("2", "accepted")}
     assert meeting.there() == 2
     assert meeting.later(balance("A0", "2")).requests == 0
 
@@ -403,7 +358,7 @@ def test_a_request_that_is_refused_because_it_was_signed_too_long_ago_is_not_lat
     meeting.while_under_way(lambda: meeting.later(balance("A0", "2")))
     late = meeting.run(balance("A0", "1"))
     assert isinstance(late, SupersededRun)
-    assert (late.late, meeting.amounts(), meeting.told()) == (0, [Decimal(2)], {"A0": ("2", "accepted")})
+    assert (late.late, meeting.amounts(), meeting.reported()) == (0, [Decimal(2)], {"A0": ("2", "accepted")})
 
 
 def test_a_correction_that_is_taken_back_while_nobody_knows_which_came_last_is_sent_under_a_new_number() -> None:
@@ -412,16 +367,16 @@ def test_a_correction_that_is_taken_back_while_nobody_knows_which_came_last_is_s
     assert isinstance(meeting.run(balance("A0", "1")), SupersededRun)
     assert meeting.later(balance("A0", "1")).accepted_now == 1
     assert meeting.there() == 1
-    assert meeting.told() == {"A0": ("1", "accepted")}
+    assert meeting.reported() == {"A0": ("1", "accepted")}
 
 
 def test_a_late_request_whose_response_was_lost_is_in_doubt_as_well() -> None:
     meeting = Meeting()
     meeting.while_under_way(lambda: meeting.later(balance("A0", "2")), lost=True)
     assert isinstance(meeting.run(balance("A0", "1")), OutcomeUnknown)
-    assert meeting.told() == {"A0": ("2", "unknown")}
+    assert meeting.reported() == {"A0": ("2", "unknown")}
     meeting.later(balance("A0", "2"))
-    assert (meeting.there(), meeting.told()) == (2, {"A0": ("2", "accepted")})
+    assert (meeting.there(), meeting.reported()) == (2, {"A0": ("2", "accepted")})
 
 
 def test_the_very_amount_that_the_later_run_delivered_is_not_late() -> None:
@@ -430,7 +385,7 @@ def test_the_very_amount_that_the_later_run_delivered_is_not_late() -> None:
     late = meeting.run(balance("A0", "1"))
     assert isinstance(late, SupersededRun)
     assert late.late == 0
-    assert meeting.told() == {"A0": ("1", "accepted"), "A1": ("2", "accepted")}
+    assert meeting.reported() == {"A0": ("1", "accepted"), "A1": ("2", "accepted")}
 
 
 def test_the_same_amount_with_other_content_that_wakes_after_a_redelivery_is_late() -> None:
@@ -442,7 +397,7 @@ def test_the_same_amount_with_other_content_that_wakes_after_a_redelivery_is_lat
     assert late.late == 1
     # The old type came last.
     assert [entry.balance_type for entry in meeting.harness.there.registered] == ["closing", ""]
-    ((each,), (amount, status)) = outcomes(meeting.folded()), meeting.told()["A0"]
+    ((each,), (amount, status)) = outcomes(meeting.folded()), meeting.reported()["A0"]
     assert (status, each.outcome.code) == ("unknown", LATE)
     assert meeting.later(balance("A0", str(amount)), **options).accepted_now == 1
     assert [entry.balance_type for entry in meeting.harness.there.registered][-1] == "closing"
@@ -465,7 +420,7 @@ def test_a_late_request_whose_record_was_not_taken_has_changed_nothing(late_said
     late = meeting.run(balance("A0", "1"))
     assert isinstance(late, SupersededRun)
     assert late.late == 0
-    assert meeting.told() == {"A0": ("2", "accepted")}
+    assert meeting.reported() == {"A0": ("2", "accepted")}
     assert meeting.there() == 2
     assert meeting.later(balance("A0", "2")).requests == 0
 
@@ -496,7 +451,7 @@ def test_a_run_is_not_green_if_a_late_request_came_before_its_end() -> None:
     later = meeting.later(balance("A0", "2"), balance("A1", "2"), max_rows=1)
     assert isinstance(later, OutcomeUnknown)
     assert "A0 (1 (" in str(later)
-    assert meeting.told() == {"A0": ("2", "unknown"), "A1": ("2", "accepted")}
+    assert meeting.reported() == {"A0": ("2", "unknown"), "A1": ("2", "accepted")}
     assert meeting.later(balance("A0", "2"), balance("A1", "2")).accepted_now == 1
     assert meeting.there() == 2
 
@@ -508,7 +463,7 @@ def test_a_delivery_of_the_day_so_far_that_was_late_leaves_the_balance_unknown_u
     assert isinstance(late, SupersededRun)
     assert late.late == 1
     assert isinstance(meeting.run(balance("A0", "1"), so_far=True), SupersededRun)
-    assert meeting.told() == {"A0": ("2", "unknown")}
+    assert meeting.reported() == {"A0": ("2", "unknown")}
     meeting.run(balance("A0", "2"))
     assert meeting.there() == 2
 
@@ -564,10 +519,10 @@ def test_a_bucket_that_cannot_be_asked_for_a_moment_does_not_say_that_nobody_has
     assert isinstance(meeting.run(balance("A0", "1")), StoreUnwritable)
     assert not bucket.down
     # The response is on its receipt all the same, as if the run had been overtaken.
-    assert meeting.told() == {"A0": ("2", "unknown")}
+    assert meeting.reported() == {"A0": ("2", "unknown")}
     # Run once more, the day is right, and stays so.
     assert meeting.later(balance("A0", amount)).accepted_now == 1
-    assert meeting.told() == {"A0": (amount, "accepted")}
+    assert meeting.reported() == {"A0": (amount, "accepted")}
     assert meeting.there() == Decimal(amount)
     assert meeting.later(balance("A0", amount)).requests == 0
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from destination_conformance import Line, Run, answer, balance, balances, lost_after
+from destination_conformance import Line, Run, balances, lost_after
 from test_destination_conformance import WebhookHarness
 
 from balance_bridge.errors import InvalidResponse, OutcomeUnknown
 from balance_bridge.load.webhook import Webhook
 from balance_bridge.sandbox.wire import Reply
+from delivery_kit import answer, balance
 
 NUMBER = "bb-main_cash.webhook-A0-20261121T000000000Z-1"
 DOCS = Path(__file__).parents[2] / "docs" / "destinations.md"
@@ -95,7 +96,7 @@ def test_the_sandbox_s_receiver_takes_no_request_that_was_tampered_with(
     assert harness.books() == []
 
 
-def test_one_word_accepts_all() -> None:
+def test_the_status_accepted_without_results_accepts_all_balances() -> None:
     harness = WebhookHarness(brief=True)
     run = Run(harness)
     run.until_green(balances(4))
@@ -121,7 +122,7 @@ def test_one_word_accepts_all() -> None:
         {"status": "rejected", "results": [{"number": NUMBER, "status": "accepted"}]},
     ],
 )
-def test_an_answer_without_a_documented_word_accepts_nothing(harness: WebhookHarness, document: Any) -> None:
+def test_a_response_without_a_documented_word_accepts_nothing(harness: WebhookHarness, document: Any) -> None:
     harness.line.faults[0] = lambda harness, act: answer(document)
     run = Run(harness)
     assert isinstance(run.once(balances(2)), InvalidResponse)
@@ -149,17 +150,17 @@ def test_a_page_s_empty_200_accepts_nothing(harness: WebhookHarness) -> None:
     ],
 )
 def test_a_result_says_what_became_of_its_number(harness: WebhookHarness, results: list[Any], outcome: str) -> None:
-    def told(harness: Any, act: Any) -> Any:
+    def reported(harness: Any, act: Any) -> Any:
         number = json.loads(harness.line.bodies[-1])["balances"][0]["number"]
         return answer({"results": [{"number": number, **result} for result in results]})
 
-    harness.line.faults[0] = told
+    harness.line.faults[0] = reported
     run = Run(harness)
     run.once(balances(1))
     assert run.outcomes() == {"A0": outcome}
 
 
-def test_409_after_a_lost_answer_is_seen_and_green_but_marked() -> None:
+def test_409_after_a_lost_response_is_seen_and_green_but_marked() -> None:
     harness = WebhookHarness(conflicts=True)
     harness.line.faults[0] = lost_after
     run = Run(harness)
@@ -200,13 +201,13 @@ def test_a_place_keeps_a_slash_at_the_end_only_where_it_makes_a_difference(harne
 
 def test_the_connection_test_finds_a_wrong_secret(harness: WebhookHarness) -> None:
     assert harness.destination().check()[0]
-    right, told = harness.destination(secret="another-not-real").check()
+    right, reported = harness.destination(secret="another-not-real").check()
     assert not right
-    assert "shared secret" in told
-    assert "another-not-real" not in told
+    assert "shared secret" in reported
+    assert "another-not-real" not in reported
 
 
-def test_the_connection_test_passes_as_often_as_one_likes() -> None:
+def test_the_connection_test_passes_again_and_again() -> None:
     for harness in (WebhookHarness(conflicts=True), WebhookHarness(), WebhookHarness(brief=True)):
         assert [harness.destination().check()[0] for _ in range(3)] == [True, True, True]
 

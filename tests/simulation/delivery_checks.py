@@ -12,10 +12,10 @@ from typing import Any
 from balance_bridge.errors import PlaceChanged, SupersededRun
 from balance_bridge.load.fold import LATE, LOCAL, fold, outcomes
 from balance_bridge.load.log import DayLog
+from doubles import Killed
 from simulation.delivery_model import ACCOUNT, DESTINATIONS, IGNORED, Ended, Simulation
 from simulation.delivery_paper import Content, Json, Number, Paper, Request, balance_of, content, lines_of
 from simulation.delivery_settings import Settings
-from simulation.delivery_turns import Killed
 from simulation.delivery_wire import Sent
 
 Balance = tuple[tuple[str, int], Content]
@@ -355,7 +355,7 @@ class Watch:
     def _no_secrets(self) -> None:
         objects = self.simulation.store.objects
         kept = [gzip.decompress(data) if key.endswith(".gz") else data for key, data in objects.items()]
-        everything = "\n".join(self.simulation.told).encode() + b"".join(kept) + "".join(objects).encode()
+        everything = "\n".join(self.simulation.logged).encode() + b"".join(kept) + "".join(objects).encode()
         for secret in self.simulation.secrets:
             assert secret.encode() not in everything, f"{secret} is shown"
 

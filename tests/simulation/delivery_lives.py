@@ -22,15 +22,16 @@ from balance_bridge.errors import PlaceChanged, TransientError
 from balance_bridge.load.fold import LATE, UNCONFIRMED, fold, outcomes
 from balance_bridge.load.log import DayLog
 from balance_bridge.transport import sending
+from doubles import Killed
 from simulation.delivery_checks import Watch, entries, key_of
 from simulation.delivery_model import ACCOUNT, DAY, DESTINATIONS, HELD, Ended, Run, Simulation
 from simulation.delivery_settings import CHANGES
-from simulation.delivery_turns import Changes, Killed, Turns
+from simulation.delivery_turns import Changes, Turns
 from simulation.delivery_wire import AT_AMLYZE, COMMON, FAULTS, GATEWAY, Untimed
 
-# Looked up, mended, sent under a new number: what there can be to do once nothing errs any more.
+# Looked up, corrected, sent under a new number: what can be left to do once nothing errs any more.
 QUIET_RUNS = 8
-TELL_EVERY_S = 10.0
+REPORT_EVERY_S = 10.0
 
 
 def one_run(
@@ -143,7 +144,7 @@ def move(simulation: Simulation, watch: Watch, *, back: bool) -> None:
 def quiet(simulation: Simulation, watch: Watch) -> None:
     """Nothing errs any more: the run is repeated until it is green, and once more, which sends nothing."""
     simulation.fault = lambda _: ""
-    simulation.mend()
+    simulation.make_known()
     for _ in range(QUIET_RUNS):
         look_up(simulation)
         ended: list[Ended] = []
@@ -153,7 +154,7 @@ def quiet(simulation: Simulation, watch: Watch) -> None:
         if all(each.error is None for each in ended):
             break
     else:
-        raise AssertionError(f"not green after {QUIET_RUNS} runs without a fault: {simulation.told[-3:]}")
+        raise AssertionError(f"not green after {QUIET_RUNS} runs without a fault: {simulation.logged[-3:]}")
     requests = len(simulation.sent)
     for day in simulation.all_days:
         again = one_run(simulation, watch, [day])
@@ -198,7 +199,7 @@ def a_life(seed: int) -> Simulation:
         if chance.random() < 0.6:
             write_down_all(looked)
         if chance.random() < 0.3:
-            simulation.mend()
+            simulation.make_known()
         while chance.random() < 0.5:
             ended = retried(simulation, watch, ended)
         write_down_all(looked)
@@ -264,16 +265,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--first", type=int, default=0)
     asked = parser.parse_args(arguments)
     seeds = range(asked.first, asked.first + asked.seeds)
-    began, told, failures = time.monotonic(), time.monotonic(), []
+    began, reported, failures = time.monotonic(), time.monotonic(), []
     # Spawned: pyarrow's threads do not survive a fork.
     with multiprocessing.get_context("spawn").Pool(min(os.cpu_count() or 1, len(seeds))) as pool:
         for done, failure in enumerate(pool.imap(failure_of, seeds, chunksize=min(20, -(-len(seeds) // 8))), 1):
             if failure:
                 failures.append(failure)
                 print(failure, flush=True)
-            if time.monotonic() - told > TELL_EVERY_S:
-                told = time.monotonic()
-                print(f"{done} of {len(seeds)} seeds, {len(failures)} failed, {told - began:.0f} s", flush=True)
+            if time.monotonic() - reported > REPORT_EVERY_S:
+                reported = time.monotonic()
+                print(f"{done} of {len(seeds)} seeds, {len(failures)} failed, {reported - began:.0f} s", flush=True)
     took_s = time.monotonic() - began
     print(f"{len(seeds)} seeds from {asked.first} on: {len(failures)} failed, {took_s:.0f} s")
     return 1 if failures else 0

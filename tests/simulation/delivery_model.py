@@ -2,7 +2,7 @@
 
 One process, a virtual clock, one seed: the sandbox's three APIs answer through a wire that errs, the store reports each
 write, and at every request, every write and every look at the log the process can die, freeze, or another live copy of
-it can go on instead. A person mends what a run says is to be mended. Judging is left to ``delivery_checks``.
+it can go on instead. A person does what a red run says is to be done. Judging is left to ``delivery_checks``.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from functools import partial
 
 import requests
 
+import delivery_kit as kit
 from balance_bridge import daily
 from balance_bridge.clock import Clock
 from balance_bridge.errors import BalanceBridgeError, StoreUnwritable
 from balance_bridge.extract.ascendex import AscendexClient, AscendexSource, Category
 from balance_bridge.load.amlyze import Amlyze
-from balance_bridge.load.delivery import Delivery, deliver
 from balance_bridge.load.destination import Balance, Credentials, Destination, balances_from_table
 from balance_bridge.load.elven import Elven
 from balance_bridge.load.log import VERSION, DayLog, Resolution, time_text
@@ -39,16 +39,14 @@ from balance_bridge.sandbox.wire import Journal
 from balance_bridge.sandbox.world import DAY_MS, Book, Leg, Record, Snapshot, World, midnight_ms
 from balance_bridge.transform.balances import from_parquet
 from balance_bridge.transport import Transport
-from doubles import FakeClock, MemoryStore
+from delivery_kit import ACCOUNT, DAY, TOKEN
+from doubles import FakeClock, Killed, MemoryStore
 from simulation.delivery_settings import Settings
-from simulation.delivery_turns import Killed, Turns
+from simulation.delivery_turns import Turns
 from simulation.delivery_wire import Sent, Wire
 
-DAY = date(2026, 11, 20)
-ACCOUNT = "main_cash"
 EXCHANGE_KEY, EXCHANGE_SECRET = "exchange-key-not-real", "exchange-secret-not-real"
-ELVEN_KEY, ELVEN_SECRET = "elven-key-not-real", "elven-secret-not-real"
-TOKEN = "amlyze-token-not-real"
+ELVEN_KEY, ELVEN_SECRET = kit.KEY, kit.SECRET
 DESTINATIONS = ("elven", "amlyze")
 POINTS = ("open", "close", "every 12h", "changes")
 # What the destinations do not know before somebody has made it known there, and what is not sent to them.
@@ -197,7 +195,7 @@ class Simulation:
     die_at: dict[int, int] = field(default_factory=dict)
     store_fails_at: dict[int, int] = field(default_factory=dict)
     steps: Counter[int] = field(default_factory=Counter)
-    told: list[str] = field(default_factory=list)
+    logged: list[str] = field(default_factory=list)
     secrets: set[str] = field(default_factory=lambda: {EXCHANGE_SECRET, ELVEN_SECRET, EXCHANGE_KEY, ELVEN_KEY, TOKEN})
     sent: list[Sent] = field(default_factory=list)
     struck: Counter[str] = field(default_factory=Counter)
@@ -335,7 +333,7 @@ class Simulation:
         try:
             return Ended(name, day, None, task(), run)
         except BalanceBridgeError as error:
-            self.told += texts_of(error)
+            self.logged += texts_of(error)
             return Ended(name, day, error, getattr(error, "summary", None), run)
         except Killed as death:
             return Ended(name, day, death, None, run)
@@ -366,10 +364,10 @@ class Simulation:
             EXCHANGE_SECRET,
             budget=Budget(self.clock),  # type: ignore[arg-type]
             clock=self.time,
-            log=self.told.append,
+            log=self.logged.append,
         )
         source = AscendexSource(client, Category.CASH, retention_days=7, clock=self.time)
-        job = daily.Job(source, self.store, ACCOUNT, day, f"run-{self.version}", self.version > 0, self.told.append)
+        job = daily.Job(source, self.store, ACCOUNT, day, f"run-{self.version}", self.version > 0, self.logged.append)
         opening, closing = daily.fetch_snapshot(job, "opening"), daily.fetch_snapshot(job, "closing")
         wanted = [
             BalanceRequest("elven", POINTS, self.settings.zone, "local_second", DAY),
@@ -381,19 +379,9 @@ class Simulation:
         return keys
 
     def _load(self, name: str, day: date, generation: str, run: Run) -> DeliverySummary:
-        delivery = Delivery(
-            destination=self.destination(name, run.address),
-            store=self.store,
-            account=ACCOUNT,
-            day=day,
-            namespace="bb",
-            generation=generation,
-            run_id=run.run_id,
-            redeliver=run.redeliver,
-            clock=self.time,
-            log=self.told.append,
-        )
-        return deliver(delivery, self._balances(generation))
+        options = {"day": day, "generation": generation, "run_id": run.run_id, "redeliver": run.redeliver}
+        destination, due = self.destination(name, run.address), self._balances(generation)
+        return kit.run(destination, self.store, due, clock=self.time, log=self.logged.append, **options)
 
     def _balances(self, generation: str) -> list[Balance]:
         data = self.store.read(generation)
@@ -401,7 +389,7 @@ class Simulation:
             return balances_from_table(from_parquet(data))
         return [Balance(asset, at, Decimal(amount), tuple(points)) for asset, at, amount, points in json.loads(data)]
 
-    def mend(self) -> None:
+    def make_known(self) -> None:
         """A person makes known to the destinations what they did not know."""
         self.elven.symbols |= {UNKNOWN}
         self.amlyze.accounts = _account_ids()

@@ -16,10 +16,6 @@ from doubles import FakeClock
 Changes = Callable[[int, int], bool]
 
 
-class Killed(BaseException):
-    """The process ends here: nothing may catch it."""
-
-
 class Turns:
     """Lets one of several copies go on at a time.
 

@@ -19,14 +19,11 @@ from balance_bridge import daily
 from balance_bridge.errors import PermanentError, RateLimited, ReconciliationBroken
 from balance_bridge.extract import raw
 from balance_bridge.sandbox.exchange import ExchangeOptions
+from doubles import Killed
 from simulation import lab
 
 SEEDS = st.integers(0, 2**32)
 LISTS = ("order", "balance")
-
-
-class Killed(BaseException):
-    """The process ends here: nothing may catch it."""
 
 
 def page_of(document: Any) -> list[tuple[int, str, Any]]:

@@ -23,6 +23,8 @@ from balance_bridge.store import Store
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 WORKER = Path(__file__).with_name("delivery_worker.py")
+# The worker imports what the tests share.
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 DAY = date(2026, 11, 20)
 BALANCES = 2500
 KILLS = int(os.environ.get("KILLS", "5"))
@@ -60,7 +62,8 @@ def order(folder: Path, sandbox: Sandbox, destination: str, rows: list[tuple[str
 
 
 def start(path: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, str(WORKER), str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command = [sys.executable, str(WORKER), str(path)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
 
 
 def delivered(path: Path) -> dict[str, Any]:

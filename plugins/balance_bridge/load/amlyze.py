@@ -1,14 +1,13 @@
 """Amlyze: anti-money-laundering monitoring. Imports balances by ``POST /amlyze-ws-rest/batch-account-balances``.
 
-A balance has no currency there: each asset is an account of its own. Each record has a communication number that is
-unique for all time and is used up by failed requests as well; each is accepted or rejected by itself, and the results
-come in any order.
+A balance has no currency there, so each asset needs its own account. Each record has a communication number that is
+never used again, not even after a failed request; each is accepted or rejected on its own, and the results come in any
+order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from balance_bridge.accounts import AmlyzeDestination
@@ -25,10 +24,9 @@ from balance_bridge.load.replies import (
     describe,
     document_of,
     text_of,
-    word,
 )
 from balance_bridge.money import to_text
-from balance_bridge.transport import Response, Transport
+from balance_bridge.transport import Transport
 
 IMPORT_PATH = "/amlyze-ws-rest/batch-account-balances"
 MAX_ID_CHARS = 255
@@ -99,24 +97,11 @@ class Amlyze(Destination):
     def _headers(self, body: bytes) -> dict[str, str]:  # noqa: ARG002 - nothing is signed
         return {"authorization": f"Bearer {self._credentials.password}"}
 
-    def _verdict(self, answer: Response, document: Any, numbers: Sequence[str]) -> Reading:
+    def _verdict(self, document: Any, numbers: Sequence[str]) -> Reading:
         results = document.get("results") if isinstance(document, dict) else None
         if not isinstance(results, list):
             raise InvalidResponse("it has no list of results")
-        return by_number(results, numbers, "communicationNumber", partial(self._result, answer))
-
-    def _result(self, answer: Response, result: Mapping[str, Any]) -> Word:
-        kind = text_of(result.get("resultType"))
-        code, text = text_of(result.get("errorCode")), text_of(result.get("errorDescription"))
-        # Whatever stands there, an acceptance with an error is neither.
-        if kind == "REQUEST_ACCEPTED" and result.get("errorCode") in (None, ""):
-            return ACCEPTED
-        if kind == "REQUEST_REJECTED" and code == _ALREADY_USED:
-            return word(answer, Said.USED, code, text)
-        if kind == "REQUEST_REJECTED":
-            return word(answer, Said.REJECTED, code or "REJECTED", text or "Amlyze gave no reason")
-        shown = f"resultType {kind or 'missing'} with errorCode {code or 'missing'} is not documented: {text}"
-        return word(answer, Said.NOTHING, NO_RESULT, shown)
+        return by_number(results, numbers, "communicationNumber", _word)
 
     def _reason(self, document: Any) -> tuple[str, str]:
         if not isinstance(document, dict):
@@ -131,19 +116,31 @@ class Amlyze(Destination):
         return text_of(document.get("errorCode")), text
 
     def _check(self) -> tuple[bool, str]:
-        # No read is documented. An empty batch registers nothing, and its answer shows who answers.
-        answer = self._post(self.encode(()), 0)
-        document, _ = document_of(answer, 0)
+        # No read is documented. An empty batch registers nothing, and what comes back shows who is there.
+        response = self._post(self.encode(()), 0)
+        document, _ = document_of(response, 0)
         ours = isinstance(document, dict) and bool({"results", "resultType", "errorCode"} & document.keys())
-        found = describe(answer, document, self._reader)
+        found = describe(response, document, self._reader)
         unchecked = "Not checked: requester, account ids, balance type and business unit"
-        if ours and 200 <= answer.status < 300:
+        if ours and 200 <= response.status < 300:
             return True, f"Amlyze took the token and an empty batch; no balance was registered. {unchecked}"
-        if ours and answer.status == 400:
-            return (
-                True,
-                f"Amlyze refuses an empty batch in its own form: it seems to take the token. {found}. {unchecked}",
-            )
-        if answer.status == 401 and isinstance(document, dict) and "error" in document:
+        if ours and response.status == 400:
+            seems = "Amlyze refuses an empty batch in its own form, so it seems to take the token"
+            return True, f"{seems}: {found}. {unchecked}"
+        if response.status == 401 and isinstance(document, dict) and "error" in document:
             return False, f"the base URL leads to Amlyze's API, but the token is not accepted: {found}"
-        return False, f"this is not how Amlyze's API answers an empty batch: {found}; check base URL and token"
+        return False, f"this is not how Amlyze's API responds to an empty batch: {found}; check base URL and token"
+
+
+def _word(result: Mapping[str, Any]) -> Word:
+    kind = text_of(result.get("resultType"))
+    code, text = text_of(result.get("errorCode")), text_of(result.get("errorDescription"))
+    # An acceptance with any error is neither.
+    if kind == "REQUEST_ACCEPTED" and result.get("errorCode") in (None, ""):
+        return ACCEPTED
+    if kind == "REQUEST_REJECTED" and code == _ALREADY_USED:
+        return Word(Said.USED, code, text)
+    if kind == "REQUEST_REJECTED":
+        return Word(Said.REJECTED, code or "REJECTED", text or "Amlyze gave no reason")
+    shown = f"resultType {kind or 'missing'} with errorCode {code or 'missing'} is not documented: {text}"
+    return Word(Said.NOTHING, NO_RESULT, shown)

@@ -10,7 +10,7 @@ from balance_bridge.load.fold import SETTLED, UNCONFIRMED, Attempt, BalanceOutco
 from balance_bridge.load.log import time_text
 from balance_bridge.load.numbers import rfc3339
 
-#: An acceptance that a later attempt has taken the place of.
+#: The outcome of an acceptance that a later attempt has replaced.
 SUPERSEDED = "superseded"
 
 
@@ -24,12 +24,12 @@ class Entry:
         at: The instant, RFC 3339 in UTC.
         amount: The balance.
         outcome: ``accepted``, ``rejected``, ``seen``, ``unknown``, ``planned``, ``ignored`` or ``superseded``.
-        code: The destination's error code, ``LOCAL`` for a check of ours, ``RESOLVED`` for what a person found out.
+        code: The destination's error code; ``LOCAL``: our own check; ``RESOLVED``: a person found it out.
         text: The reason in words.
         current: Whether this is what became of the balance; False for an earlier attempt.
-        number: The communication number; empty for what has none.
-        key: The destination's key; empty likewise.
-        points: The points that asked for the instant.
+        number: The communication number, or empty.
+        key: The destination's key, or empty.
+        points: The points that the instant is for.
         replaces: The number of the attempt before, or empty.
         replaced_by: The number of the attempt after it, or empty.
         supersedes: The amount that was accepted before, or empty.
@@ -38,10 +38,10 @@ class Entry:
         planned_at: When (UTC).
         requests: How many requests that carried it may have left.
         sent_at: When the last of them was made (UTC), or empty.
-        ended_at: When its response was whole (UTC), or empty.
+        ended_at: When its response had come in full (UTC), or empty.
         http_status: Of that response, or None.
         request_id: The destination's own id of that request, or empty.
-        answer_sha256: Digest of that response's body, or empty.
+        response_sha256: Digest of that response's body, or empty.
         resolved_by: Who found out the outcome, or empty.
     """
 
@@ -67,7 +67,7 @@ class Entry:
     ended_at: str = ""
     http_status: int | None = None
     request_id: str = ""
-    answer_sha256: str = ""
+    response_sha256: str = ""
     resolved_by: str = ""
 
 
@@ -75,7 +75,7 @@ def entries(folded: Folded, destination: str) -> Iterator[Entry]:
     """Every attempt of a day: first what became of the newest plan's balances, then what came before it.
 
     Args:
-        folded: What the day's log comes to.
+        folded: The day's log.
         destination: The destination's name.
     """
     auditor = _Auditor(folded, destination)
@@ -92,7 +92,7 @@ def entries(folded: Folded, destination: str) -> Iterator[Entry]:
 
 
 def unconfirmed(folded: Folded) -> list[str]:
-    """The numbers of the attempts that nobody has confirmed: unknown, or seen."""
+    """The numbers of the attempts without confirmation: unknown, or seen."""
     return [number for number, attempt in folded.numbers.items() if attempt.outcome.status in UNCONFIRMED]
 
 
@@ -140,6 +140,6 @@ class _Auditor:
             ended_at=time_text(result.ended_at) if result is not None else "",
             http_status=result.http_status if result is not None else None,
             request_id=result.request_id if result is not None else "",
-            answer_sha256=result.answer_sha256 if result is not None else "",
+            response_sha256=result.response_sha256 if result is not None else "",
             resolved_by=self._resolved_by.get(row.number, ""),
         )

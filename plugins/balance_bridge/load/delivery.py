@@ -1,15 +1,15 @@
 """Delivery of one account's balances of one day to one destination: read the log, decide, send, fold.
 
 A run that is killed between any two steps, and two copies of it that are alive at the same time, leave a log from which
-the next run goes on. ``log`` says how, ``plan`` what is decided, ``fold`` what a log comes to.
+the next run goes on: see ``log``, ``plan`` (what to do next) and ``fold`` (what a log means).
 
 A request is repeated within seconds only if nothing can have been applied: no connection (three times), or 429 (as the
 server asks, for two minutes at most). Everything else is left to the next run.
 
 Where an API refuses a whole request for one bad record, with one of the destination's ``bisect_codes``, the run plans
-again: the records of the request in two halves, until the bad ones are alone. Of a request of n records with b bad ones
-that takes at most 2 b log2(n) further requests (log2 rounded up), and never more than 200 in one delivery, besides the
-halves that an earlier run had left. Records that may have arrived keep their numbers; the others get new ones.
+again: the records of the request in two halves, until the bad ones are alone. For b bad records among n that takes at
+most 2 b log2(n) further requests (log2 rounded up), and never more than 200 in one delivery, besides the halves that an
+earlier run had left. Records that may have arrived keep their numbers; the others get new ones.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from balance_bridge.errors import (
     TransientError,
 )
 from balance_bridge.load.destination import Balance, Destination, Prepared
-from balance_bridge.load.fold import NO_RESPONSE, Folded, fold
+from balance_bridge.load.fold import NO_RESPONSE, Folded, Status, fold
 from balance_bridge.load.log import VERSION, DayLog, Events, Plan, Result, Row, Try, encode, time_text
 from balance_bridge.load.numbers import Numbering
 from balance_bridge.load.place import Places
-from balance_bridge.load.plan import Again, Decider, decides_the_same, refuse_shared_keys
+from balance_bridge.load.plan import Decider, Division, decides_the_same, refuse_shared_keys
 from balance_bridge.load.replies import Reply, Said, Word
-from balance_bridge.load.summary import DeliverySummary, held_otherwise, late
+from balance_bridge.load.summary import TAKEN_OVER, DeliverySummary, held_otherwise, late
 from balance_bridge.store import Store
 
 MAX_DIVISIONS = 100
@@ -55,17 +55,17 @@ _MAX_WAITS = 10
 
 @dataclass(frozen=True)
 class Delivery:
-    """What is to be delivered.
+    """What to deliver, where to, and how.
 
     Attributes:
         destination: Where to.
-        store: Where the log lies.
+        store: Holds the log.
         account: The account's name in the accounts file.
         day: The UTC day.
         namespace: First part of the communication numbers.
         generation: The store's object with the balances; the later one of two has the higher number in its name.
         run_id: Written into the log.
-        so_far: The day goes on, and these are not all its balances. It never takes over from a delivery of a whole day.
+        so_far: The day is not over, and these are not all its balances. It never takes over from a whole day's.
         redeliver: Whether to send again, under new numbers, what was delivered under other keys or settings.
         dry_run: Do everything except sending and writing the log; what would be sent is kept in the store.
         clock: Time and sleep.
@@ -98,7 +98,7 @@ def deliver(delivery: Delivery, balances: Iterable[Balance]) -> DeliverySummary:
 
     Raises:
         ConfigurationError: The namespace cannot be used, or two balances have one key. Nothing was sent or written.
-        PlaceChanged: The destination leads elsewhere than what was delivered so far. Nothing was sent.
+        PlaceChanged: The destination leads elsewhere than before. Nothing was sent.
         StoreDamaged: Part of the log cannot be read. Nothing was sent.
         SupersededRun: Another run of the day has taken over.
         RecordsRejected: Records were rejected, by the destination or before sending; all others were sent, unless a
@@ -111,7 +111,7 @@ def deliver(delivery: Delivery, balances: Iterable[Balance]) -> DeliverySummary:
         RequestRefused: 404 or a redirect: the host is wrong.
         InvalidResponse: A response that is not the API's; what became of that batch is unknown.
 
-    Every error that is raised once sending has begun has the :class:`DeliverySummary` as its attribute ``summary``.
+    Every error raised after sending has begun has the :class:`DeliverySummary` as its attribute ``summary``.
     """
     prepared = delivery.destination.prepare(balances)
     refuse_shared_keys(delivery.destination, prepared.candidates)
@@ -123,7 +123,7 @@ def deliver(delivery: Delivery, balances: Iterable[Balance]) -> DeliverySummary:
 
 @dataclass
 class _Run:
-    """One delivery on its way."""
+    """One delivery while it runs."""
 
     delivery: Delivery
     prepared: Prepared
@@ -151,22 +151,23 @@ class _Run:
             self.summary.attach(error)
             if not isinstance(error, TransientError) or not isinstance(failure, PermanentError):
                 raise
-            # Were it raised as transient, Airflow would send what was rejected again without being asked.
-            raise self.summary.attach(type(failure)(f"{failure}. The delivery stopped early: {error}")) from error
+            # Were it raised as transient, Airflow's retry would send what was rejected again by itself.
+            why = f"{failure.why}; the delivery stopped early: {error}"
+            raise self.summary.attach(type(failure)(str(failure.args[0]), why=why, do=failure.do)) from error
         failure = self._failure()
         if failure is None and self.summary.pending:
-            # All of ours was sent: another run has decided since, perhaps to send again what we had rejected.
-            failure = self.summary.superseded_run("another run of the day has taken over")
+            # All of ours was sent: another run has decided since, perhaps to send again what was rejected.
+            failure = self.summary.superseded_run()
         if failure is not None:
             raise self.summary.attach(failure)
         remark = self.summary.remark(self.delivery.destination.config.max_rejected)
         if remark:
-            self.delivery.log(f"{self.name}: please look at this: {remark}")
+            self.delivery.log(f"{self.name}: {remark}")
         return self.summary
 
     # --- deciding
 
-    def _plan(self, again: Again | None) -> bool:
+    def _plan(self, division: Division | None) -> bool:
         """Decide, and write it down; False if the newest plan says the same and nothing is left to send."""
         its, number = self.delivery, 0
         while True:
@@ -177,9 +178,9 @@ class _Run:
             if number > events.newest:
                 raise StoreDamaged(f"{self.log.place}: plan {number} can neither be written nor read")
             folded = fold(events)
-            plan, bodies = self._decide(folded, again)
+            plan, bodies = self._decide(folded, division)
             newest = events.newest_plan
-            if again is None:
+            if division is None:
                 self._report(plan, folded)
             if its.dry_run:
                 self._keep_preview(plan)
@@ -194,18 +195,17 @@ class _Run:
                     self.bodies = bodies
                     return bool(bodies)
 
-    def _decide(self, folded: Folded, again: Again | None) -> tuple[Plan, dict[int, bytes]]:
+    def _decide(self, folded: Folded, division: Division | None) -> tuple[Plan, dict[int, bytes]]:
         its = self.delivery
-        rows, bodies = Decider(its.destination, self.numbering, folded, its.run_id, its.redeliver, again).decide(
-            self.prepared
-        )
+        decider = Decider(its.destination, self.numbering, folded, its.run_id, its.redeliver, division)
+        rows, bodies = decider.decide(self.prepared)
         plan = Plan(
             version=VERSION,
             account=its.account,
             day=its.day.isoformat(),
             destination=self.name,
             kind=its.destination.kind,
-            # Two dry runs that come to the same leave the same bytes.
+            # Two dry runs with the same plan leave the same bytes.
             run_id="" if its.dry_run else its.run_id,
             created_at="" if its.dry_run else time_text(its.clock.wall()),
             generation=its.generation,
@@ -240,25 +240,25 @@ class _Run:
         return min(made.left_s(clock.wall()), first_seen_s + made.deadline_s - clock.monotonic())
 
     def _refuse_older(self, events: Events) -> None:
-        """Neither older balances nor those of the day so far take over from the newest plan's."""
+        """Neither older balances nor those of an unfinished day take over from the newest plan's."""
         newest = events.newest_plan
         if newest is None:
             return
         if self.delivery.so_far and not newest.so_far:
-            raise self.summary.superseded_run("the whole day is being delivered already")
+            raise self.summary.superseded_run(f"{TAKEN_OVER}: the whole day is being delivered already")
         if self.delivery.so_far == newest.so_far and newest.generation != self.delivery.generation:
             older = _generation(newest.generation) > _generation(self.delivery.generation)
             # A newest one that was pruned cannot be compared: its numbers begin again.
             if older and self.delivery.store.exists(newest.generation):
                 raise self.summary.superseded_run(
-                    f"balances that were worked out later ({newest.generation}) have been delivered; these are "
-                    f"{self.delivery.generation}. Trigger the day, or clear it from its task reconcile on"
+                    f"The balances that were worked out later ({newest.generation}) have been delivered",
+                    do="Trigger the day, or clear it from its task reconcile on",
                 )
 
     # --- sending
 
     def _send_all(self) -> None:
-        """Send the newest plan's batches, which is ours, and what they are divided into."""
+        """Send the batches of the newest plan, which is ours, and what they are divided into."""
         sending = True
         while sending:
             number = self.log.events.newest
@@ -272,17 +272,17 @@ class _Run:
                     raise reply.stop
                 if self._is_to_be_divided(reply, rows):
                     refused += rows
-            sending = bool(refused) and self._plan(Again(plan.rows, frozenset(row.number for row in refused)))
+            sending = bool(refused) and self._plan(Division(plan.rows, frozenset(row.number for row in refused)))
 
     def _is_to_be_divided(self, reply: Reply, rows: Sequence[Row]) -> bool:
-        whole = reply.whole
+        whole = reply.reading.whole
         if whole is None or whole.said is not Said.REJECTED or len(rows) == 1:
             return False
         if whole.code not in self.delivery.destination.bisect_codes:
             return False
         if self.divisions == MAX_DIVISIONS:
             self.delivery.log(
-                f"{self.name}: {2 * MAX_DIVISIONS} requests went into finding bad records; the next run goes on here"
+                f"{self.name}: {2 * MAX_DIVISIONS} requests went into finding bad records; the next run goes on"
             )
             return False
         self.divisions += 1
@@ -304,13 +304,12 @@ class _Run:
             reply = repeat(self._try, plan, batch, rows)
         except ConnectionFailed as error:
             raise ConnectionFailed(
-                f"{self.name}: {error}. Nothing was sent, and Airflow tries again. If it stays so, look at the "
-                f"connection's host, the network and the proxy"
+                f"{self.name}: {error}",
+                why="Nothing was sent, and Airflow tries again",
+                do="If it stays so, check the connection's host, the network and the proxy",
             ) from error
-        said = Counter((reply.records.get(row.number) or reply.whole or Word(Said.NOTHING)).said for row in rows)
-        self.delivery.log(
-            f"{self.name}: {label}: {', '.join(f'{count} {_SAID[word]}' for word, count in said.items())}"
-        )
+        counts = Counter(_STATUS[reply.word(row.number).said] for row in rows)
+        self.delivery.log(f"{self.name}: {label}: {', '.join(f'{count} {status}' for status, count in counts.items())}")
         return reply
 
     def _try(self, plan: int, batch: int, rows: Sequence[Row]) -> Reply:
@@ -323,21 +322,18 @@ class _Run:
         self.summary.requests += 1
         try:
             reply = its.destination.send(body, [row.number for row in rows])
-        except (ConnectionFailed, RateLimited) as error:
-            self._put(plan, number, sent=False, text=str(error))
-            raise
         except (ResponseLost, InvalidResponse) as error:
-            self._put(plan, number, sent=True, text=str(error))
-            lost = f"{self.name}: {error}. What became of {len(rows)} balances is unknown"
-            raise (type(error) if isinstance(error, InvalidResponse) else OutcomeUnknown)(lost) from error
-        except PermanentError as error:
-            self._put(plan, number, sent=False, text=str(error))
+            self._put_no_response(plan, number, sent=True, text=str(error))
+            kind = InvalidResponse if isinstance(error, InvalidResponse) else OutcomeUnknown
+            raise kind(f"{self.name}: {error}", why=_UNKNOWN.format(len(rows)), do=error.do or _WAIT) from error
+        except (ConnectionFailed, RateLimited, PermanentError) as error:
+            self._put_no_response(plan, number, sent=False, text=str(error))
             raise
         except Exception as error:
-            # A defect of ours after the first byte: the response counts as lost. Its text may hold anything.
+            # Our own defect after the first byte: the response counts as lost. Its text may hold anything.
             what = f"the response could not be read ({type(error).__name__})"
-            self._put(plan, number, sent=True, text=what)
-            raise OutcomeUnknown(f"{self.name}: {what}. What became of {len(rows)} balances is unknown") from None
+            self._put_no_response(plan, number, sent=True, text=what)
+            raise OutcomeUnknown(f"{self.name}: {what}", why=_UNKNOWN.format(len(rows)), do=_WAIT) from None
         self._put_reply(plan, number, reply)
         return reply
 
@@ -345,56 +341,53 @@ class _Run:
         try:
             newest = self.log.newest_since(plan)
             if newest == plan and self.places.has_changed():
-                # Our own try counts as a delivery: any other place is refused.
+                # Our own try counts as a delivery, so any other place is refused.
                 self.places.check(self.delivery.run_id)
         except BalanceBridgeError as error:
-            self._put(plan, number, sent=False, text=str(error))
+            self._put_no_response(plan, number, sent=False, text=str(error))
             raise
         if newest > plan:
-            self._put(plan, number, sent=False, text=f"plan {newest} has taken over")
+            self._put_no_response(plan, number, sent=False, text=f"plan {newest} has taken over")
             raise self._superseded()
 
-    def _put(self, plan: int, number: int, *, sent: bool, text: str) -> None:
-        """Write the result of a request without a response."""
+    def _put_no_response(self, plan: int, number: int, *, sent: bool, text: str) -> None:
         word = Word(Said.NOTHING, NO_RESPONSE, text)
-        newest, trouble = self._newest(plan) if sent else (plan, None)
-        result = Result(VERSION, sent, newest, self.delivery.clock.wall(), whole=word)
-        self.log.put_result(plan, number, result)
-        if trouble is not None:
-            raise trouble
+        self._put(plan, number, Result(VERSION, sent, plan, self.delivery.clock.wall(), whole=word))
 
     def _put_reply(self, plan: int, number: int, reply: Reply) -> None:
-        newest, trouble = self._newest(plan)
         result = Result(
             version=VERSION,
             sent=True,
-            newest=newest,
-            ended_at=reply.ended_at,
-            whole=reply.whole,
-            records=dict(reply.records),
-            http_status=reply.status,
+            newest=plan,
+            ended_at=reply.response.ended_at,
+            whole=reply.reading.whole,
+            records=dict(reply.reading.records),
+            http_status=reply.response.status,
             request_id=reply.request_id,
-            answer_sha256=reply.body_sha256,
-            foreign=reply.foreign,
+            response_sha256=_digest(reply.response.body),
+            foreign=reply.reading.foreign,
         )
-        self.log.put_result(plan, number, result)
-        self.summary.foreign += reply.foreign
-        if trouble is not None:
-            raise trouble
-        if newest != plan:
+        self.summary.foreign += result.foreign
+        if self._put(plan, number, result) != plan:
             raise self._superseded()
 
-    def _newest(self, plan: int) -> tuple[int | None, StoreUnwritable | None]:
-        """The newest plan; if that cannot be found out, why: the result is written first."""
-        try:
-            return self.log.newest_since(plan), None
-        except StoreUnwritable as error:
-            return None, error
+    def _put(self, plan: int, number: int, result: Result) -> int | None:
+        """Write what was seen of a request, and the newest plan by then, even if that cannot be found out."""
+        trouble = None
+        if result.sent:
+            try:
+                result.newest = self.log.newest_since(plan)
+            except StoreUnwritable as error:
+                result.newest, trouble = None, error
+        self.log.put_result(plan, number, result)
+        if trouble is not None:
+            raise trouble
+        return result.newest
 
     def _superseded(self) -> SupersededRun:
         folded = fold(self.log.read())
         self.summary.count(folded)
-        return self.summary.superseded_run("another run of the day has taken over", late(folded))
+        return self.summary.superseded_run(late=late(folded))
 
     # --- reporting
 
@@ -413,8 +406,8 @@ class _Run:
         resent = f", {summary.resent} of them again under the same numbers" if summary.resent else ""
         self.delivery.log(
             f"{self.name}: {summary.rows} balances: {summary.accepted_before} accepted before, {summary.seen} seen, "
-            f"{summary.ignored} ignored, {summary.rejected_locally} not sendable, {summary.pending} {verb} in "
-            f"{requests} requests{resent}"
+            f"{summary.ignored} ignored, {summary.rejected_locally} rejected before sending, {summary.pending} {verb} "
+            f"in {requests} requests{resent}"
         )
         if summary.other_keys:
             self.delivery.log(f"{self.name}: {held_otherwise(summary.other_keys, summary.example, plan)}")
@@ -430,7 +423,13 @@ class _Run:
         self.delivery.log(f"{error}; trying again in {state.upcoming_sleep:g} s")
 
 
-_SAID = {Said.ACCEPTED: "accepted", Said.REJECTED: "rejected", Said.USED: "seen", Said.NOTHING: "unknown"}
+_STATUS = {
+    Said.ACCEPTED: Status.ACCEPTED,
+    Said.REJECTED: Status.REJECTED,
+    Said.USED: Status.SEEN,
+    Said.NOTHING: Status.UNKNOWN,
+}
+_UNKNOWN, _WAIT = "What became of {} balances is unknown", "Wait: Airflow sends the same rows again"
 
 
 def _generation(key: str) -> str:

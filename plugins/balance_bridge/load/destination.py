@@ -11,22 +11,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 import msgspec
 
 from balance_bridge.accounts import Destination as DestinationConfig
-from balance_bridge.errors import BalanceBridgeError, InvalidAmount, StoreDamaged
+from balance_bridge.errors import BalanceBridgeError, InvalidAmount
 from balance_bridge.load.numbers import is_instant
 from balance_bridge.load.replies import Reader, Reading, Reply, read
 from balance_bridge.money import to_text
 from balance_bridge.transport import Response, Transport
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _ENCODE = msgspec.json.Encoder().encode
 _DIGITS = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?(?<!\n)")
-_COLUMNS = ("asset", "at", "balance", "points")
-# What a record carries besides its content.
+# Fields that are not part of a record's content.
 _NO_CONTENT = frozenset({"number", "communicationNumber", "replaces", "supersedes", "points"})
 # Room for a result with three ids of 255 characters and a long description, all of it escaped.
 _RESPONSE_BYTES = 64 * 1024
@@ -40,8 +42,8 @@ class Balance(msgspec.Struct, frozen=True, gc=False):
         asset: The exchange's asset code.
         at_ms: UTC milliseconds since the epoch.
         amount: Exact.
-        points: Which points asked for the instant (``open``, ``close``, ``changes``, ``every 1h``, ...).
-        equivalent: What it is worth in the currency that the destination counts in; None if that is not known.
+        points: The points that the instant is for (``open``, ``close``, ``changes``, ``every 1h``, ...).
+        equivalent: Its value in the currency that the destination counts in; None if unknown.
     """
 
     asset: str
@@ -55,8 +57,8 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
     """A balance in a destination's own words, not yet numbered.
 
     Attributes:
-        balance: Where it comes from.
-        key: What the destination tells balances apart by.
+        balance: The balance.
+        key: What identifies it at the destination.
         amount: The exact digits.
         wire: The destination's fields, the amount as text.
     """
@@ -82,12 +84,12 @@ class LocalRejection:
 
 @dataclass(slots=True)
 class Prepared:
-    """What became of balances before any is sent; every one is in exactly one of the three.
+    """Balances sorted before any is sent; each is in exactly one of the three lists.
 
     Attributes:
-        candidates: What can be sent, in order.
-        rejected: What cannot, and why.
-        ignored: What the accounts file says to leave out.
+        candidates: Those that can be sent, in order.
+        rejected: Those that cannot, and why.
+        ignored: Those that the accounts file leaves out.
     """
 
     candidates: list[Candidate] = field(default_factory=list)
@@ -97,11 +99,11 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Credentials:
-    """A connection, checked: where it leads, and who asks.
+    """A checked connection.
 
     Attributes:
         url: Scheme, host, port and path, without user, query or fragment.
-        login: The key, or empty where the API has none.
+        login: The key; empty if the API has none.
         password: The secret or token.
     """
 
@@ -111,7 +113,7 @@ class Credentials:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must not appear in any text."""
+        """What no text may show."""
         return tuple(filter(None, (self.login, self.password)))
 
 
@@ -125,13 +127,13 @@ class Destination(ABC):
     """
 
     kind: ClassVar[str]
-    #: What stands before and after the records in a request's body.
+    #: The bytes before and after the records in a request's body.
     envelope: tuple[bytes, bytes]
     #: The wire field that is the balance; it is a JSON number.
     amount_field: ClassVar[str]
     #: Other wire fields that are JSON numbers, where they are present.
     number_fields: ClassVar[tuple[str, ...]] = ()
-    #: HTTP statuses that say: this very request came before. What became of its records is another matter.
+    #: HTTP statuses that say: this very request came before. They do not say what became of its records.
     used_statuses: ClassVar[frozenset[int]] = frozenset()
     #: The API's codes for a bad record, unless the accounts file has others.
     default_bisect_codes: ClassVar[frozenset[str]] = frozenset()
@@ -155,7 +157,7 @@ class Destination(ABC):
         self._reader = Reader(self.name, self._verdict, self._reason, self.used_statuses)
 
     def place(self) -> dict[str, str]:
-        """Where balances end up at the far side, as text that may be stored; another place has another one."""
+        """What identifies the place at the far side, without secrets."""
         return {"kind": self.kind, "url": _normalised(self._credentials.url)}
 
     def key_settings(self) -> dict[str, str]:
@@ -184,7 +186,7 @@ class Destination(ABC):
         """A record's JSON text, its numbers bare and with their exact digits.
 
         Raises:
-            InvalidAmount: If a number's text is not plain digits; nothing else may stand in the JSON unquoted.
+            InvalidAmount: If a number's text is not plain digits; nothing else may go into the JSON unquoted.
         """
         fields: dict[str, Any] = dict(wire)
         fields[self.amount_field] = self._bare(wire.get(self.amount_field))
@@ -206,13 +208,13 @@ class Destination(ABC):
         replaces: str,  # noqa: ARG002
         supersedes: str,  # noqa: ARG002
     ) -> dict[str, str]:
-        """A record's fields as they are sent under a number; the very same where the number stays in our log.
+        """A record's fields as they are sent under a number; unchanged if the API has no numbers.
 
         Args:
-            wire: The fields, under no number or under another one.
+            wire: The fields, with no number or another one.
             number: The communication number.
             replaces: The number of the attempt before this one; empty if there was none.
-            supersedes: The digits that were accepted (or seen) before, and give way to these; else empty.
+            supersedes: The digits that were accepted (or seen) before and that these correct; else empty.
         """
         return wire
 
@@ -273,7 +275,7 @@ class Destination(ABC):
         """What authenticates one attempt to post a body."""
 
     @abstractmethod
-    def _verdict(self, answer: Response, document: Any, numbers: Sequence[str]) -> Reading:
+    def _verdict(self, document: Any, numbers: Sequence[str]) -> Reading:
         """Read a response's document; InvalidResponse, without quoting it, if it is not what the API documents."""
 
     @abstractmethod
@@ -286,46 +288,25 @@ class Destination(ABC):
 
 
 def content(wire: Mapping[str, str]) -> frozenset[tuple[str, str]]:
-    """What a record says apart from its number, what it follows and its points: equal content is sent once."""
+    """A record without its number, its predecessors and its points: equal content is sent once."""
     return frozenset(item for item in wire.items() if item[0] not in _NO_CONTENT)
 
 
-def balances_from_table(table: Any, equivalents: Sequence[Decimal | None] | None = None) -> list[Balance]:
-    """Read balances from the table that the transform left in the store.
+def balances_from_table(frame: pd.DataFrame, equivalents: Sequence[Decimal | None] | None = None) -> list[Balance]:
+    """A day's balances as objects.
 
     Args:
-        table: A ``pyarrow.Table`` or ``pandas.DataFrame`` with the columns ``asset`` (text), ``at`` (timestamp in
-            UTC, whole milliseconds), ``balance`` (decimal128(38, 18)) and ``points`` (list of text, or text joined
-            by commas).
-        equivalents: What each is worth, row by row, where that is to be sent.
-
-    Raises:
-        StoreDamaged: If a column is missing, of another type or has nulls.
+        frame: As ``transform.balances.from_parquet`` returns it, which has checked its columns.
+        equivalents: What each is worth, row by row, if that is sent.
     """
     # Heavy, and a connection test does without it.
     import pyarrow as pa
 
-    if not isinstance(table, pa.Table):
-        table = pa.Table.from_pandas(table, preserve_index=False)
-    missing = [name for name in _COLUMNS if name not in table.column_names]
-    if missing:
-        raise StoreDamaged(f"the balances table has no column {', '.join(missing)}; it has {table.column_names}")
-    for name in _COLUMNS:
-        if table[name].null_count:
-            raise StoreDamaged(f"the balances table has {table[name].null_count} nulls in column {name}")
-    at = table["at"]
-    if not pa.types.is_timestamp(at.type) or at.type.tz is None:
-        raise StoreDamaged(f"the balances table's column at is {at.type}; a timestamp with a time zone is expected")
-    if not pa.types.is_decimal(table["balance"].type):
-        raise StoreDamaged(f"the balances table's column balance is {table['balance'].type}; a decimal is expected")
-    try:
-        at_ms = at.cast(pa.timestamp("ms", tz="UTC")).cast(pa.int64()).to_pylist()
-    except pa.ArrowInvalid as error:
-        raise StoreDamaged(f"the balances table's column at holds parts of a millisecond: {error}") from error
-    points = [_points(value) for value in table["points"].to_pylist()]
-    worth = equivalents if equivalents is not None else [None] * len(points)
-    assets, amounts = table["asset"].cast(pa.string()).to_pylist(), table["balance"].to_pylist()
-    return list(map(Balance, assets, at_ms, amounts, points, worth))
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    at_ms = table["at"].cast(pa.timestamp("ms", tz="UTC")).cast(pa.int64()).to_pylist()
+    assets, amounts, points = (table[name].to_pylist() for name in ("asset", "balance", "points"))
+    worth = equivalents if equivalents is not None else [None] * len(assets)
+    return list(map(Balance, assets, at_ms, amounts, map(_points, points), worth))
 
 
 def response_bytes(rows: int) -> int:
@@ -334,12 +315,8 @@ def response_bytes(rows: int) -> int:
 
 
 @lru_cache(maxsize=256)
-def _points_of(value: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in value.split(","))
-
-
-def _points(value: Any) -> tuple[str, ...]:
-    return _points_of(value if isinstance(value, str) else ",".join(value))
+def _points(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
 
 
 def _normalised(url: str) -> str:

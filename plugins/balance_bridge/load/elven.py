@@ -18,12 +18,12 @@ from balance_bridge.accounts import ElvenAsset, ElvenDestination
 from balance_bridge.clock import SYSTEM_CLOCK, Clock
 from balance_bridge.errors import CredentialsRefused, InvalidResponse, RequestRefused
 from balance_bridge.load.destination import Balance, Candidate, Credentials, Destination, Prepared, response_bytes
-from balance_bridge.load.replies import ACCEPTED, Reading, Said, describe, document_of, text_of, word
+from balance_bridge.load.replies import ACCEPTED, Reading, Said, Word, describe, document_of, text_of
 from balance_bridge.transport import Response, Transport
 
 IMPORT_PATH = "/open/v4/account/treasuryBalance"
 ACCOUNTS_PATH = "/open/v3/entityAccount"
-# A list's page has far fewer rows; a server need not obey the limit that it is asked for.
+# A page of a list has far fewer rows; but a server need not obey the limit in a request.
 _LISTED = 1000
 
 
@@ -104,14 +104,14 @@ class Elven(Destination):
             "elven-api-sign": sign(self._credentials.password, timestamp, method, path),
         }
 
-    def _verdict(self, answer: Response, document: Any, numbers: Sequence[str]) -> Reading:  # noqa: ARG002
+    def _verdict(self, document: Any, numbers: Sequence[str]) -> Reading:  # noqa: ARG002 - it judges the request
         said = _said(document)
-        if said == Said.NOTHING:
+        if said is Said.NOTHING:
             raise InvalidResponse("it says neither a clear success nor a clear failure")
-        if said == Said.ACCEPTED:
+        if said is Said.ACCEPTED:
             return Reading(ACCEPTED)
         code, text = self._reason(document)
-        return Reading(word(answer, said, code or "failed", text or "Elven gave no reason"))
+        return Reading(Word(said, code or "failed", text or "Elven gave no reason"))
 
     def _reason(self, document: Any) -> tuple[str, str]:
         if not isinstance(document, dict):
@@ -120,10 +120,10 @@ class Elven(Destination):
         source = data if isinstance(data, dict) else document
         return text_of(source.get("code")), text_of(source.get("message")) or text_of(source.get("error"))
 
-    def ask(
+    def call(
         self, method: str, path: str, *, params: Mapping[str, str] | None = None, body: Mapping[str, str] | None = None
-    ) -> tuple[Response, Any]:
-        """Ask Elven for something other than to take balances.
+    ) -> Any:
+        """Make a request other than an import of balances.
 
         Args:
             method: ``GET`` or ``POST``.
@@ -132,30 +132,19 @@ class Elven(Destination):
             body: What is posted, as JSON.
 
         Returns:
-            The response, and its document; None if it is not JSON.
+            The response's document, its texts without secrets; None if it is not JSON.
 
         Raises:
             CredentialsRefused: 401 or 403.
             RequestRefused: Any other refusal.
-            BalanceBridgeError: As the request ends.
+            BalanceBridgeError: As for :meth:`send`.
         """
-        answer, document = self._ask(method, path, params, body)
-        message = f"{self.name}: {describe(answer, document, self._reader)}"
-        if answer.status in (401, 403):
-            raise CredentialsRefused(f"{message}; check the connection's key and secret, and what they may do")
-        if not 200 <= answer.status < 300 or _said(document) == Said.REJECTED:
-            raise RequestRefused(message)
-        return answer, document
-
-    def _ask(
-        self, method: str, path: str, params: Mapping[str, str] | None, body: Mapping[str, str] | None
-    ) -> tuple[Response, Any]:
         # The vendor's page does not say what a GET signs; path and query, as they are sent, is the reading we take.
         query = "&".join(f"{name}={value}" for name, value in (params or {}).items())
         headers = self._signed(method, f"{path}?{query}" if query else path)
         if body is not None:
             headers["content-type"] = "application/json"
-        answer = self._transport.send(
+        response = self._transport.send(
             method,
             self._credentials.url + path,
             headers=headers,
@@ -164,18 +153,31 @@ class Elven(Destination):
             secrets=self._credentials.secrets,
             max_bytes=response_bytes(_LISTED),
         )
-        return answer, document_of(answer, _LISTED)[0]
+        document, _ = document_of(response, _LISTED)
+        if 200 <= response.status < 300 and _said(document) is not Said.REJECTED:
+            return _cleaned(response, document)
+        refusal = CredentialsRefused if response.status in (401, 403) else RequestRefused
+        raise refusal(
+            f"{self.name}: {describe(response, document, self._reader)}",
+            do="Check the connection's host, key and secret, and what the key may do",
+        )
 
     def _check(self) -> tuple[bool, str]:
-        answer, document = self._ask("GET", ACCOUNTS_PATH, {"page": "1", "limit": "1"}, None)
-        total = _total(document)
-        if not 200 <= answer.status < 300 or total is None:
-            found = describe(answer, document, self._reader)
-            return False, f"Elven's list of entity accounts was expected, but {found}; check host, API key and secret"
+        document = self.call("GET", ACCOUNTS_PATH, params={"page": "1", "limit": "1"})
+        found = data_of(document)
+        if not isinstance(found.get("list"), list):
+            return False, "what responds is not Elven's list of entity accounts; check host, API key and secret"
+        total = found["total"] if isinstance(found.get("total"), int) else len(found["list"])
         return True, (
             f"Elven took key and signature; {total} entity account(s) are visible. Not checked: that the accounts "
             f"file's entity_account_id and source_id exist, and that balances may be imported"
         )
+
+
+def data_of(document: Any) -> dict[str, Any]:
+    """What a document holds: it comes with or without the usual envelope."""
+    data = document.get("data", document) if isinstance(document, dict) else None
+    return data if isinstance(data, dict) else {}
 
 
 def sign(secret: str, timestamp: str, method: str, path: str) -> str:
@@ -210,10 +212,9 @@ def _said(document: Any) -> Said:
     return Said.NOTHING
 
 
-def _total(document: Any) -> int | None:
-    if isinstance(document, dict) and isinstance(document.get("data"), dict):
-        document = document["data"]
-    if not isinstance(document, dict) or not isinstance(document.get("list"), list):
-        return None
-    total = document.get("total")
-    return total if isinstance(total, int) else len(document["list"])
+def _cleaned(response: Response, value: Any) -> Any:
+    if isinstance(value, str):
+        return response.clean(value)
+    if isinstance(value, list):
+        return [_cleaned(response, each) for each in value]
+    return {name: _cleaned(response, each) for name, each in value.items()} if isinstance(value, dict) else value

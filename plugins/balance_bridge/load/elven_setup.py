@@ -1,4 +1,4 @@
-"""What must be there at Elven before balances can go in: the entity account, and a source of its own for them."""
+"""What Elven must have before it takes balances: the entity account, and a source for them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from balance_bridge.errors import InvalidResponse, RequestRefused
-from balance_bridge.load.elven import ACCOUNTS_PATH, Elven
-from balance_bridge.transport import Response
+from balance_bridge.load.elven import ACCOUNTS_PATH, Elven, data_of
 
 SOURCES_PATH = "/open/v3/transaction/source"
 BALANCE_SOURCE = "OPENAPI_BALANCE"
@@ -37,18 +36,16 @@ def entity_accounts(elven: Elven) -> dict[str, str]:
     """The names of the entity accounts that the key can see, by id.
 
     Raises:
-        BalanceBridgeError: As the request ends.
-        InvalidResponse: If the answer is not what Elven documents.
+        BalanceBridgeError: As the requests end; InvalidResponse if Elven returns no list.
     """
-    return {row.get("entityAccountId", ""): row.get("name", "") for row in _all(elven, ACCOUNTS_PATH)}
+    return {_text(row, "entityAccountId"): _text(row, "name") for row in _all(elven, ACCOUNTS_PATH)}
 
 
 def sources(elven: Elven) -> list[BalanceSource]:
     """Every source that the key can see.
 
     Raises:
-        BalanceBridgeError: As the request ends.
-        InvalidResponse: If the answer is not what Elven documents.
+        BalanceBridgeError: As the requests end; InvalidResponse if Elven returns no list.
     """
     return [_source(row) for row in _all(elven, SOURCES_PATH)]
 
@@ -66,8 +63,7 @@ def create_source(elven: Elven, *, entity_account_id: str, name: str) -> Balance
         BalanceBridgeError: As the request ends.
     """
     wanted = {"name": name, "entityAccountId": entity_account_id, "type": BALANCE_SOURCE}
-    answer, document = elven.ask("POST", SOURCES_PATH, body=wanted)
-    made = _source(_texts(answer, _data(document)))
+    made = _source(data_of(elven.call("POST", SOURCES_PATH, body=wanted)))
     if not made.source_id or made.kind not in ("", BALANCE_SOURCE):
         raise RequestRefused(f"{elven.name}: Elven made {made}, which takes no balances; look at its sources")
     return made
@@ -84,7 +80,7 @@ def problems(elven: Elven) -> list[str]:
     if account not in accounts:
         known = ", ".join(f"{key} ({name})" for key, name in list(accounts.items())[:10]) or "none"
         return [
-            f"entity_account_id {account} is not among those that this key can see; it sees {known}: correct it in the "
+            f"entity_account_id {account} is not among those that this key can see ({known}): correct it in the "
             f"accounts file, or let the key see it"
         ]
     found = {source.source_id: source for source in sources(elven)}
@@ -105,31 +101,23 @@ def problems(elven: Elven) -> list[str]:
     return wrong
 
 
-def _all(elven: Elven, path: str) -> list[dict[str, str]]:
-    rows: list[dict[str, str]] = []
+def _all(elven: Elven, path: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
     for page in range(1, _MAX_PAGES + 1):
-        answer, document = elven.ask("GET", path, params={"page": str(page), "limit": str(_PAGE)})
-        data = _data(document)
+        data = data_of(elven.call("GET", path, params={"page": str(page), "limit": str(_PAGE)}))
         listed, total = data.get("list"), data.get("total")
         if not isinstance(listed, list) or not all(isinstance(row, dict) for row in listed):
-            raise InvalidResponse(f"{elven.name}: Elven's answer at {path} has no list of rows")
-        rows += [_texts(answer, row) for row in listed]
+            raise InvalidResponse(f"{elven.name}: Elven's response at {path} has no list of rows")
+        rows += listed
         if not listed or (isinstance(total, int) and len(rows) >= total):
             return rows
     raise InvalidResponse(f"{elven.name}: Elven's list at {path} does not end: {len(rows)} rows and still going")
 
 
-def _data(document: Any) -> dict[str, Any]:
-    # Lists come with or without the usual envelope.
-    data = document.get("data", document) if isinstance(document, dict) else None
-    return data if isinstance(data, dict) else {}
+def _source(row: Mapping[str, Any]) -> BalanceSource:
+    return BalanceSource(*(_text(row, name) for name in ("sourceId", "name", "type", "entityAccountId")))
 
 
-def _texts(answer: Response, row: Mapping[str, Any]) -> dict[str, str]:
-    return {name: answer.clean(value) for name, value in row.items() if isinstance(value, str)}
-
-
-def _source(row: Mapping[str, str]) -> BalanceSource:
-    return BalanceSource(
-        row.get("sourceId", ""), row.get("name", ""), row.get("type", ""), row.get("entityAccountId", "")
-    )
+def _text(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    return value if isinstance(value, str) else ""

@@ -1,26 +1,26 @@
 """From a log's facts to what became of each balance: one pure function, independent of the order of reading.
 
-What a communication number comes to, by all that was seen of the requests that carried it, strongest first:
+The outcome of a communication number, by what was seen of all requests that carried it, strongest first:
 
 ======== ===========================================================================================================
 accepted a response says so, whatever other responses say; or a person found it out
-rejected a response says so of this very record; or a person found it out; or every request that carried the number
+rejected a response says so about this very record; or a person found it out; or every request that carried the number
          was refused as a whole. The number is used up
-seen     the destination says that it has had the number, and an earlier request may have brought it: sending it again
-         could only give the same answer
+seen     the destination says that it has had the number, and an earlier request of ours may have brought it: another
+         one could only be told the same
 unknown  a request may have arrived, and nothing was said about the record
 planned  no request that carried it has left
 ======== ===========================================================================================================
 
-A refusal as a whole is about one request. It says nothing about an earlier one, so next to a request whose response was
+A refusal as a whole is about one request. It says nothing about an earlier one, so after a request whose response was
 lost the number stays *unknown*. Where a destination says "used before" although no other request of ours can have
 carried the number, somebody else has used it, and only a person can find out what for: it stays *unknown*.
 
 **What a destination holds** under a key is the balance of the last attempt that may have arrived. Attempts are in the
-order of their plans. A run waits for the requests of others before it plans, so this is the order of arrival as well,
-except for a process that was frozen between its last look at the log and its request. That shows: its result was not
-there when the newer plan was written, and says that the newer plan was. If it carried another content, nobody knows
-which of the two arrived last; the balance is *unknown* (``LATE``) until the day is run again.
+order of their plans. A run waits for the requests of others before it plans, so this is also the order of arrival,
+except for a process that was frozen between its last look at the log and its request. Its result shows that: it was
+written after the newer plan, and names it. If the request had other content, nobody knows which of the two arrived
+last; the balance is *unknown* (``LATE``) until the day is run again.
 """
 
 from __future__ import annotations
@@ -37,14 +37,9 @@ from balance_bridge.load.destination import content
 from balance_bridge.load.log import Action, Events, Plan, Resolution, Result, Row
 from balance_bridge.load.replies import NO_RESULT, Said, Word
 
-#: The code of a balance that cannot be sent.
-LOCAL = "LOCAL"
-#: The code of what a person found out.
-RESOLVED = "RESOLVED"
-#: The code of a balance of which another amount may have arrived after it.
-LATE = "LATE"
-#: The code of a request of which nothing more is known.
-NO_RESPONSE = "NO RESPONSE"
+#: Our own codes: a balance that cannot be sent; what a person found out; another amount may have arrived later; a
+#: request without a response.
+LOCAL, RESOLVED, LATE, NO_RESPONSE = "LOCAL", "RESOLVED", "LATE", "NO RESPONSE"
 
 
 class Status(StrEnum):
@@ -70,7 +65,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
         status: How it ended.
         code: The destination's error code, or one of this module's.
         text: The reason in words.
-        together: Rejected only in a request with others that was refused as a whole, whichever of them was the cause.
+        together: Rejected in a request with others that was refused as a whole, whichever of them was the cause.
     """
 
     status: Status
@@ -80,12 +75,12 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
 
 
 _ACCEPTED, _PLANNED, _IGNORED = Outcome(Status.ACCEPTED), Outcome(Status.PLANNED), Outcome(Status.IGNORED)
-_LOST = Word(Said.NOTHING, NO_RESPONSE, "the process that sent it has not written down a response")
+_LOST = Word(Said.NOTHING, NO_RESPONSE, "the process that sent it wrote down no response")
 _NO_RESULT = Word(Said.NOTHING, NO_RESULT, "the response has no result for this number")
 _USED_BY_OTHERS = (
-    "the number was used before, but not by this day's delivery: does another deployment write under the same "
-    "[balance_bridge] namespace, was the store lost or moved, or were points or start_date changed, so that another "
-    "day has delivered this instant? Find out whether the balance is there: no other number is sent before that"
+    "the number was used before, but not by this day's delivery: another deployment uses this [balance_bridge] "
+    "namespace, or the store was lost or moved, or points or start_date were changed, so that another day delivered "
+    "this instant; nothing else is sent for it until you have resolved it"
 )
 
 
@@ -114,7 +109,7 @@ class Attempt(msgspec.Struct, gc=False):
 
 @dataclass
 class Folded:
-    """What a log comes to.
+    """What a log means.
 
     Attributes:
         events: The log.
@@ -148,7 +143,7 @@ class Folded:
 
 
 def fold(events: Events) -> Folded:
-    """Work out what a log comes to.
+    """Work out what a log means.
 
     Raises:
         NumberReused: If a number has two contents; no log of this package does.
@@ -186,15 +181,15 @@ def _take_in(folded: Folded, number: int, plan: Plan) -> dict[int, list[Attempt]
                 attempt = folded.numbers[row.number] = Attempt(row, (number, batch))
             elif attempt.row.wire != row.wire:
                 raise NumberReused(
-                    f"the communication number {row.number} has two contents in the log: nothing was sent. Please "
-                    f"report this as a defect"
+                    f"the communication number {row.number} has two contents in the log; nothing was sent",
+                    do="Report this as a defect",
                 )
             attempts.append(attempt)
     return batches
 
 
 def _word(result: Result | None, number: str) -> tuple[Word, bool]:
-    """What one request says about a number, and whether it says so of this very record."""
+    """What one request says about a number, and whether it says so about this very record."""
     if result is None:
         return _LOST, False
     word = result.records.get(number)
@@ -202,12 +197,12 @@ def _word(result: Result | None, number: str) -> tuple[Word, bool]:
 
 
 def _resolved(events: Events) -> dict[str, Resolution]:
-    """Per number the last that a person found out about it."""
+    """Per number the last resolution."""
     return {number: each for each in events.resolutions for number in each.words}
 
 
 def _with_resolution(attempt: Attempt, said: list[tuple[Word, bool]], resolution: Resolution) -> Outcome:
-    """What a number comes to where a person found out something; that says nothing about later requests."""
+    """The outcome of a number that a person resolved; the resolution says nothing about later requests."""
     word = resolution.words[attempt.row.number]
     later = [
         each
@@ -220,7 +215,7 @@ def _with_resolution(attempt: Attempt, said: list[tuple[Word, bool]], resolution
 
 
 def _outcome(said: list[tuple[Word, bool]], records: int = 1) -> Outcome:
-    """What a number comes to by what was said of it, last by a request with so many records."""
+    """The outcome of a number by what was said about it; ``records`` of the last request that carried it."""
     if any(word.said is Said.ACCEPTED for word, _ in said):
         return _ACCEPTED
     found = {(word.said, of_record): word for word, of_record in said}
@@ -233,7 +228,7 @@ def _outcome(said: list[tuple[Word, bool]], records: int = 1) -> Outcome:
         ours = any(word.said is not Said.USED for word in arrived)
         return _as(Status.SEEN, used) if ours else Outcome(Status.UNKNOWN, used.code, _USED_BY_OTHERS)
     if arrived and refused is not None:
-        text = f"refused now ({refused.text}), but an earlier request was not answered"
+        text = f"refused now ({refused.text}), but an earlier request may have arrived"
         return Outcome(Status.UNKNOWN, refused.code, text)
     if arrived:
         return _as(Status.UNKNOWN, arrived[-1])
@@ -246,7 +241,7 @@ def _as(status: Status, word: Word) -> Outcome:
 
 
 def _hold(folded: Folded) -> None:
-    """Work out what stands under each key, and what may have come after it."""
+    """Work out what is held under each key, and what may have come after it."""
     several: dict[str, list[Attempt]] = {}
     for attempt in folded.numbers.values():
         if attempt.arrived:
@@ -313,6 +308,6 @@ def outcome_of(row: Row, folded: Folded) -> Outcome:
 
 
 def no_longer_wanted(plan: Plan | None, folded: Folded) -> list[Attempt]:
-    """What a destination holds and a plan does not want: under other keys or settings, or no longer asked for."""
+    """What a destination holds and a plan does not want: under other keys or settings, or no longer due."""
     wanted = {row.key for row in plan.rows if not row.text} if plan is not None and folded.held else set()
     return [attempt for key, attempt in folded.held.items() if key not in wanted]

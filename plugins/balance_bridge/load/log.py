@@ -1,4 +1,4 @@
-"""The log of one day's delivery: immutable objects in the store, each written whole and only if it is not there yet.
+"""The log of one day's delivery: immutable objects in the store, each written in one piece, and only once.
 
 ::
 
@@ -69,16 +69,16 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         asset: The exchange's asset code.
         at_ms: The instant, UTC milliseconds since the epoch.
         amount: The exact digits.
-        points: The points that asked for the instant, joined by commas.
+        points: The points that the instant is for, joined by commas.
         action: ``send``; ``keep``: it goes by the number that an earlier plan gave it; ``reject``: it cannot be sent;
             ``ignore``: the accounts file leaves it out.
-        number: The communication number; empty for what has none.
-        key: By what the destination tells balances apart.
+        number: The communication number, or empty.
+        key: What identifies the balance at the destination.
         wire: The destination's own fields, of ``send`` only; the amount is text here, a bare JSON number on the wire.
         replaces: The number of the attempt before this one, if there was one.
         supersedes: The amount that was accepted (or seen) before, if there was one.
         batch: The request it goes in, counted from 1; 0 for what is not sent.
-        text: Why it cannot be sent; or in what an earlier delivery differs from the accounts file.
+        text: Why it cannot be sent; or how an earlier delivery differs from the accounts file.
     """
 
     asset: str
@@ -96,7 +96,7 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     @property
     def balance(self) -> tuple[str, int]:
-        """What the row is about: asset and instant."""
+        """Asset and instant."""
         return self.asset, self.at_ms
 
 
@@ -165,14 +165,14 @@ class Result(msgspec.Struct, omit_defaults=True):
 
     Attributes:
         version: Of this format.
-        sent: Whether it may have been applied: False if no byte of it left, or the response was 429.
+        sent: Whether it may have been applied; False if no byte of it left, or the response was 429.
         newest: The newest plan after the response had come; None if that could not be found out.
         ended_at: Seconds since the epoch, by the sender's clock.
         whole: What the response says about the request as a whole.
         records: What it says about single numbers.
         http_status: Of the response, or None if there was none.
         request_id: The destination's own id of the request, or empty.
-        answer_sha256: Of the response's body, or empty.
+        response_sha256: Of the response's body, or empty.
         foreign: Results for numbers that were not sent.
     """
 
@@ -184,7 +184,7 @@ class Result(msgspec.Struct, omit_defaults=True):
     records: dict[str, Word] = {}
     http_status: int | None = None
     request_id: str = ""
-    answer_sha256: str = ""
+    response_sha256: str = msgspec.field(name="answer_sha256", default="")
     foreign: int = 0
 
 
@@ -194,10 +194,10 @@ class Resolution(msgspec.Struct):
     Attributes:
         version: Of this format.
         by: Who found it out.
-        reason: How.
+        reason: How they found it out.
         resolved_at: When (UTC).
         words: By communication number.
-        read: By plan, the last of its tries that this is about; it says nothing about later ones.
+        read: By plan, the last of its tries that this covers; it says nothing about later ones.
     """
 
     version: int
@@ -249,7 +249,7 @@ class DayLog:
     """The log of one account's day at one destination.
 
     Args:
-        store: Where it lies.
+        store: Holds it.
         account: The account's name.
         day: The UTC day.
         destination: The destination's name.
@@ -265,14 +265,14 @@ class DayLog:
 
     @property
     def place(self) -> str:
-        """Where a person would look for it."""
+        """The folder, for messages."""
         return self._store.describe(self._folder)
 
     def read(self) -> Events:
         """Read all of it; what this run has read or written before is not read again, since no object ever changes.
 
         Raises:
-            StoreDamaged: If an object is missing, not what was written, from another release, or none of ours.
+            StoreDamaged: If an object is missing, not what was written, from another release, or not ours.
         """
         plans, tries, results = set[int](), set[tuple[int, int]](), set[tuple[int, int]]()
         resolved = []
@@ -283,10 +283,14 @@ class DayLog:
             plans.add(plan := int(name["plan"]))
             if name["number"]:
                 (tries if name["kind"] == "try" else results).add((plan, int(name["number"])))
-        # A plan counts only if all before it are there; and what is being written while it is listed may show late.
+        # All plans up to the newest must be there, and all tries that have a result, whether they were listed or not: a
+        # listing is not one instant.
         newest, had = max(plans, default=0), self.events
         self.events = Events(
-            {plan: had.plans.get(plan) or self._read_plan(plan, whole=plan == newest) for plan in range(1, newest + 1)},
+            {
+                plan: had.plans.get(plan) or self._read_plan(plan, all_rows=plan == newest)
+                for plan in range(1, newest + 1)
+            },
             {at: had.tries.get(at) or self._read(self._key(at, "try"), Try) for at in sorted(tries | results)},
             {at: had.results.get(at) or self._read(self._key(at, "res"), Result) for at in sorted(results)},
             [self._read(key, Resolution) for key in resolved],
@@ -305,7 +309,7 @@ class DayLog:
         number = 1 + next((each for of, each in reversed(self.events.tries) if of == plan), 0)
         if not self._store.put(self._key((plan, number), "try"), encode(made)):
             # Only the run that wrote a plan writes tries under it.
-            raise StoreDamaged(f"{self._store.describe(self._key((plan, number), 'try'))} is there already")
+            raise StoreDamaged(f"{self._store.describe(self._key((plan, number), 'try'))} exists already")
         self.events.tries[plan, number] = made
         return number
 
@@ -322,7 +326,7 @@ class DayLog:
             key = f"{self._folder}/resolved-{number:04}{_SUFFIX}"
             if self._store.put(key, encode(resolution)):
                 return key
-        raise StoreDamaged(f"{self.place} holds 9999 resolutions: no more can follow")
+        raise StoreDamaged(f"{self.place} holds 9999 resolutions, and no more can follow")
 
     def has_result(self, plan: int, number: int) -> bool:
         """Whether a try has got its result."""
@@ -351,8 +355,8 @@ class DayLog:
             match = _NAMES.fullmatch(key.removeprefix(f"{self._folder}/"))
             if match is None:
                 raise StoreDamaged(
-                    f"{self._store.describe(key)} is not part of a delivery log of this release. Nothing was sent. If "
-                    f"it is from an older release, deliver the day with that one; if not, move it away"
+                    f"{self._store.describe(key)} is not part of a delivery log of this release; nothing was sent",
+                    do="If it is from an older release, deliver the day with that one; if not, move it away",
                 )
             yield key, match
 
@@ -362,10 +366,9 @@ class DayLog:
     def _key(self, at: tuple[int, int], kind: str) -> str:
         return f"{self._folder}/plan-{at[0]:04}/{at[1]:04}.{kind}{_SUFFIX}"
 
-    def _read_plan(self, plan: int, *, whole: bool) -> Plan:
-        """A plan; of one that is not the newest, what it sent is enough."""
+    def _read_plan(self, plan: int, *, all_rows: bool) -> Plan:
         key = self._plan_key(plan)
-        return decode(self._store.read(key), Plan, self._store.describe(key), whole=whole)
+        return decode(self._store.read(key), Plan, self._store.describe(key), all_rows=all_rows)
 
     def _read(self, key: str, kind: type[Document]) -> Document:
         return decode(self._store.read(key), kind, self._store.describe(key))
@@ -378,7 +381,7 @@ def encode(document: msgspec.Struct) -> bytes:
         line = _encode.encode(document) + b"\n"
         digest.update(line)
         return line + _seal(digest.hexdigest())
-    # Piece by piece: a plan of many balances is large, and there is no need to hold all of its text.
+    # Piece by piece, because the text of a plan of many balances is large.
     packed, rows = zlib.compressobj(_FASTEST, zlib.DEFLATED, _GZIP), iter(document.rows)
     line = _encode.encode(msgspec.structs.replace(document, rows=[])) + b"\n"
     pieces = []
@@ -389,14 +392,14 @@ def encode(document: msgspec.Struct) -> bytes:
     return b"".join((*pieces, packed.compress(_seal(digest.hexdigest())), packed.flush()))
 
 
-def decode(data: bytes, kind: type[Document], place: str, *, whole: bool = True) -> Document:
+def decode(data: bytes, kind: type[Document], place: str, *, all_rows: bool = True) -> Document:
     """Read a document.
 
     Args:
         data: The object's bytes.
         kind: What it must be.
-        place: Where it lies, for messages.
-        whole: Whether all rows of a plan are wanted, or only those that it sends.
+        place: The object, for messages.
+        all_rows: Whether to read all rows of a plan, or only those that it sends.
 
     Raises:
         StoreDamaged: If it is not what was written, or of another version.
@@ -406,18 +409,22 @@ def decode(data: bytes, kind: type[Document], place: str, *, whole: bool = True)
         head = text.partition(b"\n")[0]
         version = msgspec.json.decode(head, type=_Head).version
         if version != VERSION:
-            raise StoreDamaged(f"{place} has format version {version}; this release reads {VERSION}. Nothing was sent")
+            raise StoreDamaged(
+                f"{place} has format version {version}; nothing was sent",
+                why=f"This release reads version {VERSION}",
+                do="Deliver the day with the release that wrote it",
+            )
         body, _, seal = text.rstrip(b"\n").rpartition(b"\n")
         if seal + b"\n" != _seal(hashlib.sha256(body + b"\n").hexdigest()):
-            raise StoreDamaged(_damaged(place, "it was truncated or changed"))
+            raise _damaged(place, "it was truncated or changed")
         rest = body[len(head) + 1 :]
         document = msgspec.json.decode(head, type=kind)
         if isinstance(document, Plan):
             lines = rest.split(b"\n") if rest else []
-            wanted = lines if whole else [line for line in lines if _SENDS in line]
+            wanted = lines if all_rows else [line for line in lines if _SENDS in line]
             document.rows = msgspec.json.Decoder(Row).decode_lines(b"\n".join(wanted)) if wanted else []
     except (zlib.error, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise StoreDamaged(_damaged(place, str(error))) from error
+        raise _damaged(place, str(error)) from error
     return document
 
 
@@ -429,12 +436,12 @@ def _seal(digest: str) -> bytes:
     return b'{"sha256":"' + digest.encode() + b'"}\n'
 
 
-def _damaged(place: str, why: str) -> str:
-    return f"{place} is not what was written: {why}. Nothing was sent; put it back from a backup"
+def _damaged(place: str, why: str) -> StoreDamaged:
+    return StoreDamaged(f"{place} is not what was written; nothing was sent", why=why, do="Put it back from a backup")
 
 
 def time_text(seconds: float) -> str:
-    """Seconds since the epoch (UTC) as a log has them."""
+    """Seconds since the epoch (UTC) as text."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

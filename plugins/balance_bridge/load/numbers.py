@@ -3,10 +3,9 @@
 ``<namespace>-<account>.<destination>-<asset>-<instant>-<attempt>``, for instance
 ``bb-main_cash.amlyze-BTMX-S-20261120T000000000Z-1``.
 
-Read from the left, the namespace ends at the first ``-`` and the account with its destination at the second, since
-none of the three can hold one; read from the right, the attempt and the instant (of fixed form) end at a ``-`` as
-well. What is left is the asset, which may hold any. So every part can be read back, and two numbers are equal only
-if all parts are. The destination's name is always a part: two destinations of one account may write into one tenant.
+Every part can be read back, so two numbers are equal only if all parts are: namespace, account and destination hold no
+``-`` and end at the first two; instant and attempt hold none either and begin at the last two; the rest is the asset,
+which may hold any. The destination is a part because two destinations of one account may write into one tenant.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ MAX_NUMBER_CHARS = 255
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9.]{1,32}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Without a zone: it is UTC all the same, and its text takes two thirds of the time.
+# UTC as well; without a zone its text takes two thirds of the time.
 _NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001
 _WITHOUT_SEPARATORS = str.maketrans("", "", "-:.")
 # A day inside what datetime can hold, so that no time zone pushes an instant out of it.

@@ -1,15 +1,16 @@
-"""Where a destination's name leads: a delivery's log stands for one place, and for one way to make keys.
+"""Where a destination's name leads: a delivery log belongs to one place, and to one way to make keys.
 
 ::
 
     receipts/<account>/places/<destination>/0001.jsonl    the newest one counts
 
-If the name leads elsewhere by now, the log says nothing about the new place: nothing is sent until somebody decides.
+If the name leads elsewhere now, the log says nothing about the new place: nothing is sent until somebody decides.
 """
 
 from __future__ import annotations
 
 from datetime import date
+from typing import Literal
 
 import msgspec
 
@@ -41,12 +42,12 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Places:
-    """Where one destination of an account has led so far.
+    """The places of one destination of an account.
 
     Args:
         store: The store.
         account: The account's name.
-        destination: The destination as the accounts file has it now.
+        destination: As the accounts file has it now.
     """
 
     def __init__(self, store: Store, account: str, destination: Destination) -> None:
@@ -57,11 +58,11 @@ class Places:
         self._seen: str | None = None
 
     def check(self, run_id: str, *, redeliver: bool = False, dry_run: bool = False) -> None:
-        """Refuse to deliver if the name leads elsewhere, or keys are made with other settings, than so far.
+        """Refuse to deliver if the name leads elsewhere, or keys are made with other settings, than before.
 
         Args:
-            run_id: The run, which writes down where the name leads if nothing was delivered so far.
-            redeliver: Whether other settings are wanted.
+            run_id: The run, which writes down where the name leads if nothing was delivered before.
+            redeliver: Whether to go on with other key settings.
             dry_run: Whether nothing may be written.
 
         Raises:
@@ -73,25 +74,26 @@ class Places:
         used = self._was_used()
         if found is None and used:
             raise StoreDamaged(
-                f"{self._store.describe(self._folder)} is missing, although {self._name} has delivered before. Nothing "
-                f"was sent; put it back from a backup"
+                f"{self._store.describe(self._folder)} is missing, although {self._name} has delivered before; nothing "
+                "was sent",
+                do="Put it back from a backup",
             )
         if found is not None and used:
             if found.leads_to != now.leads_to or not redeliver:
-                raise PlaceChanged(self._message(found, now))
+                raise self._changed(found, now)
             now = self._now(run_id, "redeliver")
         if dry_run:
             return
         if not self._follow(now):
             self.check(run_id, redeliver=redeliver)
             return
-        # A run that had looked before this was written may have begun to send to the place of before.
+        # A run that had looked before this was written may have begun to send to the earlier place.
         if found is not None and not used and self._was_used():
             self._put(found)
-            raise PlaceChanged(self._message(found, now))
+            raise self._changed(found, now)
 
     def has_changed(self) -> bool:
-        """Whether somebody has written down another place since this was asked for last."""
+        """Whether somebody has written down another place since this was last read."""
         return self._seen is not None and self._store.has_follower(self._seen)
 
     def newest(self) -> Place | None:
@@ -105,25 +107,30 @@ class Places:
         Raises:
             PlaceChanged: If there is nothing to adopt.
         """
-        found, now = self._known(), self._now(by, reason)
-        if found.leads_to == now.leads_to:
-            raise PlaceChanged(f"{self._name} leads where it led before: there is nothing to adopt")
-        if not _only_moved(found.leads_to, now.leads_to):
-            raise PlaceChanged(
-                f"{self._name} is another account now: {_difference(found.leads_to, now.leads_to)}. {_NEW}"
-            )
-        return self._put(msgspec.structs.replace(now, key_settings=found.key_settings))
+        return self._carry_on(self._now(by, reason), "leads_to")
 
     def rekey(self, by: str, reason: str) -> Place:
         """Write down that what was delivered under other key settings counts as delivered, and stays as it is.
 
         Raises:
-            PlaceChanged: If the settings are those of before.
+            PlaceChanged: If the settings have not changed.
         """
-        found, now = self._known(), self._now(by, reason)
-        if found.key_settings == now.key_settings:
-            raise PlaceChanged(f"{self._name} makes its keys as before: there is nothing to rekey")
-        return self._put(msgspec.structs.replace(now, leads_to=found.leads_to))
+        return self._carry_on(self._now(by, reason), "key_settings")
+
+    def _carry_on(self, now: Place, changed: Literal["leads_to", "key_settings"]) -> Place:
+        """Go on with one part of the place as it is now, and with the other as it was."""
+        found = self.newest()
+        if found is None:
+            raise PlaceChanged(f"{self._name} has delivered nothing yet", do="Just run it")
+        if getattr(found, changed) == getattr(now, changed):
+            what = "leads to the same place as before" if changed == "leads_to" else "makes its keys as before"
+            raise PlaceChanged(f"{self._name} {what}: there is nothing to decide")
+        if changed == "leads_to" and not _only_moved(found.leads_to, now.leads_to):
+            difference = _difference(found.leads_to, now.leads_to)
+            raise PlaceChanged(f"{self._name} is another account now: {difference}", do=_NEW)
+        return self._put(
+            msgspec.structs.replace(found, by=now.by, reason=now.reason, **{changed: getattr(now, changed)})
+        )
 
     @property
     def _name(self) -> str:
@@ -131,12 +138,6 @@ class Places:
 
     def _now(self, by: str, reason: str) -> Place:
         return Place(VERSION, self._destination.place(), self._destination.key_settings(), by, reason)
-
-    def _known(self) -> Place:
-        found = self.newest()
-        if found is None:
-            raise PlaceChanged(f"{self._name} has delivered nothing so far: just run it")
-        return found
 
     def _follow(self, place: Place) -> bool:
         """Write the place that follows the one that was read last; False if somebody else was faster."""
@@ -146,7 +147,7 @@ class Places:
             self._seen = key
             return True
         if self._store.newest(self._folder, _SUFFIX) == self._seen:
-            raise StoreDamaged(f"{self._store.describe(key)} can neither be written nor read. Nothing was sent")
+            raise StoreDamaged(f"{self._store.describe(key)} can neither be written nor read; nothing was sent")
         return False
 
     def _put(self, place: Place) -> Place:
@@ -154,7 +155,7 @@ class Places:
         return place
 
     def _was_used(self) -> bool:
-        """Whether anything may have arrived so far; only asked where something differs."""
+        """Whether anything may have arrived under this name."""
         return any(self._delivered(day) for day in days_with_logs(self._store, self._account, self._destination.name))
 
     def _delivered(self, day: date) -> bool:
@@ -164,30 +165,25 @@ class Places:
             # What cannot be read may have been delivered.
             return True
 
-    def _message(self, found: Place, now: Place) -> str:
-        """What has changed, and what to do."""
+    def _changed(self, found: Place, now: Place) -> PlaceChanged:
         if found.leads_to == now.leads_to:
-            changed = _difference(found.key_settings, now.key_settings)
-            advice = (
-                'To send past days again under the new keys, trigger each with {"redeliver": true}. If what was '
-                f"delivered is right as it is: {self._command('rekey')}"
-            )
+            what, changed = "makes its keys with other settings", _difference(found.key_settings, now.key_settings)
+            do = f'Redeliver past days ({{"redeliver": true}}), or: {self._command("rekey")}'
         else:
-            changed = _difference(found.leads_to, now.leads_to)
-            moved = f"If it is the same place under a new address: {self._command('adopt')}. "
-            advice = f"{moved if _only_moved(found.leads_to, now.leads_to) else ''}{_NEW}"
-        head = f"{self._name} has changed: {changed}. Nothing was sent"
-        return f"{head}. Correct the connection or the accounts file. {advice}"
+            what, changed = "leads elsewhere", _difference(found.leads_to, now.leads_to)
+            moved = _only_moved(found.leads_to, now.leads_to)
+            do = f"Correct the connection; if it only moved: {self._command('adopt')}" if moved else _NEW
+        return PlaceChanged(f"{self._name} {what}; nothing was sent", why=changed, do=do)
 
     def _command(self, name: str) -> str:
         return f"balance-bridge receipts {name} {self._account} --destination {self._destination.name}"
 
 
-_NEW = "For a new place, give the destination a new name"
+_NEW = "Correct the accounts file, or give the destination a new name: one name, one place"
 
 
 def _only_moved(before: dict[str, str], now: dict[str, str]) -> bool:
-    """Whether nothing but the address is another one."""
+    """Whether nothing but the address has changed."""
     return {**before, "url": ""} == {**now, "url": ""}
 
 

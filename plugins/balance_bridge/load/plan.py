@@ -1,14 +1,14 @@
-"""The decision: for every balance of a day, what is done with it, given what the log comes to.
+"""The decision: what to do with every balance of a day, given what the log says.
 
 =========================================================== =========================================================
-what the log says of the balance                            what is done
+what the log says about the balance                         what is done
 =========================================================== =========================================================
 nothing may have arrived                                    sent, under its next number
 the same amount is held, settled                            kept
 the same amount is held, unknown                            the very same record again, under the same number
 another amount is held, or may have come after it           sent under the next number, which names the one before
-the same amount was delivered under another key             kept, and said; with ``redeliver`` sent under the new key
-the same amount was settled with other settings             kept, and said; with ``redeliver`` sent again
+the same amount was delivered under another key             kept, reported; with ``redeliver`` sent under the new key
+the same amount was settled with other settings             kept, reported; with ``redeliver`` sent again
 =========================================================== =========================================================
 
 A rejected number is used up. The balance goes again when the run is repeated (cleared, or triggered); within one run,
@@ -41,12 +41,12 @@ _FRESH, _ALONE = (0,), (-1,)
 
 
 @dataclass(frozen=True)
-class Again:
-    """What a further plan of the same run sends again.
+class Division:
+    """A further plan of the same run: it sends only what was refused as a whole, divided.
 
     Attributes:
         rows: The rows of the plan that has just been sent.
-        numbers: Those whose requests were refused as a whole, and are divided.
+        numbers: Those whose requests were refused as a whole.
     """
 
     rows: Sequence[Row]
@@ -60,10 +60,10 @@ class Decider:
     Args:
         destination: Where to.
         numbering: Makes the numbers.
-        folded: What the log comes to.
+        folded: The log.
         run_id: The run that decides.
         redeliver: Whether to send again what was delivered under other keys or settings.
-        again: For a further plan of the same run: only what it has divided goes again.
+        division: What a further plan of the same run divides; None for its first plan.
     """
 
     destination: Destination
@@ -71,14 +71,14 @@ class Decider:
     folded: Folded
     run_id: str = ""
     redeliver: bool = False
-    again: Again | None = None
-    _named: dict[tuple[str, int], Row] = field(default_factory=dict)
+    division: Division | None = None
+    _before: dict[tuple[str, int], Row] = field(default_factory=dict)
     _halves: dict[str, Group] = field(default_factory=dict)
 
     def decide(self, prepared: Prepared) -> tuple[list[Row], dict[int, bytes]]:
         """The rows of the next plan, in order of instant and asset, and the body of each of its requests."""
-        if self.again is not None:
-            self._named = {row.balance: row for row in self.again.rows}
+        if self.division is not None:
+            self._before = {row.balance: row for row in self.division.rows}
         self._halves = halves(self.folded, self.destination.bisect_codes)
         rows = [self._row(candidate) for candidate in prepared.candidates]
         self._give_up_keys(prepared.candidates, rows)
@@ -89,9 +89,9 @@ class Decider:
 
     def _row(self, candidate: Candidate) -> Row:
         balance = candidate.balance.asset, candidate.balance.at_ms
-        named = self._named.get(balance)
-        if named is not None and self.again is not None and named.number not in self.again.numbers:
-            return _named_as_before(named)
+        before = self._before.get(balance)
+        if before is not None and self.division is not None and before.number not in self.division.numbers:
+            return _as_before(before)
         held = self.folded.last_arrived(balance)
         if held is not None:
             differs = self._difference(held, candidate)
@@ -111,7 +111,7 @@ class Decider:
         return _kept(last, candidate, "") if same_run else self._next(candidate, held)
 
     def _give_up_keys(self, candidates: Sequence[Candidate], rows: list[Row]) -> None:
-        """Send under its new key what stands under an old one, if something else is about to take that key."""
+        """Send under its new key what is held under an old one, if something else is about to take that key."""
         lost = [0]
         while lost:
             sent = Counter(row.key for row in rows if row.action is Action.SEND)
@@ -147,7 +147,7 @@ class Decider:
         number = self.numbering.number(balance.asset, balance.at_ms, len(attempts) + 1)
         if len(number) > MAX_NUMBER_CHARS:
             text = (
-                f"its communication number would have {len(number)} characters, {MAX_NUMBER_CHARS} are allowed; "
+                f"its communication number would have {len(number)} characters, {MAX_NUMBER_CHARS} are allowed: "
                 f"shorten the account's or the destination's name"
             )
             return _unsent(balance, Action.REJECT, text)
@@ -231,9 +231,9 @@ def refuse_shared_keys(destination: Destination, candidates: Iterable[Candidate]
         other = owners.setdefault(candidate.key, candidate)
         if other is not candidate:
             raise ConfigurationError(
-                f"{destination.name}: {_name(other.balance)} and {_name(candidate.balance)} both become "
-                f"{candidate.key}; {destination.kind} holds one balance under that key. Map the assets to different "
-                f"ones in the accounts file, or set one of them to ignore"
+                f"{destination.name}: {_name(other.balance)} and {_name(candidate.balance)} have one key",
+                why=f"Both become {candidate.key}, and {destination.kind} holds one balance under a key",
+                do="Map the assets to different ones in the accounts file, or set one of them to ignore",
             )
 
 
@@ -243,7 +243,7 @@ def halves(folded: Folded, bisect_codes: frozenset[str]) -> dict[str, Group]:
     It follows from the log alone, so a run goes on dividing where another one has stopped.
 
     Args:
-        folded: What the log comes to.
+        folded: The log.
         bisect_codes: The destination's codes for a bad record.
 
     Returns:
@@ -291,7 +291,7 @@ def _packed(indexes: list[int], texts: Mapping[int, bytes], max_bytes: int, max_
         yield taken
 
 
-def _named_as_before(row: Row) -> Row:
+def _as_before(row: Row) -> Row:
     if row.action is Action.REJECT:
         return row
     return Row(row.asset, row.at_ms, row.amount, row.points, Action.KEEP, row.number, row.key, text=row.text)

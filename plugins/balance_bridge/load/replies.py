@@ -1,29 +1,28 @@
-"""What a response says about the records of its request: the part that is alike at every destination.
+"""What a response says about the records of its request: the part that all destinations share.
 
 Only facts about this one request. What they mean for a record that an earlier request may have carried is worked out
-where the log is folded.
+in ``fold``.
 
-=================== ============================== ================== =========================================
-response            said of the request            error              then
-=================== ============================== ================== =========================================
-2xx, documented     as documented, or per record   none               the next request
-2xx, anything else  nothing                        InvalidResponse          stop
-3xx                 nothing                        RequestRefused     stop: redirects are never followed
-401, 403            rejected                       CredentialsRefused stop
-404                 rejected                       RequestRefused     stop: the base URL is wrong
-408, 5xx            nothing                        ServerFault        stop; Airflow tries again
-429                 nothing was applied            RateLimited, raised the same request after a while
-came before         used                           none               the next request
-other 4xx           rejected, with reason          none               the next request
-4xx that accepts    nothing                        InvalidResponse          stop
-=================== ============================== ================== =========================================
+=================== ============================ =================== ====================================
+response            says of the request          error               then
+=================== ============================ =================== ====================================
+2xx, documented     as documented, or per record none                the next request
+2xx, anything else  nothing                      InvalidResponse     stop
+3xx                 nothing                      RequestRefused      stop: redirects are never followed
+401, 403            rejected                     CredentialsRefused  stop
+404                 rejected                     RequestRefused      stop: the base URL is wrong
+408, 5xx            nothing                      ServerFault         stop; Airflow tries again
+429                 nothing was applied          RateLimited, raised the same request after a while
+a used status       used                         none                the next request
+other 4xx           rejected, with the reason    none                the next request
+4xx that accepts    nothing                      InvalidResponse     stop
+=================== ============================ =================== ====================================
 
-"Came before": the statuses by which a destination says that it has seen this very request (409 at a webhook).
+Used statuses are those by which a destination says that it has seen this very request before (409 at a webhook).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +44,8 @@ from balance_bridge.transport import Response
 
 # The code of a record's result that is not documented, or that another result contradicts.
 NO_RESULT = "NO RESULT"
+# The code of a response that is not what the API documents.
+INVALID = "INVALID RESPONSE"
 _MAX_CODE_CHARS = 60
 _MAX_TEXT_CHARS = 500
 _MAX_ID_CHARS = 200
@@ -83,7 +84,13 @@ _CONTRADICTION = Word(Said.NOTHING, NO_RESULT, "the response has results for thi
 
 @dataclass(frozen=True)
 class Reading:
-    """What a response's document says, as a :class:`Reply` has it."""
+    """What a response's document says.
+
+    Attributes:
+        whole: About the request as a whole; None where each record has its own word.
+        records: About single records, by number; it outweighs ``whole``. A number that neither mentions is unknown.
+        foreign: How many results are for numbers that were not sent.
+    """
 
     whole: Word | None = None
     records: Mapping[str, Word] = field(default_factory=dict)
@@ -92,30 +99,23 @@ class Reading:
 
 @dataclass(frozen=True)
 class Reply:
-    """The facts of one answered request.
+    """A response with what it says.
 
     Attributes:
-        status: HTTP status.
+        response: As it came.
+        reading: What it says.
         request_id: The destination's own id of the request, or empty.
-        body_sha256: Of the response's bytes.
-        sent_at: Seconds since the epoch (UTC).
-        ended_at: Seconds since the epoch (UTC).
-        whole: What the response says about the request as a whole; None where each record has its own word.
-        records: What it says about single records, by number; it outweighs ``whole``. A number that neither mentions is
-            unknown.
-        foreign: How many results are for numbers that were not sent.
         stop: The error to raise once the result is written, or None to go on.
     """
 
-    status: int
+    response: Response
+    reading: Reading
     request_id: str
-    body_sha256: str
-    sent_at: float
-    ended_at: float
-    whole: Word | None
-    records: Mapping[str, Word]
-    foreign: int
     stop: BalanceBridgeError | None
+
+    def word(self, number: str) -> Word:
+        """What it says about a record."""
+        return self.reading.records.get(number) or self.reading.whole or Word(Said.NOTHING)
 
 
 @dataclass(frozen=True)
@@ -124,64 +124,51 @@ class Reader:
 
     Attributes:
         label: The destination's name, for messages.
-        verdict: Reads the document of a response to a request with these numbers; raises InvalidResponse, without
-            quoting the document, if it is not what the API documents.
+        verdict: Reads the document of a response to a request with these numbers, its codes and texts as they came;
+            raises InvalidResponse, without quoting the document, if it is not what the API documents.
         reason: Code and text of an error document, as they came; empty if the document has none.
         used_statuses: HTTP statuses that say: this very request came before.
     """
 
     label: str
-    verdict: Callable[[Response, Any, Sequence[str]], Reading]
+    verdict: Callable[[Any, Sequence[str]], Reading]
     reason: Callable[[Any], tuple[str, str]]
     used_statuses: frozenset[int]
 
 
-def word(answer: Response, said: Said, code: str, text: str) -> Word:
-    """A word with a code and a text from outside: the one place where they enter, and where secrets are taken out."""
-    return Word(said, answer.clean(code, _MAX_CODE_CHARS), answer.clean(text, _MAX_TEXT_CHARS))
-
-
-def read(answer: Response, numbers: Sequence[str], reader: Reader) -> Reply:
+def read(response: Response, numbers: Sequence[str], reader: Reader) -> Reply:
     """Turn a response into facts.
 
     Args:
-        answer: A whole response.
-        numbers: The numbers that were sent, in order.
+        response: To a request with records.
+        numbers: Their numbers, in order.
         reader: How this destination's responses are read.
 
     Raises:
         RateLimited: For 429; nothing was applied.
     """
-    if answer.status == 429:
+    if response.status == 429:
         raise RateLimited(
-            f"{reader.label}: {answer.request} answered 429, too many requests", retry_after_s=answer.retry_after_s()
+            f"{reader.label}: {response.request} returned 429, too many requests",
+            retry_after_s=response.retry_after_s(),
         )
-    document, trouble = document_of(answer, len(numbers))
-    verdict, stop = Reading(), None
+    document, trouble = document_of(response, len(numbers))
+    reading, stop = Reading(), None
     if not trouble:
         try:
-            verdict = reader.verdict(answer, document, numbers)
+            reading = _cleaned(response, reader.verdict(document, numbers))
         except InvalidResponse as error:
             trouble = str(error)
-    if not 200 <= answer.status < 300:
-        accepts = any(each.said == Said.ACCEPTED for each in (verdict.whole, *verdict.records.values()) if each)
-        whole, stop = _refusal(answer, document, reader)
-        verdict = Reading(whole)
-        trouble = "its document accepts" if accepts and whole.said == Said.REJECTED else ""
+    if not 200 <= response.status < 300:
+        accepts = any(word.said is Said.ACCEPTED for word in (reading.whole, *reading.records.values()) if word)
+        refusal, stop = _refusal(response, document, reader)
+        reading = Reading(refusal)
+        trouble = "its document accepts" if accepts and refusal.said is Said.REJECTED else ""
     if trouble:
-        verdict, stop = _undocumented(answer, trouble, reader)
-    inside = document.get("requestId") if isinstance(document, dict) else None
-    return Reply(
-        status=answer.status,
-        request_id=answer.clean(text_of(inside) or answer.headers.get("x-request-id", ""), _MAX_ID_CHARS),
-        body_sha256=hashlib.sha256(answer.body).hexdigest(),
-        sent_at=answer.sent_at,
-        ended_at=answer.ended_at,
-        whole=verdict.whole,
-        records=verdict.records,
-        foreign=verdict.foreign,
-        stop=stop,
-    )
+        reading, stop = _undocumented(response, trouble, reader)
+    named = document.get("requestId") if isinstance(document, dict) else None
+    request_id = text_of(named) or response.headers.get("x-request-id", "")
+    return Reply(response, reading, request_id and response.clean(request_id, _MAX_ID_CHARS), stop)
 
 
 def by_number(
@@ -209,26 +196,26 @@ def by_number(
     return Reading(None, records, foreign)
 
 
-def document_of(answer: Response, rows: int) -> tuple[Any, str]:
+def document_of(response: Response, rows: int) -> tuple[Any, str]:
     """The response's JSON document, or None and why there is none; numbers with a point or an exponent stay text.
 
     Args:
-        answer: A whole response.
+        response: A whole response.
         rows: How many records it may have something to say about.
     """
-    if sum(map(answer.body.count, (b",", b"{", b"["))) > _VALUES + _VALUES_PER_ROW * rows:
+    if sum(map(response.body.count, (b",", b"{", b"["))) > _VALUES + _VALUES_PER_ROW * rows:
         return None, f"it has far more values than {rows} records account for"
     try:
-        text = answer.body.decode("utf-8")
+        text = response.body.decode("utf-8")
         return json.loads(text, parse_float=str, parse_constant=_refuse_constant, object_pairs_hook=_unique), ""
     except (ValueError, RecursionError) as error:
-        return None, f"it is not JSON that can be read ({error})"
+        return None, f"it is not JSON ({error})"
 
 
-def describe(answer: Response, document: Any, reader: Reader) -> str:
-    """What was asked and what came back, fit for a message."""
-    reason = _reason(answer, Said.NOTHING, document, reader)
-    return f"{answer.request} answered {answer.status} ({reason.code}: {reason.text}){_skew(answer)}"
+def describe(response: Response, document: Any, reader: Reader) -> str:
+    """The request and what came back, fit for a message."""
+    reason = _reason(response, Said.NOTHING, document, reader)
+    return f"{response.request} returned {response.status} ({reason.code}: {reason.text}){_skew(response)}"
 
 
 def text_of(value: Any) -> str:
@@ -236,47 +223,62 @@ def text_of(value: Any) -> str:
     return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
 
 
-def _reason(answer: Response, said: Said, document: Any, reader: Reader) -> Word:
+def _clean(response: Response, word: Word) -> Word:
+    """A word without secrets: codes and texts from outside enter nowhere else."""
+    if not word.code and not word.text:
+        return word
+    return Word(word.said, response.clean(word.code, _MAX_CODE_CHARS), response.clean(word.text, _MAX_TEXT_CHARS))
+
+
+def _cleaned(response: Response, reading: Reading) -> Reading:
+    whole = reading.whole and _clean(response, reading.whole)
+    return Reading(whole, {number: _clean(response, word) for number, word in reading.records.items()}, reading.foreign)
+
+
+def _reason(response: Response, said: Said, document: Any, reader: Reader) -> Word:
     code, text = reader.reason(document)
-    found = word(answer, said, code or f"HTTP {answer.status}", text)
-    return found if found.text else msgspec.structs.replace(found, text=answer.describe_body())
+    found = _clean(response, Word(said, code or f"HTTP {response.status}", text))
+    return found if found.text else msgspec.structs.replace(found, text=response.describe_body())
 
 
-def _refusal(answer: Response, document: Any, reader: Reader) -> tuple[Word, BalanceBridgeError | None]:
-    status = answer.status
-    rejected = _reason(answer, Said.REJECTED, document, reader)
+def _refusal(response: Response, document: Any, reader: Reader) -> tuple[Word, BalanceBridgeError | None]:
+    status = response.status
+    rejected = _reason(response, Said.REJECTED, document, reader)
     unknown = Word(Said.NOTHING, f"HTTP {status}", rejected.text)
-    said = f"{reader.label}: {answer.request} answered {status} ({rejected.code}: {rejected.text})"
+    what = f"{reader.label}: {response.request} returned {status} ({rejected.code}: {rejected.text})"
     if status in reader.used_statuses:
         return msgspec.structs.replace(rejected, said=Said.USED), None
     if status in (401, 403):
         return rejected, CredentialsRefused(
-            f"{said}. Nothing of this request was applied; check the connection's key, secret or token, and what "
-            f"they are permitted to do{_skew(answer)}"
+            what,
+            why=f"Nothing of this request was applied{_skew(response)}",
+            do="Check the connection's key, secret or token, and what they are permitted to do",
         )
     if status == 404:
-        return rejected, RequestRefused(f"{said}. The connection's host is not this API's base URL; correct it")
+        return rejected, RequestRefused(what, why="It is not this API's base URL", do="Correct the connection's host")
     if 300 <= status < 400:
         # Cleaned first: what takes an address apart also changes the case of its host.
-        where = _target(answer.clean(answer.headers.get("location", "")))
+        where = _target(response.clean(response.headers.get("location", "")))
         return unknown, RequestRefused(
-            f"{said}. It redirects to {where}; credentials are never sent after a redirect: put the right host into "
-            f"the connection"
+            what,
+            why=f"It redirects to {where}, and credentials are never sent after a redirect",
+            do="Put the right host into the connection",
         )
     if status == 408 or status >= 500:
         return unknown, ServerFault(
-            f"{said}. What became of the records is unknown; they go out again under the same numbers"
+            what, why="What became of the records is unknown; they go out again under the same numbers"
         )
     if status < 200:
-        return unknown, InvalidResponse(f"{said}. That is no final response; look for a proxy in between")
+        return unknown, InvalidResponse(f"{what}, which is no final response", do="Look for a proxy in between")
     return rejected, None
 
 
-def _undocumented(answer: Response, trouble: str, reader: Reader) -> tuple[Reading, InvalidResponse]:
-    text = f"{answer.request} answered {answer.status}, but {trouble}: {answer.describe_body()}"
-    return Reading(Word(Said.NOTHING, "BAD ANSWER", text[:_MAX_TEXT_CHARS])), InvalidResponse(
-        f"{reader.label}: {text}. What became of the records is unknown. Check that the connection's host is the API "
-        f"itself; a repeated run sends the same records again under the same numbers"
+def _undocumented(response: Response, trouble: str, reader: Reader) -> tuple[Reading, InvalidResponse]:
+    text = f"{response.request} returned {response.status}, but {trouble}: {response.describe_body()}"
+    return Reading(Word(Said.NOTHING, INVALID, text[:_MAX_TEXT_CHARS])), InvalidResponse(
+        f"{reader.label}: {response.request} returned {response.status}, but not a response of the API",
+        why=f"{trouble[0].upper()}{trouble[1:]}: {response.describe_body()}",
+        do="Check that the connection's host is the API itself; a repeated run sends the same records again",
     )
 
 
@@ -291,6 +293,13 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
+def _skew(response: Response) -> str:
+    skew_s = response.clock_skew_s()
+    if skew_s is None or abs(skew_s) < _MIN_REPORTED_SKEW_S:
+        return ""
+    return f"; the server's clock differs from ours by {skew_s:.0f} s: set this machine's clock"
+
+
 def _target(location: str) -> str:
     try:
         parts = urlsplit(location)
@@ -299,10 +308,3 @@ def _target(location: str) -> str:
     except ValueError:
         return "an address that cannot be read"
     return f"{parts.scheme}:{host}{parts.path}".removeprefix(":") or "nowhere (no Location)"
-
-
-def _skew(answer: Response) -> str:
-    skew = answer.clock_skew_s()
-    if skew is None or abs(skew) < _MIN_REPORTED_SKEW_S:
-        return ""
-    return f". The server's clock differs from ours by {skew:.0f} s; set this machine's clock"

@@ -1,4 +1,4 @@
-"""How a delivery ended: counts for the log and the page, and the error that says what to do."""
+"""How a delivery ended: its counts, and the error that says what to do."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from balance_bridge.load.numbers import rfc3339
 
 _MAX_EXAMPLES = 5
 _MAX_CODES = 10
+TAKEN_OVER = "Another run of the day has taken over"
 
 _Error = TypeVar("_Error", bound=BalanceBridgeError)
 
@@ -31,9 +32,8 @@ class Reason:
         code: The destination's code, or ``LOCAL``.
         text: The reason in words, of the first one.
         count: Balances.
-        assets: Up to five assets as examples.
-        together: Balances that were only refused in a request with others, so that nobody knows whether they are bad.
-            They are no examples.
+        assets: Up to five examples.
+        together: Those refused only together with others, which may be good. They are not among the examples.
     """
 
     code: str
@@ -45,7 +45,7 @@ class Reason:
 
 @dataclass
 class DeliverySummary:
-    """What a delivery did with each balance that it was given.
+    """What became of each balance of a delivery.
 
     ``rows = accepted_now + accepted_before + seen + rejected + rejected_locally + unknown + ignored + pending``.
 
@@ -53,27 +53,27 @@ class DeliverySummary:
         account: The account's name.
         day: The UTC day, ``YYYY-MM-DD``.
         destination: The destination's name.
-        dry_run: Whether nothing was sent on purpose.
-        rows: Balances handed in.
+        dry_run: Whether it was a dry run.
+        rows: Balances in all.
         accepted_now: Accepted by this delivery.
         accepted_before: Accepted before this delivery.
-        seen: Settled, but not confirmed: the destination knows the number (now or before).
-        rejected: By the destination.
-        rejected_locally: Not sendable.
-        unknown: Sent, and what became of them is not known.
+        seen: Settled, but not confirmed: the destination knows the number.
+        rejected: Rejected by the destination.
+        rejected_locally: Rejected by our own checks, before sending.
+        unknown: May have arrived, and nobody knows what became of them.
         ignored: Left out by the accounts file.
         pending: To be sent, and not sent yet (all of a dry run).
-        superseded: Of those that were sent (a dry run: are to be sent): an earlier delivery gives way to it.
-        resent: Of those: under a number that may have been sent before.
-        other_keys: Balances that are held under keys or settings that the accounts file no longer has.
+        superseded: Of those to be sent: corrections of what was delivered before.
+        resent: Of those to be sent: under a number that may have been sent before.
+        other_keys: Balances held under keys or settings that the accounts file no longer has.
         example: One of them.
         doubt: An asset whose balance is unknown, and why.
-        requests: Requests that were made, refused connections included.
-        batches: Requests that were to be made.
+        requests: Requests made, refused connections included.
+        batches: Requests planned.
         divided: Requests that were refused as a whole and divided, to find the bad records.
-        foreign: Results for numbers that were not asked about.
-        preview: Of a dry run: where what would be sent is kept.
-        reasons: Why balances were rejected, by the destination's code; checks of ours by ``LOCAL`` and text.
+        foreign: Results for numbers that were not sent.
+        preview: Of a dry run: the store's key of what would be sent.
+        reasons: Why balances were rejected, by the destination's code; our own checks by ``LOCAL`` and text.
     """
 
     account: str
@@ -109,7 +109,7 @@ class DeliverySummary:
         return found
 
     def count_plan(self, plan: Plan, folded: Folded) -> None:
-        """Count what a plan is about to do, given what the log comes to before it."""
+        """Count what a plan is about to do, given the log before it."""
         sent = [row for row in plan.rows if row.action is Action.SEND]
         left = [row for row in plan.rows if row.action is not Action.SEND]
         self._kept = {row.number for row in left if row.number}
@@ -145,54 +145,47 @@ class DeliverySummary:
     def failure(self, *, max_rejected: int, on_unconfirmed: str) -> BalanceBridgeError | None:
         """The error with which the delivery ends, or None.
 
-        Rejections come first, since they are permanent: if a transient error were raised, Airflow would try again, and
-        what was rejected would go out once more although nobody has repeated the run.
+        Rejections come first, since they are permanent: after a transient error Airflow would try again, and what was
+        rejected would go out once more although nobody has repeated the run.
 
         Args:
             max_rejected: Rejections tolerated per day before the task fails.
-            on_unconfirmed: Whether balances that were seen and not confirmed ``warn`` or ``fail``.
+            on_unconfirmed: ``fail`` if balances that were seen and not confirmed make the task red.
         """
-        head, refused = self._head, self.rejected + self.rejected_locally
-        unknown = (
-            f"what became of {self.unknown} of {self.rows} balances is unknown, for example {self.doubt}; "
-            f"they go out again"
-        )
+        refused, of = self.rejected + self.rejected_locally, f"of {self.rows} balances"
+        unknown = f"{self.unknown} {of} are unknown and go out again"
         if refused > max_rejected:
-            also = f" Besides, {unknown}." if self.unknown else ""
-            early = f" ({self.rejected_locally} of them before anything was sent)" if self.rejected_locally else ""
+            early = f" ({self.rejected_locally} before sending)" if self.rejected_locally else ""
             return RecordsRejected(
-                f"{head}: {refused} of {self.rows} balances were rejected{early}: {self._reasons()}.{also} Correct the "
-                f"asset mapping, the account ids or the limits in the accounts file, or set these assets to ignore; "
-                f"then run the day again: what was rejected goes out under new numbers, what was accepted does not go "
-                f"out again"
+                f"{self._head}: {refused} {of} were rejected{early}{f'; {unknown}' if self.unknown else ''}",
+                why=self._reasons(),
+                do="Correct the mapping, ids or limits in the accounts file, or ignore these assets; run the day again",
             )
         if self.unknown:
-            return OutcomeUnknown(
-                f"{head}: {unknown}. If it stays so, ask {self.destination}, and write down what you found out: "
-                f"{self._resolve}"
-            )
+            return OutcomeUnknown(f"{self._head}: {unknown}", why=self.doubt, do=f"If it stays so: {self._resolve}")
         if self.seen and on_unconfirmed == "fail":
             return Unconfirmed(
-                f"{head}: {self.seen} of {self.rows} balances were seen and not confirmed: their numbers are used up, "
-                f"but no response says that they were accepted. Ask {self.destination} about them, and write down what "
-                f"you found out: {self._resolve}"
+                f"{self._head}: {self.seen} {of} were seen and not confirmed",
+                why="Their numbers are used up, but no response says that they were accepted",
+                do=f"Ask {self.destination}, then: {self._resolve}",
             )
         return None
 
-    def superseded_run(self, why: str, late: int = 0) -> SupersededRun:
+    def superseded_run(self, why: str = TAKEN_OVER, *, do: str = "", late: int = 0) -> SupersededRun:
         """The error with which a delivery stops because another one of the day has taken over.
 
         Args:
             why: What the other one is.
+            do: What somebody has to do.
             late: How many balances are in doubt because of it.
         """
-        text = f"{self._head}: {why}; this run sends nothing more"
         if late:
-            text += f". {late} balances may have arrived in the wrong order: run {self.day} again"
-        return SupersededRun(text, late=late)
+            why = f"{why}; {late} balances may have arrived in the wrong order"
+            do = f"Run {self.account} {self.day} again"
+        return SupersededRun(f"{self._head}: this run sends nothing more", why=why, do=do, late=late)
 
     def remark(self, max_rejected: int) -> str:
-        """What a delivery that ended well leaves to look at; empty if nothing."""
+        """What somebody should look at after a delivery that ended well; empty if nothing."""
         refused = self.rejected + self.rejected_locally
         found = []
         if refused:
@@ -243,8 +236,8 @@ def other_keys(plan: Plan | None, folded: Folded) -> tuple[int, str]:
     """How many balances are held under keys or settings that the accounts file no longer has, and one of them.
 
     Args:
-        plan: What the day has now; None for a log without a plan.
-        folded: What the log comes to.
+        plan: The newest plan; None for a log without one.
+        folded: The log.
     """
     found = no_longer_wanted(plan, folded)
     first = min(found, key=lambda attempt: (attempt.row.at_ms, attempt.row.asset), default=None)
@@ -254,7 +247,7 @@ def other_keys(plan: Plan | None, folded: Folded) -> tuple[int, str]:
 
 
 def held_otherwise(count: int, example: str, plan: Plan | None = None) -> str:
-    """What :func:`other_keys` found, in words; and if a plan keeps any of it, how to have it sent again."""
+    """What :func:`other_keys` found, in words; and if a plan keeps any of it, how to send it again."""
     text = (
         f"{count} balances are held under keys or settings that the accounts file no longer has, for example {example}"
     )

@@ -15,8 +15,7 @@ x-balance-bridge-timestamp   UTC milliseconds since the epoch, at which the requ
 x-balance-bridge-signature   hexadecimal HMAC-SHA256 of ``<timestamp>.<body>`` with the shared secret
 ============================ ===========================================================================
 
-The receiver takes or refuses each balance by itself, or a request as a whole. ``docs/destinations.md`` describes how to
-build one.
+The receiver takes or refuses each balance on its own, or a request as a whole: see ``docs/destinations.md``.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -44,9 +43,8 @@ from balance_bridge.load.replies import (
     describe,
     document_of,
     text_of,
-    word,
 )
-from balance_bridge.transport import Response, Transport
+from balance_bridge.transport import Transport
 
 SCHEMA = "balance-bridge/balances/1"
 KEY_HEADER = "idempotency-key"
@@ -61,7 +59,7 @@ class Webhook(Destination):
 
     Args:
         config: The destination as the accounts file has it.
-        credentials: Its connection: the whole URL, with a slash at the end only if it is to be sent; the password is
+        credentials: Its connection: the full URL, with a slash at the end only if you want it sent; the password is
             the secret shared with the receiver, which signs and is never sent.
         transport: Sends the requests.
         account: The account's name in the accounts file.
@@ -118,28 +116,28 @@ class Webhook(Destination):
             SIGNATURE_HEADER: sign(self._credentials.password, timestamp, body),
         }
 
-    def _verdict(self, answer: Response, document: Any, numbers: Sequence[str]) -> Reading:
+    def _verdict(self, document: Any, numbers: Sequence[str]) -> Reading:
         known = document if isinstance(document, dict) else {}
         results, status, code = known.get("results"), known.get("status"), known.get("code")
         if results is None and status == "accepted" and code is None:
             return Reading(ACCEPTED)
         if not isinstance(results, list):
             raise InvalidResponse("it has neither a list of results nor just the status 'accepted'")
-        verdict = by_number(results, numbers, "number", partial(self._result, answer))
-        found = {each.said for each in verdict.records.values()}
+        reading = by_number(results, numbers, "number", self._word)
+        found = {word.said for word in reading.records.values()}
         if (status == "accepted" and found - {Said.ACCEPTED}) or (status == "rejected" and Said.ACCEPTED in found):
             raise InvalidResponse("its status and its results contradict each other")
-        return verdict
+        return reading
 
-    def _result(self, answer: Response, result: Mapping[str, Any]) -> Word:
+    def _word(self, result: Mapping[str, Any]) -> Word:
         status = text_of(result.get("status"))
         code, text = self._reason(result)
         if status == "accepted" and not code:
             return ACCEPTED
         if status == "rejected":
-            return word(answer, Said.REJECTED, code or "REJECTED", text or "the webhook gave no reason")
+            return Word(Said.REJECTED, code or "REJECTED", text or "the webhook gave no reason")
         shown = f"the status {status or 'missing'} with the code {code or 'missing'} is not documented: {text}"
-        return word(answer, Said.NOTHING, NO_RESULT, shown)
+        return Word(Said.NOTHING, NO_RESULT, shown)
 
     def _reason(self, document: Any) -> tuple[str, str]:
         if not isinstance(document, dict):
@@ -149,17 +147,17 @@ class Webhook(Destination):
         return text_of(document.get("code")), next(filter(None, texts), "")
 
     def _check(self) -> tuple[bool, str]:
-        answer = self._post(self.encode(()), 0)
-        document, _ = document_of(answer, 0)
+        response = self._post(self.encode(()), 0)
+        document, _ = document_of(response, 0)
         taken = isinstance(document, dict) and (document.get("status") == "accepted" or document.get("results") == [])
         # The key of an empty batch is always the same: that it came before is as good.
-        if answer.status in self.used_statuses or (200 <= answer.status < 300 and taken):
+        if response.status in self.used_statuses or (200 <= response.status < 300 and taken):
             return True, (
                 "the webhook took a signed empty batch; no balance was sent. Not checked: that it verifies the "
                 "signature, and that it takes the account's balances"
             )
-        found = describe(answer, document, self._reader)
-        what = "the shared secret" if answer.status in (401, 403) else "the URL, and what answers there"
+        found = describe(response, document, self._reader)
+        what = "the shared secret" if response.status in (401, 403) else "the URL, and what is there"
         return False, f"an empty batch should be accepted, but {found}; check {what}"
 
 

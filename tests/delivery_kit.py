@@ -1,3 +1,5 @@
+"""What the tests of deliveries are made of: balances, destinations, far sides, and the delivery itself."""
+
 from __future__ import annotations
 
 import json
@@ -9,10 +11,7 @@ from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
-import doubles
-from balance_bridge.accounts import AmlyzeDestination, ElvenDestination
+from balance_bridge.accounts import AmlyzeDestination, ElvenDestination, WebhookDestination
 from balance_bridge.clock import SYSTEM_CLOCK, Clock
 from balance_bridge.load.amlyze import Amlyze
 from balance_bridge.load.delivery import Delivery, deliver
@@ -20,21 +19,49 @@ from balance_bridge.load.destination import Balance, Credentials
 from balance_bridge.load.elven import Elven
 from balance_bridge.load.fold import Folded, fold, outcomes
 from balance_bridge.load.log import DayLog
+from balance_bridge.load.summary import DeliverySummary
+from balance_bridge.load.webhook import Webhook
 from balance_bridge.store import Store
 from balance_bridge.transport import Response, credentials
+from doubles import FakeClock
 
+ACCOUNT = "main_cash"
 DAY = date(2026, 11, 20)
 CLOSE_MS = int(datetime(2026, 11, 21, tzinfo=UTC).timestamp() * 1000)
+KEY, SECRET = "elven-key-not-real", "elven-secret-not-real"
 TOKEN = "amlyze-token-not-real"
-SECRET = "elven-secret-not-real"
+SHARED_SECRET = "webhook-secret-not-real"
 
 
-MemoryStore = doubles.MemoryStore
+def balance(asset: str = "BTC", amount: str | Decimal = "1.5", at_ms: int = CLOSE_MS, points: str = "close") -> Balance:
+    return Balance(asset, at_ms, Decimal(amount), tuple(points.split(",")))
 
 
-class FakeClock(doubles.FakeClock):
-    def __init__(self) -> None:
-        super().__init__(1_795_219_200.0)
+# --- destinations, with options of the accounts file; ``url``, ``key`` and ``secret`` are the connection's
+
+
+def elven(transport: Any, *, clock: Clock = SYSTEM_CLOCK, **options: Any) -> Elven:
+    url, key = options.pop("url", "https://elven.test"), options.pop("key", KEY)
+    secret = options.pop("secret", SECRET)
+    given = {"entity_account_id": "ENTITY", "source_id": "SOURCE", "timezone": "Asia/Shanghai"}
+    config = ElvenDestination(**{"name": "elven", "conn_id": "elven_default", **given, **options})
+    return Elven(config, Credentials(url, key, secret), transport, clock=clock)
+
+
+def amlyze(transport: Any, **options: Any) -> Amlyze:
+    credentials = Credentials(options.pop("url", "https://amlyze.test"), "", options.pop("secret", TOKEN))
+    given = {"requester": "treasury", "account_ext_id": "CASH-{asset}"}
+    config = AmlyzeDestination(**{"name": "amlyze", "conn_id": "amlyze_default", **given, **options})
+    return Amlyze(config, credentials, transport)
+
+
+def webhook(transport: Any, *, clock: Clock = SYSTEM_CLOCK, **options: Any) -> Webhook:
+    credentials = Credentials(options.pop("url", "https://ledger.test"), "", options.pop("secret", SHARED_SECRET))
+    config = WebhookDestination(**{"name": "webhook", "conn_id": "webhook_default", **options})
+    return Webhook(config, credentials, transport, account=ACCOUNT, clock=clock)
+
+
+# --- far sides
 
 
 def answer(document: Any = None, status: int = 200, *, body: bytes | None = None, **headers: str) -> Response:
@@ -44,13 +71,13 @@ def answer(document: Any = None, status: int = 200, *, body: bytes | None = None
 
 
 class FakeTransport:
-    """Answers by script, the last entry for ever: an answer, an error to raise, or a function of the body."""
+    """Follows a script, its last entry again and again: a response, an error to raise, or a function of the body."""
 
     def __init__(self, *script: Any) -> None:
         self.script = list(script)
         self.requests: list[SimpleNamespace] = []
 
-    def send(self, method, url, *, headers, body=None, **options) -> Response:
+    def send(self, method: str, url: str, *, headers: Any, body: Any = None, **options: Any) -> Response:
         self.requests.append(SimpleNamespace(method=method, url=url, headers=headers, body=body, **options))
         entry = self.script.pop(0) if len(self.script) > 1 else self.script[0]
         if callable(entry):
@@ -94,72 +121,32 @@ class FakeAmlyzeServer:
         return [(record["accountExtId"], record["balanceAt"]) for record in self.accepted]
 
 
-def elven(transport: Any, *, url: str = "https://elven.test", clock: Clock = SYSTEM_CLOCK, **options: Any) -> Elven:
-    given = {
-        "name": "elven",
-        "conn_id": "elven_default",
-        "entity_account_id": "ENTITY",
-        "source_id": "SOURCE",
-        "timezone": "Asia/Shanghai",
-    }
-    credentials = Credentials(url, "elven-key-not-real", SECRET)
-    return Elven(ElvenDestination(**(given | options)), credentials, transport, clock=clock)
+# --- deliveries
+
+_RUNS = count(1)
 
 
-def amlyze(transport: Any, *, url: str = "https://amlyze.test", **options: Any) -> Amlyze:
-    given = {
-        "name": "amlyze",
-        "conn_id": "amlyze_default",
-        "requester": "treasury",
-        "account_ext_id": "CASH-{asset}",
-    }
-    return Amlyze(AmlyzeDestination(**(given | options)), Credentials(url, "", TOKEN), transport)
-
-
-def balance(asset: str = "BTC", amount: str = "1.5", at_ms: int = CLOSE_MS, points: str = "close") -> Balance:
-    return Balance(asset, at_ms, Decimal(amount), tuple(points.split(",")))
-
-
-RUNS = count(1)
-
-
-def run(destination: Any, store: Store, balances: Any, **options: Any) -> Any:
+def delivery(destination: Any, store: Store, **options: Any) -> Delivery:
+    """A delivery of the day, as a run of its own; a retry by Airflow would have the same ``run_id``."""
     given: dict[str, Any] = {
-        "account": "main_cash",
+        "account": ACCOUNT,
         "day": DAY,
         "namespace": "bb",
-        "generation": "balances/main_cash/2026-11-20/0001.parquet",
-        # Each a run of its own, as if somebody had cleared the task; a retry by Airflow has the same id.
-        "run_id": f"run-{next(RUNS)}",
+        "generation": f"balances/{ACCOUNT}/{DAY}/0001.parquet",
+        "run_id": f"run-{next(_RUNS)}",
         "clock": FakeClock().clock,
     }
-    return deliver(Delivery(destination=destination, store=store, **(given | options)), balances)
+    return Delivery(destination=destination, store=store, **(given | options))
+
+
+def run(destination: Any, store: Store, balances: Any, **options: Any) -> DeliverySummary:
+    return deliver(delivery(destination, store, **options), balances)
 
 
 def folded(store: Store, destination: str = "amlyze", day: date = DAY) -> Folded:
-    return fold(DayLog(store, "main_cash", day, destination).read())
+    return fold(DayLog(store, ACCOUNT, day, destination).read())
 
 
-def told(store: Store, destination: str = "amlyze", day: date = DAY) -> dict[str, str]:
+def statuses(store: Store, destination: str = "amlyze", day: date = DAY) -> dict[str, str]:
+    """The outcome by asset."""
     return {each.row.asset: str(each.outcome.status) for each in outcomes(folded(store, destination, day))}
-
-
-@pytest.fixture(scope="session")
-def kit() -> SimpleNamespace:
-    return SimpleNamespace(
-        DAY=DAY,
-        CLOSE_MS=CLOSE_MS,
-        TOKEN=TOKEN,
-        SECRET=SECRET,
-        FakeClock=FakeClock,
-        MemoryStore=MemoryStore,
-        FakeTransport=FakeTransport,
-        FakeAmlyzeServer=FakeAmlyzeServer,
-        answer=answer,
-        elven=elven,
-        amlyze=amlyze,
-        balance=balance,
-        run=run,
-        told=told,
-        folded=folded,
-    )
