@@ -22,7 +22,7 @@ from balance_bridge.errors import (
     StoreDamaged,
 )
 from balance_bridge.extract.day import DayExtraction, StoredSnapshot, read_snapshot
-from balance_bridge.extract.pages import legs_in_pieces, newest_pages, read_legs
+from balance_bridge.extract.pages import newest_pages, read_legs
 from balance_bridge.extract.source import Source
 from balance_bridge.points import BalanceRequest
 from balance_bridge.store import Store, to_json
@@ -33,8 +33,6 @@ Log = Callable[[str], None]
 #: The status of a day that goes on, in place of its proof's.
 SO_FAR = "so far"
 
-# What is proven at once: a day of any length is proven in the same memory.
-_PAGES_PER_PIECE = 8
 # Days that the exchange is about to forget: today's last chance, and tomorrow's.
 _LAST_CHANCE_DAYS = 2
 
@@ -318,19 +316,9 @@ def _prove(
     job: Job, fetched: _Fetched, history: str, tolerance: Mapping[str, Decimal]
 ) -> reconciliation.Reconciliation:
     opening, closing = fetched.opening.snapshot, fetched.closing.snapshot
-    prover = reconciliation.Prover(opening, closing.at_ms)
-    pieces = legs_in_pieces(
-        job.source,
-        job.store,
-        history,
-        opening_sn=opening.sn,
-        closing_sn=closing.sn,
-        pages_per_piece=_PAGES_PER_PIECE,
-    )
     try:
-        for legs in pieces:
-            prover.add(ledger.build_ledger(legs))
-        return prover.conclude(closing, tolerance)
+        legs = read_legs(job.source, job.store, history, opening_sn=opening.sn, closing_sn=closing.sn)
+        return reconciliation.reconcile(opening, closing, ledger.build_ledger(legs), tolerance)
     except InvalidResponse as error:
         # Each page was found good when it came.
         raise Contradiction(str(error)) from error

@@ -20,7 +20,7 @@ import pandas as pd
 from balance_bridge.daily import SO_FAR, Job
 from balance_bridge.errors import Contradiction, InvalidResponse, NotYetAvailable, ReconciliationBroken, StoreDamaged
 from balance_bridge.extract.day import DayExtraction, StoredSnapshot
-from balance_bridge.extract.pages import legs_in_pieces, read_legs
+from balance_bridge.extract.pages import read_legs
 from balance_bridge.localtime import local_seconds
 from balance_bridge.points import BalanceRequest, known_so_far
 from balance_bridge.store import to_json
@@ -29,7 +29,6 @@ from balance_bridge.transform.snapshot import Snapshot
 
 SETTLED_S = 60
 _DAY_MS = 86_400_000
-_PAGES_PER_PIECE = 8
 
 
 @dataclass(frozen=True)
@@ -151,11 +150,8 @@ def _extend(job: Job, extraction: DayExtraction) -> SoFar:
 
 
 def _chain(job: Job, opening: Snapshot, history: str) -> reconciliation.Reconciliation:
-    prover = reconciliation.Prover(opening, opening.at_ms + _DAY_MS)
-    pieces = legs_in_pieces(job.source, job.store, history, opening_sn=opening.sn, pages_per_piece=_PAGES_PER_PIECE)
     try:
-        for legs in pieces:
-            prover.add(ledger.build_ledger(legs))
-        return prover.interim()
+        legs = read_legs(job.source, job.store, history, opening_sn=opening.sn)
+        return reconciliation.reconcile_so_far(opening, ledger.build_ledger(legs), opening.at_ms + _DAY_MS)
     except InvalidResponse as error:
         raise Contradiction(str(error)) from error

@@ -13,25 +13,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from balance_bridge.errors import ConfigurationError
-from balance_bridge.localtime import Int64, local_midnights, local_seconds, local_texts, new_seconds
+from balance_bridge.localtime import Int64, local_midnights, local_seconds, new_seconds
 from balance_bridge.points import POINT_NAMES, BalanceRequest, parse_step_ms
 from balance_bridge.transform import parquet
-from balance_bridge.transform.decimals import array_of
-from balance_bridge.transform.schema import AMOUNT, BALANCES
+from balance_bridge.transform.ledger import snapshot_rows
+from balance_bridge.transform.schema import BALANCES
 from balance_bridge.transform.snapshot import Snapshot, check_order
 
 FORMAT = "balances/2"
 MAX_COLLIDED = 100
 
-_AMOUNT = pd.ArrowDtype(AMOUNT)
 _TEXT = pd.ArrowDtype(pa.string())
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -115,7 +112,7 @@ def balances_at(opening: Snapshot, closing: Snapshot, ledger: pd.DataFrame, requ
         kept, collided = _one_per_text(found, own)
     kept = _left_to_others(kept, opening.at_ms, closing.at_ms, request)
     table = pa.Table.from_pandas(kept[BALANCES.names], schema=BALANCES, preserve_index=False)
-    return Balances(parquet.to_frame(table), len(collided), _collisions(collided, kept, request.zone), moved)
+    return Balances(parquet.to_frame(table), len(collided), _collisions(collided, kept), moved)
 
 
 def to_parquet(frame: pd.DataFrame) -> bytes:
@@ -160,29 +157,24 @@ def _instants(open_ms: int, close_ms: int, point: str, zone: str) -> Sequence[in
 
 def _in_day(ledger: pd.DataFrame, open_ms: int, close_ms: int, seconds: Int64 | None) -> tuple[pd.DataFrame, int]:
     """The ledger's balances with each time moved into the day, in the ledger's order, and how many records moved."""
-    records = ledger[["sn", "asset", "at", "balance"]].astype({"sn": "int64"})
-    booked = ledger["at"].astype("int64[pyarrow]").to_numpy(np.int64)
-    at = np.clip(booked, open_ms + 1, close_ms)
+    booked = ledger["at"].astype("int64[pyarrow]").astype("int64")
+    at = booked.clip(open_ms + 1, close_ms)
     if seconds is not None:
         # The first second, from its own on, that is the day's; the closing one where there is none.
-        nearest = np.append(seconds, close_ms // 1000)[np.searchsorted(seconds, at // 1000)]
-        at = np.where(at // 1000 == nearest, at, np.minimum(nearest * 1000, close_ms))
-    records["at"] = at
+        own = pd.Index(seconds).union([close_ms // 1000])
+        nearest = own[own.get_indexer(at // 1000, method="bfill")]
+        at = at.where(at // 1000 == nearest, (nearest * 1000).to_series(index=at.index).clip(upper=close_ms))
+    records = ledger[["sn", "asset", "balance"]].astype({"sn": "int64"}).assign(at=at)
     return records, records["sn"][at != booked].nunique()
 
 
 def _timeline(opening: Snapshot, closing: Snapshot, records: pd.DataFrame, assets: list[str]) -> pd.DataFrame:
     """The balances that count: each is the newest by sequence number up to its instant."""
-    first, last = (_of_snapshot(snapshot, assets) for snapshot in (opening, closing))
+    first, last = (snapshot_rows(each, assets).astype({"sn": "int64", "at": "int64"}) for each in (opening, closing))
     # In order of sequence numbers; a stable sort keeps that among equal instants.
     timeline = pd.concat([first, records, last], ignore_index=True).sort_values("at", kind="stable")
     newest = timeline["sn"] == timeline.groupby("asset", sort=False)["sn"].cummax()
     return timeline.loc[newest, ["asset", "at", "balance"]]
-
-
-def _of_snapshot(snapshot: Snapshot, assets: list[str]) -> pd.DataFrame:
-    balances = array_of(snapshot.balances.get(asset, Decimal(0)) for asset in assets)
-    return _names(assets).assign(sn=snapshot.sn, at=snapshot.at_ms, balance=pd.array(balances, _AMOUNT))
 
 
 def _names(assets: list[str]) -> pd.DataFrame:
@@ -214,7 +206,7 @@ def _left_to_others(kept: pd.DataFrame, open_ms: int, close_ms: int, request: Ba
     next day may know nothing of it. So only the account's first day delivers a zero at its opening.
     """
     day = (_EPOCH + timedelta(milliseconds=open_ms)).date()
-    nothing = kept["balance"] == pd.Series([Decimal(0)], dtype=_AMOUNT)[0]
+    nothing = kept["balance"] == 0
     if not request.delivers_closing(day):
         ours = nothing if day + timedelta(days=1) != request.start else False
         kept, nothing = kept[(kept["at"] != close_ms) | ours], nothing[(kept["at"] != close_ms) | ours]
@@ -230,15 +222,14 @@ def _one_per_text(found: pd.DataFrame, own: pd.Series) -> tuple[pd.DataFrame, pd
     return found[kept], found[~kept]
 
 
-def _collisions(collided: pd.DataFrame, kept: pd.DataFrame, zone: str) -> tuple[Collision, ...]:
+def _collisions(collided: pd.DataFrame, kept: pd.DataFrame) -> tuple[Collision, ...]:
     if collided.empty:
         return ()
     first = collided.head(MAX_COLLIDED)
-    winners = kept[kept["local"].isin(first["local"])]
-    kept_at = dict(zip(zip(winners["asset"], winners["local"], strict=True), winners["at"].tolist(), strict=True))
-    keys = zip(first["asset"], first["local"], strict=True)
-    texts = local_texts(first["at"].to_numpy(), zone)
+    # As Arrow's integers, because numpy's would become floats where no instant is kept.
+    winners = kept.loc[kept["local"].isin(first["local"]), ["asset", "local", "at"]].astype({"at": "int64[pyarrow]"})
+    pairs = first.merge(winners, on=["asset", "local"], how="left", suffixes=("", "_kept"))
     return tuple(
-        Collision(key[0], at, text, kept_at.get(key))
-        for key, at, text in zip(keys, first["at"].tolist(), texts, strict=True)
+        Collision(pair.asset, pair.at, str(pair.local), None if pd.isna(pair.at_kept) else pair.at_kept)
+        for pair in pairs.itertuples()
     )

@@ -1,29 +1,27 @@
-"""The ledger: one row per record and asset, the sum of its legs and the balance after it."""
+"""The ledger: one row per record and asset, the sum of its legs and the balance after it.
+
+Arrow refuses to add ``decimal128(38, 18)`` amounts, and its sums of them wrap around silently. So whatever is added is
+``WIDE`` before: no sum of amounts can leave that.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from decimal import Decimal
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from balance_bridge import money
 from balance_bridge.errors import InvalidAmount, InvalidResponse
 from balance_bridge.transform import parquet
-from balance_bridge.transform.columns import Int64, codes, group_starts, int64, pair_keys, sort_order, whole
-from balance_bridge.transform.decimals import (
-    Words,
-    from_units,
-    from_words,
-    group_sums,
-    group_totals,
-    is_amount,
-    to_words,
-    unequal,
-)
-from balance_bridge.transform.schema import LEDGER, LEGS
+from balance_bridge.transform.schema import AMOUNT, LEDGER, LEGS
+from balance_bridge.transform.snapshot import Snapshot
 
 FORMAT = "ledger/1"
+
+WIDE = pd.ArrowDtype(pa.decimal256(60, money.SCALE))
+_AMOUNT = pd.ArrowDtype(AMOUNT)
 
 
 def build_ledger(legs: pa.Table) -> pd.DataFrame:
@@ -41,31 +39,33 @@ def build_ledger(legs: pa.Table) -> pd.DataFrame:
             times or kinds; the message names them. Also if a value that every leg has is missing.
         InvalidAmount: If a sum cannot be held; the message names the record.
     """
-    columns = _columns(legs)
-    code = codes(columns["asset"])[0]
-    sn = int64(columns["sn"])
-    keys = pair_keys(sn, code)
-    order = sort_order(keys)
-    if order is None:
-        order = np.arange(len(keys))
-    starts = group_starts(keys[order])
-    first = order[starts]
-    _check_one_balance(columns, order, starts)
-    _check_one_record(columns, sn, order)
+    rows = _frame(legs).sort_values(["sn", "asset"], ignore_index=True)
+    repeats = _same_row(rows)
+    row = (~repeats).cumsum()
+    delta = _sums(rows, repeats | repeats.shift(-1, fill_value=False), row)
+    fee = _sums(rows, rows["fee"].astype(bool), row)
+    rows = rows[~repeats].set_index(row[~repeats])
+    rows["delta"] = delta.reindex(rows.index).fillna(rows["delta"])
+    rows["fee"] = fee.reindex(rows.index).fillna(Decimal(0))
+    return parquet.to_frame(pa.Table.from_pandas(rows[LEDGER.names], schema=LEDGER, preserve_index=False))
 
-    delta, fee = to_words(columns["delta"]), columns["fee"].to_numpy(zero_copy_only=False)
-    rows = pa.array(first)
-    same = [name for name in LEDGER.names if name not in ("delta", "fee")]
-    result = {name: columns[name].take(rows).cast(LEDGER.field(name).type) for name in same}
-    for name, legs_of in (("delta", delta.take(order)), ("fee", delta.where(fee).take(order))):
-        try:
-            result[name] = from_words(group_sums(legs_of, starts))
-        except InvalidAmount as error:
-            units = group_totals(legs_of, starts)
-            row = next(row for row, total in enumerate(units) if not is_amount(total))
-            where = f"sn {sn[first[row]]}, {result['asset'][row]}: the sum of the legs ({name})"
-            raise InvalidAmount(f"{where} cannot be held: {error}") from error
-    return parquet.to_frame(pa.table([result[name] for name in LEDGER.names], schema=LEDGER))
+
+def snapshot_rows(snapshot: Snapshot, assets: Iterable[str]) -> pd.DataFrame:
+    """A snapshot as rows of a ledger: the balances at its place, and no change.
+
+    Args:
+        snapshot: The snapshot.
+        assets: The assets to have a row each; 0 for one that the snapshot lacks.
+
+    Raises:
+        InvalidAmount: If a balance cannot be held exactly.
+    """
+    rows = [
+        {"sn": snapshot.sn, "at": snapshot.at_ms, "asset": asset, "delta": Decimal(0), "balance": money.check(balance)}
+        for asset, balance in ((asset, snapshot.balances.get(asset, Decimal(0))) for asset in assets)
+    ]
+    schema = pa.schema([LEDGER.field(name) for name in ("sn", "at", "asset", "delta", "balance")])
+    return parquet.to_frame(pa.Table.from_pylist(rows, schema=schema))
 
 
 def to_parquet(ledger: pd.DataFrame) -> bytes:
@@ -82,39 +82,47 @@ def from_parquet(data: bytes) -> pd.DataFrame:
     return parquet.read(data, LEDGER, FORMAT)
 
 
-def _columns(legs: pa.Table) -> dict[str, pa.Array]:
-    table = legs.select(LEGS.names).unify_dictionaries()
-    columns = {}
+def _frame(legs: pa.Table) -> pd.DataFrame:
     for field in LEGS:
-        column = whole(table[field.name])
-        if column.null_count and not field.nullable:
+        missing = legs[field.name].null_count
+        if missing and not field.nullable:
             raise InvalidResponse(
-                f"{column.null_count} of {len(column)} legs have no {field.name}: every leg must have one"
+                f"{missing} of {len(legs)} legs have no {field.name}",
+                why="Every leg of a record must have one",
             )
-        columns[field.name] = column if pa.types.is_dictionary(column.type) else column.cast(field.type)
-    return columns
+    # What rows are compared by, as plain text; the rest may stay dictionary-encoded until there are fewer rows.
+    texts = {name: legs[name].cast(pa.string()) for name in ("kind", "asset")}
+    return parquet.to_frame(pa.table({name: texts.get(name, legs[name]) for name in LEGS.names}))
 
 
-def _check_one_balance(columns: dict[str, pa.Array], order: Int64, starts: Int64) -> None:
-    balance = to_words(columns["balance"]).take(order)
-    differs = unequal(Words(balance.low[1:], balance.high[1:]), Words(balance.low[:-1], balance.high[:-1]))
-    # A difference is one between groups, and therefore none, where a group starts.
-    differs[starts[1:] - 1] = False
-    if differs.any():
-        position = int(np.flatnonzero(differs)[0])
-        values = " and ".join(f"{from_units(balance.units(place)):f}" for place in (position, position + 1))
-        sn, asset = (columns[name][int(order[position])].as_py() for name in ("sn", "asset"))
-        raise InvalidResponse(f"sn {sn}: the legs of {asset} give different balances after the record: {values}")
+def _same_row(legs: pd.DataFrame) -> pd.Series:
+    """Which legs are of the same record and asset as the one before; refuses a record that contradicts itself."""
+    values = legs[["sn", "at", "kind", "asset", "balance"]]
+    same = values.eq(values.shift()).fillna(False).astype(bool)
+    repeats = same["sn"] & same["asset"]
+    for name, of_one in (("balance", repeats), ("at", same["sn"]), ("kind", same["sn"])):
+        wrong = legs.index[of_one & ~same[name]]
+        if len(wrong):
+            leg, found = legs.loc[wrong[0]], [legs.loc[place, name] for place in (wrong[0] - 1, wrong[0])]
+            if name == "balance":
+                told = " and ".join(money.to_text(amount) for amount in found)
+                raise InvalidResponse(
+                    f"sn {leg['sn']}: the legs of {leg['asset']} give different balances after the record: {told}"
+                )
+            raise InvalidResponse(
+                f"sn {leg['sn']}: two records have this sequence number ({name} {found[0]} and {found[1]})"
+            )
+    return repeats
 
 
-def _check_one_record(columns: dict[str, pa.Array], sn: Int64, order: Int64) -> None:
-    sorted_sn = sn[order]
-    same = sorted_sn[1:] == sorted_sn[:-1]
-    checks: dict[str, Any] = {"at": int64(columns["at"]), "kind": codes(columns["kind"])[0]}
-    for name, values in checks.items():
-        ordered = values[order]
-        differs = same & (ordered[1:] != ordered[:-1])
-        if differs.any():
-            position = int(np.flatnonzero(differs)[0])
-            pair = " and ".join(str(columns[name][int(order[place])].as_py()) for place in (position, position + 1))
-            raise InvalidResponse(f"sn {sorted_sn[position]}: two records have this sequence number ({name} {pair})")
+def _sums(legs: pd.DataFrame, summed: pd.Series, row: pd.Series) -> pd.Series:
+    """The sum of some legs by the row of the ledger to which they belong."""
+    sums = legs.loc[summed, "delta"].astype(WIDE).groupby(row[summed]).sum()
+    too_large = sums[sums.abs() >= money.LIMIT]
+    if len(too_large):
+        leg = legs[row == too_large.index[0]].iloc[0]
+        raise InvalidAmount(
+            f"sn {leg['sn']}, {leg['asset']}: the sum of the legs is too large: {too_large.iloc[0]:f}",
+            why=f"An amount has at most {money.PRECISION - money.SCALE} digits before the point",
+        )
+    return sums.astype(_AMOUNT)

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from balance_bridge.errors import StoreDamaged
 
 FORMAT_KEY = b"balance_bridge.format"
+_REMEDY = "Run the day again"
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _TAIL_BYTES = 8  # the footer's length in four bytes, least first, and PAR1
@@ -48,22 +49,23 @@ def read(data: bytes, schema: pa.Schema, version: str) -> pd.DataFrame:
     Raises:
         StoreDamaged: If a byte of it is not the one that was written, or if it is of another format, version or schema.
     """
-    # Before anything is made of it: what Arrow makes of a damaged footer can be anything.
+    # Checked before Arrow reads it: what Arrow makes of a damaged footer can be anything.
     if not _is_sealed(data):
-        raise StoreDamaged(f"a {version} object is no whole Parquet file, or not the one written: run the day again")
+        raise StoreDamaged(f"a {version} object is no whole Parquet file, or not the one written", do=_REMEDY)
     try:
         with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
             found = (file.schema_arrow.metadata or {}).get(FORMAT_KEY, b"").decode(errors="replace")
             if found != version:
                 raise StoreDamaged(
-                    f"a Parquet object is of format {found or 'unknown'!r}, this release reads {version!r}: "
-                    "use the release that wrote it, or run the day again"
+                    f"a Parquet object is of format {found or 'unknown'!r}",
+                    why=f"This release reads {version!r}",
+                    do="Use the release that wrote it, or run the day again",
                 )
             table = file.read()
     except (pa.ArrowException, OSError) as error:
-        raise StoreDamaged(f"a {version} object is no readable Parquet file ({error}): run the day again") from error
+        raise StoreDamaged(f"a {version} object is no readable Parquet file", why=str(error), do=_REMEDY) from error
     if not table.schema.remove_metadata().equals(schema):
-        raise StoreDamaged(f"a {version} object has other columns ({table.schema.names}): run the day again")
+        raise StoreDamaged(f"a {version} object has other columns", why=", ".join(table.schema.names), do=_REMEDY)
     return to_frame(table)
 
 
@@ -92,7 +94,7 @@ def _is_sealed(data: bytes) -> bool:
 
 
 def _footer_start(data: bytes) -> int:
-    """Where the footer starts as the file's last bytes tell it; below 0 if that cannot be."""
+    """Where the footer starts according to the file's last bytes; below 0 if that cannot be."""
     return len(data) - _TAIL_BYTES - int.from_bytes(data[-_TAIL_BYTES:-4], "little")
 
 

@@ -16,7 +16,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from balance_bridge.errors import InvalidResponse
-from balance_bridge.transform.schema import INSTANT
+from balance_bridge.transform.schema import AMOUNT, INSTANT
 
 # One digit less than an amount has, so that every product fits into 76 digits.
 PRICE = pa.decimal128(37, 18)
@@ -72,27 +72,16 @@ def equivalent_values(balances: pd.DataFrame, prices: pd.DataFrame, *, max_age_s
         Per row of ``balances``, by its index: the exact product rounded half to even, as ``decimal256``; null where
         there is no fresh price.
     """
-    left = pd.DataFrame(
-        {
-            "asset": balances["asset"].astype(object),
-            "at": _instants(balances["at"]),
-            "row": range(len(balances)),
-        }
-    ).sort_values("at", kind="stable")
-    right = pd.DataFrame(
-        {"asset": prices["asset"].astype(object), "at": _instants(prices["at"]), "price": prices["price"]}
-    )
-    joined = pd.merge_asof(
-        left, right, on="at", by="asset", direction="backward", tolerance=pd.Timedelta(seconds=max_age_s)
-    ).sort_values("row")
-    amounts = pa.array(balances["balance"], type=pa.decimal128(38, 18)).cast(pa.decimal256(38, 18))
-    price = pa.array(joined["price"], type=PRICE).cast(pa.decimal256(37, 18))
-    worth = pc.round(pc.multiply(amounts, price), ndigits=digits, round_mode="half_to_even")
+    asked = balances[["asset", "at"]].assign(row=range(len(balances))).sort_values("at", kind="stable")
+    joined = pd.merge_asof(asked, prices, on="at", by="asset", tolerance=pd.Timedelta(seconds=max_age_s))
+    price = joined.sort_values("row")["price"].set_axis(balances.index)
+    product = balances["balance"].astype(_wide(AMOUNT)) * price.astype(_wide(PRICE))
+    worth = pc.round(pa.array(product), ndigits=digits, round_mode="half_to_even")
     return pd.Series(worth, index=balances.index, dtype=pd.ArrowDtype(worth.type))
 
 
 def _read_csv(data: bytes) -> pa.Table:
-    # As text: whoever guesses types makes floats of prices.
+    # As text: guessing types would make floats of prices.
     header = data.split(b"\n", 1)[0].decode("utf-8-sig").strip().split(",")
     types = {column.strip().strip('"'): pa.string() for column in header}
     return pyarrow.csv.read_csv(
@@ -127,5 +116,5 @@ def _typed(column: pa.ChunkedArray, name: str, file: str) -> pa.ChunkedArray:
     return column.cast(PRICE)
 
 
-def _instants(column: pd.Series) -> pd.Series:
-    return pd.Series(pd.DatetimeIndex(column.astype("datetime64[ms, UTC]")), index=column.index)
+def _wide(amount: pa.Decimal128Type) -> pd.ArrowDtype:
+    return pd.ArrowDtype(pa.decimal256(amount.precision, amount.scale))

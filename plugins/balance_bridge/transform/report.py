@@ -1,4 +1,4 @@
-"""What a proof came to: the report for the store, and the summary for people."""
+"""The result of a proof: the report for the store, and the summary for people."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Outside:
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """What the proof came to.
+    """The result of a proof.
 
     Attributes:
         status: ``proven``: every link holds. ``tolerated``: drift within the tolerance, chains hold. ``broken``.
@@ -84,47 +84,32 @@ class Reconciliation:
             "closing": {"sn": self.closing.sn, "at_ms": self.closing.at_ms},
             "records": self.records,
             "assets": self.assets,
-            "drift": {asset: format(amount, "f") for asset, amount in self.drift.items()},
-            "tolerance": {asset: format(amount, "f") for asset, amount in self.tolerance.items()},
-            "breaks": [
-                {
-                    "kind": found.kind,
-                    "asset": found.asset,
-                    "amount": format(found.amount, "f"),
-                    "last_good_sn": found.last_good_sn,
-                    "first_bad_sn": found.first_bad_sn,
-                }
-                for found in self.breaks
-            ],
+            "drift": {asset: f"{amount:f}" for asset, amount in self.drift.items()},
+            "tolerance": {asset: f"{amount:f}" for asset, amount in self.tolerance.items()},
+            "breaks": [vars(found) | {"amount": f"{found.amount:f}"} for found in self.breaks],
             "break_count": self.break_count,
             "outside": {"count": self.outside.count, "sns": list(self.outside.sns)},
         }
 
     def summary(self) -> str:
-        """What to tell a person: the status, and each break by asset, amount and sequence numbers, at most ten."""
+        """For people: the status, and each break by asset, amount and sequence numbers, at most ten."""
         span = f"{self.records} records, {self.assets} assets, sn {self.opening.sn} to {self.closing.sn}"
         if self.status == "proven":
             lines = [f"proven: opening + changes = closing ({span})"]
         elif self.status == "tolerated":
             lines = [f"tolerated: the chains hold and the drift is within the tolerance ({span})"]
-            lines += _bounded(
-                [
-                    f"{asset}: drift {amount:f}, tolerance {self.tolerance[asset]:f}"
-                    for asset, amount in self.drift.items()
-                ],
-                len(self.drift),
-            )
+            drifts = [
+                f"{asset}: drift {amount:f}, tolerance {self.tolerance[asset]:f}"
+                for asset, amount in self.drift.items()
+            ]
+            lines += _first(drifts, len(drifts))
         else:
             lines = [f"broken: opening + changes is not closing, or not at every record ({span})"]
-            lines += _bounded([_sentence(found) for found in self.breaks[:_MAX_SUMMARY]], self.break_count)
+            lines += _first([_sentence(found) for found in self.breaks[:_MAX_SUMMARY]], self.break_count)
         if self.outside.count:
-            shown = ", ".join(str(sn) for sn in self.outside.sns[:_MAX_SUMMARY])
-            lines.append(f"{self.outside.count} records have a time outside the day: sn {shown}" + self._outside_more())
+            sns = ", ".join(_first([str(sn) for sn in self.outside.sns], self.outside.count))
+            lines.append(f"{self.outside.count} records have a time outside the day: sn {sns}")
         return "\n".join(lines)
-
-    def _outside_more(self) -> str:
-        more = self.outside.count - min(len(self.outside.sns), _MAX_SUMMARY)
-        return f" and {more} more" if more else ""
 
 
 def _sentence(found: Break) -> str:
@@ -137,6 +122,6 @@ def _sentence(found: Break) -> str:
     return f"{found.asset}: {found.amount:f} unexplained {where}: {what}"
 
 
-def _bounded(lines: list[str], count: int) -> list[str]:
+def _first(lines: list[str], count: int) -> list[str]:
     shown = lines[:_MAX_SUMMARY]
     return [*shown, f"and {count - len(shown)} more"] if count > len(shown) else shown

@@ -33,11 +33,11 @@ def check_order(opening: Snapshot, closing: Snapshot) -> None:
     """
     if closing.at_ms <= opening.at_ms:
         raise InvalidResponse(
-            f"the closing snapshot's time {closing.at_ms} is not after the opening one's {opening.at_ms} (UTC ms): "
-            "check the days that were asked for"
+            f"the closing snapshot's time {closing.at_ms} is not after the opening one's {opening.at_ms} (UTC ms)",
+            do="Check the days that were requested",
         )
     if closing.sn < opening.sn:
         raise InvalidResponse(
-            f"the closing snapshot's sn {closing.sn} is below the opening one's {opening.sn}: "
-            "the two are not of one account, or the exchange began a new sequence"
+            f"the closing snapshot's sn {closing.sn} is below the opening one's {opening.sn}",
+            why="The two are not of one account, or the exchange began a new sequence",
         )
