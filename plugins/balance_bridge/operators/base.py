@@ -42,7 +42,7 @@ def without_traceback(execute: Callable[..., Any]) -> Callable[..., Any]:
         except BalanceBridgeError as error:
             self.log.debug("Traceback:", exc_info=True)
             # Airflow prints the exception as one long line: what somebody must act on comes before it, in short ones.
-            self.log.error("%s", error.log_entry())
+            self.log.error("%s", error.log_entry())  # noqa: TRY400 - the traceback is for the level debug
             raise error.with_traceback(None) from None
 
     return wrapper
