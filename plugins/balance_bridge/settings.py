@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from balance_bridge.store import Store
 
 SECTION = "balance_bridge"
+_CORRECT = "Correct the option in airflow.cfg or in the environment, then clear this task."
 
 
 def airflow_home() -> Path:
@@ -79,7 +80,9 @@ def retry_delay() -> timedelta:
     """
     text = _get("retry_delay")
     if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) == 0:
-        raise ConfigurationError(f"[{SECTION}] retry_delay = {text}: a whole number of seconds, 1 or more, is expected")
+        raise ConfigurationError(
+            f"[{SECTION}] retry_delay = {text!r}", why="a whole number of seconds, 1 or more, is expected", do=_CORRECT
+        )
     return timedelta(seconds=int(text))
 
 
@@ -96,7 +99,9 @@ def namespace() -> str:
     """
     text = _get("namespace")
     if not re.fullmatch(r"[A-Za-z0-9.]{1,32}", text):
-        raise ConfigurationError(f"[{SECTION}] namespace = {text}: 1 to 32 letters, digits or points are expected")
+        raise ConfigurationError(
+            f"[{SECTION}] namespace = {text!r}", why="1 to 32 letters, digits or points are expected", do=_CORRECT
+        )
     return text
 
 

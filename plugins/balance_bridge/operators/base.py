@@ -29,10 +29,10 @@ LEAD_S = 2.0
 
 
 def without_traceback(execute: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a task end with the message of what went wrong, not with a page of where it was noticed.
+    """Let a task end with what went wrong, why and what to do, in three short lines, and without our traceback.
 
-    For the errors of this package only: they say what, where and what to do. The way they took is logged at the level
-    debug. Anything else is a bug, and keeps its traceback.
+    For the errors of this package only: their traceback is logged at the level debug. Anything else is a bug, and keeps
+    its traceback.
     """
 
     @wraps(execute)
@@ -99,7 +99,10 @@ class AccountOperator(BridgeOperator):
         if self.account in file.broken:
             raise AccountsFileError(file.broken[self.account].message)
         if self.account not in file.accounts:
-            raise AccountsFileError(f"{path}: there is no account {self.account!r} any more")
+            raise AccountsFileError(
+                f"{path}: there is no account {self.account!r} any more",
+                do="Put it back into the accounts file, or delete its DAG in Airflow.",
+            )
         return file.accounts[self.account]
 
     def job(self, context: Any, account: Account) -> Job:
