@@ -91,6 +91,6 @@ class Deliver(AccountOperator):
             )
         if self.destination not in self.reconciled["balances"]:
             raise ConfigurationError(
-                f"{self.destination} was not in the accounts file when the balances of this day were made",
+                f"{self.destination} was not in the accounts file when this day was worked out",
                 do="Clear the task before this one as well.",
             )
