@@ -119,25 +119,25 @@ class RequestRefused(PermanentError):
 class InvalidResponse(PermanentError):
     """A response that is not what the API documents. The message names the path, the sequence number and the value."""
 
-    remedy = "Look for a proxy or a change of the API, then clear this task."
+    remedy = "Check the host and any proxy, then clear this task. If it stays so, trigger the day with refetch."
 
 
 class Contradiction(InvalidResponse):
     """Responses that are each valid but not together; like a break, fetched again before it is believed."""
 
-    remedy = "Clear this task later; if it stays so, ask the exchange."
+    remedy = "Trigger the day with refetch; if it stays so, ask the exchange."
 
 
 class InvalidAmount(PermanentError):
     """Text that is no exact decimal amount, or an amount that ``decimal128(38, 18)`` cannot hold."""
 
-    remedy = "Look the amount up where it comes from, then clear this task."
+    remedy = "Look at the raw response in the store, and ask the exchange."
 
 
 class RetentionExceeded(PermanentError):
     """The exchange no longer serves that day and the store does not have it."""
 
-    remedy = "Restore the day's raw objects from a backup, or begin with a later day."
+    remedy = "Restore the day's raw objects from a backup; it cannot be fetched any more."
 
 
 class SnapshotOverdue(PermanentError):
@@ -185,13 +185,13 @@ class PlaceChanged(ConfigurationError):
 class NumberReused(PermanentError):
     """A communication number would have two contents."""
 
-    remedy = "Nothing was sent. See `balance-bridge receipts` and `balance-bridge store check`."
+    remedy = "Report it as a defect, with the receipts of the day; nothing more was sent."
 
 
 class StoreDamaged(PermanentError):
     """An object in the store is missing, unreadable or of a format version that this release does not know."""
 
-    remedy = "Run `balance-bridge store check`, restore the object from a backup, then clear this task."
+    remedy = "Clear the task that made the object; receipts: restore them first (`balance-bridge store check`)."
 
 
 class ConnectionFailed(TransientError):
