@@ -145,7 +145,7 @@ def test_a_run_that_has_a_day_of_its_own_refuses_another_and_says_what_to_do(run
     ) as caught:
         days.resolve_day(text, at("2026-11-18"), at("2026-11-19"), run_type=run_type)
     assert "--dag-run-conf '{}'" in str(caught.value)
-    assert f'trigger the DAG once with {{"date": "{text}"}}' in str(caught.value)
+    assert f'Trigger {{"date": "{text}"}}' in str(caught.value)
 
 
 def test_nothing_asks_for_the_time() -> None:

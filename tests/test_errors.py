@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pickle
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balance_bridge.errors import MAX_LOG_LINE, InvalidDay, PermanentError, RateLimited
+from balance_bridge import errors
+from balance_bridge.errors import MAX_LOG_LINE, BalanceBridgeError, InvalidDay, PermanentError, RateLimited
+
+KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, BalanceBridgeError)]
 
 
 def test_an_error_s_text_holds_what_why_and_do() -> None:
@@ -16,9 +20,22 @@ def test_an_error_s_text_holds_what_why_and_do() -> None:
     assert error.log_entry() == "what: the key is refused\nwhy: it lacks a permission.\ndo: grant it"
 
 
-def test_an_error_that_says_it_all_in_one_sentence_is_that_sentence() -> None:
+def test_an_error_without_an_instruction_of_its_own_is_logged_with_its_class_s_remedy() -> None:
     assert str(InvalidDay("2026-02-30 is no day")) == "2026-02-30 is no day"
-    assert InvalidDay("2026-02-30 is no day").log_entry() == "what: 2026-02-30 is no day"
+    assert InvalidDay("2026-02-30 is no day").log_entry() == f"what: 2026-02-30 is no day\ndo: {InvalidDay.remedy}"
+    assert InvalidDay("2026-02-30 is no day", do="retype it").log_entry().endswith("\ndo: retype it")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_remedy_fits_its_line(kind: type[BalanceBridgeError]) -> None:
+    assert len(f"do: {kind.remedy}") <= MAX_LOG_LINE
+
+
+def test_a_line_that_is_too_long_keeps_its_beginning_and_its_end() -> None:
+    line = PermanentError("GET https://a.test/" + "x" * 200 + " answered 401").log_entry()
+    assert MAX_LOG_LINE - 2 < len(line) <= MAX_LOG_LINE
+    assert line.startswith("what: GET https://a.test/xxx")
+    assert line.endswith("xxx answered 401")
 
 
 @given(what=st.text(min_size=1), why=st.text(), do=st.text())

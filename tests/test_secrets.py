@@ -91,7 +91,6 @@ def test_what_the_exchange_says_back_is_clean(how: str) -> None:
         client = AscendexClient(transport, url, KEY, SECRET, clock=CLOCK, log=reported.append)
         with pytest.raises(BalanceBridgeError) as caught:
             client.get("data/v1/cash/balance/snapshot", {"date": "2026-11-20"})
-        transport.close()
     assert_silent(heard, str(caught.value), str(caught.value.__cause__), *reported)
 
 
@@ -125,7 +124,6 @@ def test_what_a_destination_says_back_reaches_neither_message_nor_receipt(
         transport = Transport()
         with pytest.raises(BalanceBridgeError) as caught:
             kit.run(make(url, transport), Store(tmp_path), [kit.balance()], clock=CLOCK, log=reported.append)
-        transport.close()
     receipts = [path.read_text() for path in tmp_path.rglob("*.jsonl")]
     receipts += [zlib.decompress(path.read_bytes(), 31).decode() for path in tmp_path.rglob("*.jsonl.gz")]
     assert len(receipts) == 4, "the place, the plan, a try and its result"

@@ -31,7 +31,7 @@ from urllib3.exceptions import LocationParseError
 
 from balance_bridge.clock import Clock
 from balance_bridge.errors import ConnectionFailed, InvalidResponse, PermanentError, ResponseLost
-from balance_bridge.transport import MAX_ANSWER_BYTES, Redactor, Response, Transport
+from balance_bridge.transport import MAX_RESPONSE_BYTES, Redactor, Response, Transport
 from balance_bridge.transport.watch import WatchedAdapter
 
 SECRET = "not-a-real-token-0123456789"
@@ -71,11 +71,11 @@ class Server:
             with connection:
                 connection.settimeout(5)
                 try:
-                    self._answer(connection)
+                    self._response(connection)
                 except OSError:
                     continue
 
-    def _answer(self, plain: socket.socket) -> None:
+    def _response(self, plain: socket.socket) -> None:
         wrapped = self._context.wrap_socket(plain, server_side=True) if self._context else None
         with wrapped or plain as connection:
             request = _read(connection)
@@ -105,7 +105,7 @@ def _whole(request: bytes) -> int:
 
 
 def silent(_: socket.socket, __: bytes) -> None:
-    """Neither answers nor hangs up."""
+    """Neither responses nor hangs up."""
 
 
 def hang_up(_: socket.socket, __: bytes) -> None:
@@ -136,30 +136,21 @@ def serve() -> Iterator[Callable[..., Server]]:
         server.close()
 
 
-@contextmanager
-def opened(clock: Clock | None = None) -> Iterator[Transport]:
-    made = Transport(clock=clock) if clock else Transport()
-    try:
-        yield made
-    finally:
-        made.close()
-
-
 def send(url: str, method: str = "GET", **options: Any) -> Response:
-    with opened() as made:
-        return made.send(method, url, headers=HEADERS, **options)
+    made = Transport()
+    return made.send(method, url, headers=HEADERS, **options)
 
 
-def test_a_whole_answer_is_given_whatever_its_status(serve: Callable[..., Server]) -> None:
+def test_a_whole_response_is_given_whatever_its_status(serve: Callable[..., Server]) -> None:
     for status in ("200 OK", "400 Bad Request", "404 Not Found", "429 Too Many Requests", "500 Oops"):
         server = serve(says(b'{"a": 1.10}', status=status, Content_Type="application/json", X_Own="Yes"))
-        answer = send(f"{server.url}/x", params={"date": "2026-11-20", "q": "a b&c"})
-        assert answer.status == int(status[:3])
-        assert answer.body == b'{"a": 1.10}'
-        assert answer.json() == {"a": Decimal("1.10")}
-        assert answer.headers["content-type"] == "application/json"
-        assert answer.headers["x-own"] == "Yes"
-        assert answer.request == f"GET {server.url}/x?date=2026-11-20&q=a+b%26c"
+        response = send(f"{server.url}/x", params={"date": "2026-11-20", "q": "a b&c"})
+        assert response.status == int(status[:3])
+        assert response.body == b'{"a": 1.10}'
+        assert response.json() == {"a": Decimal("1.10")}
+        assert response.headers["content-type"] == "application/json"
+        assert response.headers["x-own"] == "Yes"
+        assert response.request == f"GET {server.url}/x?date=2026-11-20&q=a+b%26c"
 
 
 def test_what_goes_out_is_what_was_handed_in(serve: Callable[..., Server]) -> None:
@@ -171,14 +162,14 @@ def test_what_goes_out_is_what_was_handed_in(serve: Callable[..., Server]) -> No
     assert body == b"[1.10]"
 
 
-def test_an_answer_knows_when_it_was_asked_and_when_it_was_whole(serve: Callable[..., Server]) -> None:
+def test_a_response_knows_when_it_was_asked_and_when_it_was_whole(serve: Callable[..., Server]) -> None:
     server, ticks = serve(says(b"{}")), iter([100.0, 103.5])
-    with opened(Clock(wall=lambda: next(ticks))) as made:
-        answer = made.send("GET", server.url, headers={})
-    assert (answer.sent_at, answer.ended_at) == (100.0, 103.5)
+    made = Transport(clock=Clock(wall=lambda: next(ticks)))
+    response = made.send("GET", server.url, headers={})
+    assert (response.sent_at, response.ended_at) == (100.0, 103.5)
 
 
-def test_a_compressed_answer_is_given_unpacked(serve: Callable[..., Server]) -> None:
+def test_a_compressed_response_is_given_unpacked(serve: Callable[..., Server]) -> None:
     server = serve(says(gzip.compress(b'{"a": 1}'), Content_Encoding="gzip"))
     assert send(server.url).body == b'{"a": 1}'
 
@@ -186,7 +177,7 @@ def test_a_compressed_answer_is_given_unpacked(serve: Callable[..., Server]) -> 
 def test_nothing_listens_means_not_reached() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with pytest.raises(ConnectionFailed, match=rf"GET http://127.0.0.1:{port}/x\?a=b: no connection .*refused"):
+    with pytest.raises(ConnectionFailed, match=rf"GET http://127.0.0.1:{port}/x\?a=b: no connection\. .*refused"):
         send(f"http://127.0.0.1:{port}/x", params={"a": "b"})
 
 
@@ -209,21 +200,21 @@ def test_a_connection_that_takes_too_long_means_not_reached(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_server_that_hangs_up_without_an_answer_loses_it(serve: Callable[..., Server], method: str) -> None:
+def test_a_server_that_hangs_up_without_a_response_loses_it(serve: Callable[..., Server], method: str) -> None:
     server = serve(hang_up)
-    with pytest.raises(ResponseLost, match="the connection was lost before the whole answer"):
+    with pytest.raises(ResponseLost, match="the connection was lost before the whole response"):
         send(server.url, method=method)
     assert len(server.requests) == 1, "a request is never repeated here"
 
 
-def test_a_silent_server_loses_the_answer(serve: Callable[..., Server]) -> None:
+def test_a_silent_server_loses_the_response(serve: Callable[..., Server]) -> None:
     server = serve(silent)
-    with pytest.raises(ResponseLost, match=r"no answer within 0\.2 s"):
+    with pytest.raises(ResponseLost, match=r"no response within 0\.2 s"):
         send(server.url, timeout_s=0.2)
     assert len(server.requests) == 1
 
 
-def test_a_server_that_falls_silent_in_the_body_loses_the_answer(serve: Callable[..., Server]) -> None:
+def test_a_server_that_falls_silent_in_the_body_loses_the_response(serve: Callable[..., Server]) -> None:
     gate = threading.Event()
 
     def half(connection: socket.socket, request: bytes) -> None:
@@ -236,13 +227,13 @@ def test_a_server_that_falls_silent_in_the_body_loses_the_answer(serve: Callable
     gate.set()
 
 
-def test_an_answer_that_is_cut_is_lost_and_not_given(serve: Callable[..., Server]) -> None:
+def test_a_response_that_is_cut_is_lost_and_not_given(serve: Callable[..., Server]) -> None:
     server = serve(says(b'{"a": 1}', length=1000))
-    with pytest.raises(ResponseLost, match="before the whole answer"):
+    with pytest.raises(ResponseLost, match="before the whole response"):
         send(server.url)
 
 
-def test_a_chunked_answer_that_is_cut_is_lost(serve: Callable[..., Server]) -> None:
+def test_a_chunked_response_that_is_cut_is_lost(serve: Callable[..., Server]) -> None:
     def half(connection: socket.socket, _: bytes) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n[1,2,\r\n")
 
@@ -250,7 +241,7 @@ def test_a_chunked_answer_that_is_cut_is_lost(serve: Callable[..., Server]) -> N
         send(serve(half).url)
 
 
-def test_a_compressed_answer_that_is_damaged_is_lost(serve: Callable[..., Server]) -> None:
+def test_a_compressed_response_that_is_damaged_is_lost(serve: Callable[..., Server]) -> None:
     with pytest.raises(ResponseLost):
         send(serve(says(b"this is no gzip", Content_Encoding="gzip")).url)
 
@@ -261,7 +252,7 @@ def test_what_is_no_http_is_lost(serve: Callable[..., Server]) -> None:
 
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"])
-def test_a_redirect_is_an_answer_and_not_followed(serve: Callable[..., Server], status: str) -> None:
+def test_a_redirect_is_a_response_and_not_followed(serve: Callable[..., Server], status: str) -> None:
     other = serve(says(b"stolen"))
     server = serve(says(b"", status=status, Location=f"{other.url}/elsewhere"))
     assert send(server.url).status == int(status[:3])
@@ -281,21 +272,21 @@ def test_the_netrc_file_does_not_replace_our_credentials(
     assert b"Basic" not in server.requests[0]
 
 
-def test_no_cookie_is_carried_from_an_answer_to_the_next_request(serve: Callable[..., Server]) -> None:
+def test_no_cookie_is_carried_from_a_response_to_the_next_request(serve: Callable[..., Server]) -> None:
     server = serve(says(b"{}", Set_Cookie="session=1"))
-    with opened() as made:
-        made.send("GET", server.url, headers={})
-        made.send("GET", server.url, headers={})
+    made = Transport()
+    made.send("GET", server.url, headers={})
+    made.send("GET", server.url, headers={})
     assert b"session=1" not in server.requests[1]
 
 
-def test_an_answer_larger_than_the_request_allows_is_refused(serve: Callable[..., Server]) -> None:
+def test_a_response_larger_than_the_request_allows_is_refused(serve: Callable[..., Server]) -> None:
     assert len(send(serve(says(b"x" * 1000)).url, max_bytes=1000).body) == 1000
     with pytest.raises(InvalidResponse, match="larger than 1000 bytes"):
         send(serve(says(b"x" * 1001)).url, max_bytes=1000)
 
 
-BOMB_BYTES = 300_000_000
+BOMB_BYTES = 140_000_000
 
 
 @pytest.fixture(scope="module")
@@ -315,7 +306,7 @@ def in_chunks(status: str, body: bytes, *headers: str) -> Talk:
 
 @pytest.mark.parametrize("status", ["200 OK", "302 Found", "500 Oops"])
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_small_answer_that_unpacks_to_a_huge_one_is_refused_in_bounded_memory(
+def test_a_small_response_that_unpacks_to_a_huge_one_is_refused_in_bounded_memory(
     serve: Callable[..., Server], bomb: bytes, status: str, chunked: bool
 ) -> None:
     headers = ("Location: /elsewhere", "Content-Encoding: gzip")
@@ -323,9 +314,9 @@ def test_a_small_answer_that_unpacks_to_a_huge_one_is_refused_in_bounded_memory(
     server = serve(in_chunks(status, bomb, *headers) if chunked else says_it)
     tracemalloc.start()
     try:
-        with pytest.raises(InvalidResponse, match=f"larger than {MAX_ANSWER_BYTES} bytes"):
+        with pytest.raises(InvalidResponse, match=f"larger than {MAX_RESPONSE_BYTES} bytes"):
             send(server.url)
-        assert tracemalloc.get_traced_memory()[1] < 4 * MAX_ANSWER_BYTES < BOMB_BYTES / 4
+        assert tracemalloc.get_traced_memory()[1] < 4 * MAX_RESPONSE_BYTES < BOMB_BYTES / 2
     finally:
         tracemalloc.stop()
 
@@ -333,10 +324,10 @@ def test_a_small_answer_that_unpacks_to_a_huge_one_is_refused_in_bounded_memory(
 @pytest.mark.parametrize(
     "location", ["http://[::1/x", "//[", "http://a:b:c/", "\u00ff://\x01", "http://" + "a" * 5000, ""]
 )
-def test_a_malformed_location_is_an_answer_like_any_other(serve: Callable[..., Server], location: str) -> None:
+def test_a_malformed_location_is_a_response_like_any_other(serve: Callable[..., Server], location: str) -> None:
     head = b"HTTP/1.1 302 Found\r\nContent-Length: 2\r\nLocation: " + location.encode("latin-1") + b"\r\n\r\n{}"
-    answer = send(serve(lambda connection, _: connection.sendall(head)).url, method="POST", body=b"[]")
-    assert (answer.status, answer.body, answer.headers["location"]) == (302, b"{}", location)
+    response = send(serve(lambda connection, _: connection.sendall(head)).url, method="POST", body=b"[]")
+    assert (response.status, response.body, response.headers["location"]) == (302, b"{}", location)
 
 
 @pytest.mark.parametrize(
@@ -347,14 +338,15 @@ def test_a_malformed_location_is_an_answer_like_any_other(serve: Callable[..., S
     ],
 )
 def test_an_address_that_is_none_is_final(url: str) -> None:
-    with pytest.raises(PermanentError, match=r"this URL cannot be used.*check the host"):
+    with pytest.raises(PermanentError, match=r"this URL cannot be used.*Check the host"):
         send(url)
 
 
 @pytest.mark.parametrize("value", [f"{SECRET}\n", f" {SECRET}", f"{SECRET}\r\nx: y", f"{SECRET}\u00e9", "\u0442", ""])
 def test_a_header_that_cannot_be_sent_is_refused_without_its_value(serve: Callable[..., Server], value: str) -> None:
     server = serve(says(b"{}"))
-    with opened() as made, pytest.raises(PermanentError, match="the header authorization is empty or holds") as caught:
+    made = Transport()
+    with pytest.raises(PermanentError, match="the header authorization cannot be sent") as caught:
         made.send("POST", server.url, headers={"authorization": value})
     assert caught.value.__cause__ is None
     assert SECRET not in str(caught.value)
@@ -375,16 +367,16 @@ def test_no_message_and_no_log_holds_a_header_s_value(
                 assert SECRET not in f"{chain!r}"
                 chain = chain.__cause__ or chain.__context__
         else:
-            pytest.fail(f"{url} gave an answer")
+            pytest.fail(f"{url} gave a response")
     assert SECRET not in caplog.text
 
 
 def test_credentials_that_a_server_quotes_back_are_hidden(serve: Callable[..., Server]) -> None:
     for before in range(0, 600, 7):
-        quoted = answer(b"x" * before + SECRET.encode() + b"y" * 600, secrets=(SECRET,))
+        quoted = response(b"x" * before + SECRET.encode() + b"y" * 600, secrets=(SECRET,))
         assert SECRET[:12] not in quoted.describe_body()
-    assert answer(secrets=(SECRET,)).clean(f"no such key: {SECRET}!") == "no such key: ***!"
-    assert len(answer().clean("x" * 10_000)) == 501
+    assert response(secrets=(SECRET,)).clean(f"no such key: {SECRET}!") == "no such key: ***!"
+    assert len(response().clean("x" * 10_000)) == 501
 
     found = send(serve(says(f"<html>{SECRET} is wrong</html>".encode())).url)
     with pytest.raises(InvalidResponse, match=r"<html>\*\*\* is wrong") as caught:
@@ -440,11 +432,11 @@ def test_the_environment_s_certificates_are_trusted(
 
 def test_a_handshake_that_fails_means_not_reached(serve: Callable[..., Server]) -> None:
     server = serve(hang_up)
-    with pytest.raises(ConnectionFailed, match=r"no connection \(SSL"):
+    with pytest.raises(ConnectionFailed, match=r"no connection\. SSL"):
         send(server.url.replace("http:", "https:"), timeout_s=1)
 
 
-def test_tls_that_breaks_after_the_request_loses_the_answer(
+def test_tls_that_breaks_after_the_request_loses_the_response(
     serve: Callable[..., Server], context: ssl.SSLContext, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def break_off(connection: Any, _: bytes) -> None:
@@ -454,7 +446,7 @@ def test_tls_that_breaks_after_the_request_loses_the_answer(
 
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
     server = serve(break_off, context)
-    with pytest.raises(ResponseLost, match=r"the connection was lost before the whole answer \(SSL"):
+    with pytest.raises(ResponseLost, match=r"the connection was lost before the whole response\. SSL"):
         send(server.url, method="POST", body=b"[]", timeout_s=2)
     assert len(server.requests) == 1
 
@@ -465,12 +457,12 @@ DEADLINE_S = 0.25
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
-def drips(at_once: bytes, then: bytes, pause_s: float = 0.03) -> Talk:
-    """Sends the first bytes together, and the others one by one over and over, for 10 s or until nobody listens."""
+def drips(at_once: bytes, then: bytes, pause_s: float = 0.03, count: int = 300) -> Talk:
+    """Sends the first bytes together, and so many others one by one, over and over, until nobody listens."""
 
     def talk(connection: socket.socket, _: bytes) -> None:
         connection.sendall(at_once)
-        for number in range(int(10 / pause_s)):
+        for number in range(count):
             time.sleep(pause_s)
             connection.sendall(then[number % len(then) :][:1])
 
@@ -481,7 +473,7 @@ DRIPS = {
     "the status line": drips(b"", b"HTTP/1.1 200 " + b"O" * 1000),
     "a header line": drips(OK, b"X-Long: " + b"x" * 1000),
     "header lines": drips(OK, b"a: b\r\n"),
-    "preliminary answers": drips(b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.002),
+    "preliminary responses": drips(b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.002, 5000),
     "a body of stated length": drips(OK + b"Content-Length: 1000\r\n\r\n", b" "),
     "a body in chunks": drips(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
     "a compressed body": drips(OK + b"Content-Encoding: gzip\r\n\r\n", gzip.compress(bytes(range(256)) * 4)),
@@ -500,9 +492,9 @@ def ended_in_time(error: type[Exception], match: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("what", DRIPS)
-def test_an_answer_that_only_drips_is_lost_at_the_deadline(serve: Callable[..., Server], what: str) -> None:
+def test_a_response_that_only_drips_is_lost_at_the_deadline(serve: Callable[..., Server], what: str) -> None:
     server = serve(DRIPS[what])
-    with ended_in_time(ResponseLost, rf"POST {server.url}/: no whole answer within 0\.25 s"):
+    with ended_in_time(ResponseLost, rf"POST {server.url}/: no whole response within 0\.25 s"):
         send(server.url, "POST", body=b"[]", deadline_s=DEADLINE_S)
     assert len(server.requests) == 1
 
@@ -517,7 +509,7 @@ def test_the_deadline_holds_under_tls(
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
     server = serve(DRIPS[what], context)
-    with ended_in_time(ResponseLost, r"no whole answer within 0\.25 s"):
+    with ended_in_time(ResponseLost, r"no whole response within 0\.25 s"):
         send(server.url, deadline_s=DEADLINE_S)
     assert len(server.requests) == 1
 
@@ -529,10 +521,10 @@ def test_the_deadline_holds_on_a_connection_that_was_kept(serve: Callable[..., S
         DRIPS["header lines"](connection, request)
 
     server = serve(once_well)
-    with opened() as made:
-        assert made.send("GET", server.url, headers={}, deadline_s=DEADLINE_S).body == b"{}"
-        with ended_in_time(ResponseLost, "no whole answer within"):
-            made.send("GET", server.url, headers={}, deadline_s=DEADLINE_S)
+    made = Transport()
+    assert made.send("GET", server.url, headers={}, deadline_s=DEADLINE_S).body == b"{}"
+    with ended_in_time(ResponseLost, "no whole response within"):
+        made.send("GET", server.url, headers={}, deadline_s=DEADLINE_S)
     assert len(server.requests) == 2
 
 
@@ -544,9 +536,9 @@ def test_a_deadline_that_was_kept_does_nothing_to_the_next_request(serve: Callab
         connection.sendall(OK + b"Content-Length: 2\r\nConnection: close\r\n\r\n[]")
 
     server = serve(twice)
-    with opened() as made:
-        assert made.send("GET", server.url, headers={}, deadline_s=0.2).body == b"{}"
-        assert made.send("GET", server.url, headers={}, deadline_s=5).body == b"[]"
+    made = Transport()
+    assert made.send("GET", server.url, headers={}, deadline_s=0.2).body == b"{}"
+    assert made.send("GET", server.url, headers={}, deadline_s=5).body == b"[]"
     assert len(server.requests) == 2
 
 
@@ -584,12 +576,12 @@ def test_after_a_name_that_took_too_long_nothing_is_sent(
 
 
 def test_a_session_of_the_caller_s_own_is_held_to_the_deadline_at_the_end(serve: Callable[..., Server]) -> None:
-    server = serve(drips(OK + b"Content-Length: 8\r\n\r\n", b" ", 0.1))
-    with requests.Session() as session, pytest.raises(ResponseLost, match=r"no whole answer within 0\.25 s"):
+    server = serve(drips(OK + b"Content-Length: 8\r\n\r\n", b" ", 0.1, 8))
+    with requests.Session() as session, pytest.raises(ResponseLost, match=r"no whole response within 0\.25 s"):
         Transport(session).send("GET", server.url, headers={}, deadline_s=DEADLINE_S)
     with requests.Session() as session:
-        answer = Transport(session).send("GET", serve(says(b"{}")).url, headers={})
-    assert answer.body == b"{}"
+        response = Transport(session).send("GET", serve(says(b"{}")).url, headers={})
+    assert response.body == b"{}"
 
 
 # --- whether a byte of the request went out ---
@@ -612,7 +604,7 @@ def test_a_session_of_the_caller_s_own_is_held_to_the_deadline_at_the_end(serve:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_any_exception_after_the_first_byte_is_a_lost_answer(
+def test_any_exception_after_the_first_byte_is_a_lost_response(
     serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fail(*_: Any, **__: Any) -> Any:
@@ -621,14 +613,14 @@ def test_any_exception_after_the_first_byte_is_a_lost_answer(
     server = serve(says(b"{}"))
     monkeypatch.setattr(requests.adapters.HTTPAdapter, "build_response", fail)
     with pytest.raises(
-        ResponseLost, match=rf"the connection was lost before the whole answer \({type(error).__name__}: "
+        ResponseLost, match=rf"the connection was lost before the whole response\. {type(error).__name__}: "
     ):
         send(server.url, "POST", body=b"[]")
     assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("part", [b"POST ", b"[1]"], ids=["head", "body"])
-def test_a_request_that_could_not_be_sent_to_its_end_is_a_lost_answer(
+def test_a_request_that_could_not_be_sent_to_its_end_is_a_lost_response(
     serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, part: bytes
 ) -> None:
     def sendall(self: socket.socket, data: bytes) -> None:
@@ -694,7 +686,7 @@ def proxied(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 def forwards(origin: Server, then: Talk) -> Talk:
-    """A proxy that carries a request out, and then ends otherwise than with its answer."""
+    """A proxy that carries a request out, and then ends otherwise than with its response."""
 
     def talk(connection: socket.socket, request: bytes) -> None:
         with socket.create_connection(("127.0.0.1", origin.port)) as onward:
@@ -721,20 +713,20 @@ def tunnels(origin: Server, then: Talk) -> Talk:
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_a_proxy_that_fails_after_it_forwarded_a_request_loses_the_answer(
+def test_a_proxy_that_fails_after_it_forwarded_a_request_loses_the_response(
     serve: Callable[..., Server], proxied: Callable[[str], None], end: str
 ) -> None:
     origin = serve(says(b"{}"))
     proxy = serve(forwards(origin, ENDS[end]))
     proxied(proxy.url)
-    with pytest.raises(ResponseLost, match="the connection was lost before the whole answer"):
+    with pytest.raises(ResponseLost, match="the connection was lost before the whole response"):
         send("http://ledger.invalid/x", "POST", body=b"[1]")
     assert [request.partition(b"\r\n\r\n")[2] for request in origin.requests] == [b"[1]"]
     assert len(proxy.requests) == 1
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_a_tunnel_that_breaks_after_the_request_loses_the_answer(
+def test_a_tunnel_that_breaks_after_the_request_loses_the_response(
     serve: Callable[..., Server],
     proxied: Callable[[str], None],
     context: ssl.SSLContext,
@@ -746,7 +738,7 @@ def test_a_tunnel_that_breaks_after_the_request_loses_the_answer(
     origin = serve(silent, context)
     proxy = serve(tunnels(origin, ENDS[end]))
     proxied(proxy.url)
-    with pytest.raises(ResponseLost, match="the connection was lost before the whole answer"):
+    with pytest.raises(ResponseLost, match="the connection was lost before the whole response"):
         send("https://127.0.0.1:9/x", "POST", body=b"[1]")
     assert len(origin.requests) == 1
     assert len(proxy.requests) == 1
@@ -781,11 +773,11 @@ def test_a_proxy_that_refuses_the_connection_means_not_reached(
     proxied: Callable[[str], None], closed_port: int, scheme: str
 ) -> None:
     proxied(f"http://127.0.0.1:{closed_port}")
-    with pytest.raises(ConnectionFailed, match=r"no connection .*refused"):
+    with pytest.raises(ConnectionFailed, match=r"no connection\. .*refused"):
         send(f"{scheme}://ledger.invalid/x", "POST", body=b"[]")
 
 
-def test_a_proxy_s_own_refusal_is_an_answer(serve: Callable[..., Server], proxied: Callable[[str], None]) -> None:
+def test_a_proxy_s_own_refusal_is_a_response(serve: Callable[..., Server], proxied: Callable[[str], None]) -> None:
     proxied(serve(says(b"no way", status="502 Bad Gateway")).url)
     assert send("http://ledger.invalid/x", "POST", body=b"[]").status == 502
 
@@ -793,7 +785,7 @@ def test_a_proxy_s_own_refusal_is_an_answer(serve: Callable[..., Server], proxie
 def test_the_deadline_holds_through_a_proxy(serve: Callable[..., Server], proxied: Callable[[str], None]) -> None:
     server = serve(DRIPS["header lines"])
     proxied(server.url)
-    with ended_in_time(ResponseLost, "no whole answer within"):
+    with ended_in_time(ResponseLost, "no whole response within"):
         send("http://exchange.invalid/x", deadline_s=DEADLINE_S)
     assert server.requests[0].startswith(b"GET http://exchange.invalid/x HTTP/1.1\r\n")
 
@@ -824,7 +816,7 @@ def test_the_deadline_holds_under_tls_through_a_proxy(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
     server = serve(tunnel)
     proxied(server.url)
-    with ended_in_time(ResponseLost, "no whole answer within"):
+    with ended_in_time(ResponseLost, "no whole response within"):
         send("https://127.0.0.1:9/x", deadline_s=DEADLINE_S)
     assert server.requests[1].startswith(b"GET /x HTTP/1.1\r\n")
 
@@ -903,7 +895,8 @@ def test_a_secret_that_a_server_quotes_reaches_neither_message_nor_log(
     caplog.set_level(logging.DEBUG)
     said = QUOTED[where](FORMS[form](KEY).encode())
     server = serve(lambda connection, _: connection.sendall(said))
-    with opened() as made, pytest.raises((ResponseLost, InvalidResponse)) as caught:
+    made = Transport()
+    with pytest.raises((ResponseLost, InvalidResponse)) as caught:
         made.send("POST", server.url, headers={}, body=b"[]", secrets=[KEY]).json()
     cut = where in NOT_SHOWN or (where == "a chunk's size" and form in CUT_IN_A_SIZE)
     assert "***" in str(caught.value) or NOTE in str(caught.value) or cut
@@ -931,7 +924,7 @@ def test_no_cut_lets_part_of_a_secret_through(secret: str, form: str, before: in
 
 def test_a_page_full_of_secrets_is_described_at_once_and_shows_none() -> None:
     for before in range(13):
-        page = answer(b"." * before + KEY.encode() * 20_000, secrets=(KEY,))
+        page = response(b"." * before + KEY.encode() * 20_000, secrets=(KEY,))
         began = time.monotonic()
         assert page.describe_body().endswith("." * before + "***…'")
         assert time.monotonic() - began < 2
@@ -941,7 +934,7 @@ def test_a_page_full_of_secrets_is_described_at_once_and_shows_none() -> None:
     "piece", ["%25", "&amp;", "&#", "&#0", "&#9", "&#x", "\\", "\\u00", "\\u005c", "%5c", "a%b&#", "***"]
 )
 def test_a_page_that_is_costly_to_decode_is_described_at_once(piece: str) -> None:
-    page = answer((piece * 1_000_000)[:1_000_000].encode(), secrets=(KEY, SECRET, PASSWORD))
+    page = response((piece * 1_000_000)[:1_000_000].encode(), secrets=(KEY, SECRET, PASSWORD))
     began = time.monotonic()
     page.describe_body()
     assert time.monotonic() - began < 2
@@ -955,18 +948,19 @@ def test_a_text_from_outside_is_shown_on_one_line_and_without_control_characters
 
 def test_what_a_terminal_would_act_on_is_taken_out() -> None:
     assert (
-        answer().clean("a\r\nERROR forged\x1b[31m red \u202eleft\u2028next\x00") == "a  ERROR forged[31m red left next"
+        response().clean("a\r\nERROR forged\x1b[31m red \u202eleft\u2028next\x00")
+        == "a  ERROR forged[31m red left next"
     )
 
 
 def test_a_text_without_secrets_stays_as_it_is() -> None:
     said = r"O003: asset BTC of account ASCENDEX-CASH-BTC: der Saldo ist ung\u00fcltig (100 %25 &lt; 1.5) &#8364;"
-    assert answer(secrets=(KEY, SECRET)).clean(said) == said
+    assert response(secrets=(KEY, SECRET)).clean(said) == said
 
 
 @pytest.mark.parametrize("limit", [3, 100, 3000])
 def test_what_is_not_shown_is_as_short_as_asked_for(limit: int) -> None:
-    shown = answer(secrets=(KEY,)).clean(f"no such key: {FORMS['in decimal entities'](KEY)}", limit)
+    shown = response(secrets=(KEY,)).clean(f"no such key: {FORMS['in decimal entities'](KEY)}", limit)
     assert shown == (NOTE if limit >= len(NOTE) else f"{NOTE[:limit]}…")
 
 
@@ -1005,7 +999,7 @@ def test_a_password_in_the_url_never_appears(host: str, userinfo: str) -> None:
     assert not leaked(PASSWORD, f"{caught.value!r}")
 
 
-def test_an_answer_shows_nothing_from_outside_in_its_repr(serve: Callable[..., Server]) -> None:
+def test_a_response_shows_nothing_from_outside_in_its_repr(serve: Callable[..., Server]) -> None:
     url = serve(says(SECRET.encode(), X_Own=SECRET)).url.replace("http://", f"http://me:{PASSWORD}@")
     found = send(url)
     assert not leaked(SECRET, repr(found))
@@ -1013,10 +1007,10 @@ def test_an_answer_shows_nothing_from_outside_in_its_repr(serve: Callable[..., S
     assert found.request.startswith("GET http://me:***@127.0.0.1:")
 
 
-# --- what an answer says ---
+# --- what a response says ---
 
 
-def answer(
+def response(
     body: bytes = b"", sent_at: float = 1000.0, ended_at: float = 1002.0, secrets: tuple[str, ...] = (), **headers: str
 ) -> Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -1024,7 +1018,7 @@ def answer(
 
 
 def test_numbers_keep_every_digit() -> None:
-    read = answer(b'{"a": 0.1000000000000000055511151231257827, "b": 12345678901234567890123, "c": 1e-9}').json()
+    read = response(b'{"a": 0.1000000000000000055511151231257827, "b": 12345678901234567890123, "c": 1e-9}').json()
     assert read == {
         "a": Decimal("0.1000000000000000055511151231257827"),
         "b": 12345678901234567890123,
@@ -1050,7 +1044,7 @@ def test_a_body_that_is_no_json_is_refused_with_a_look_at_it(body: bytes, look: 
     with pytest.raises(
         InvalidResponse, match=rf"(?s)GET http://x\.test/y\?z=1 answered 200 with no JSON: .*{look}"
     ) as caught:
-        answer(body).json()
+        response(body).json()
     assert len(str(caught.value)) < 1000
 
 
@@ -1058,7 +1052,7 @@ def test_a_body_that_is_no_json_is_refused_with_a_look_at_it(body: bytes, look: 
 @given(st.binary(max_size=60))
 def test_any_body_is_json_or_refused(body: bytes) -> None:
     try:
-        read = answer(body).json()
+        read = response(body).json()
     except InvalidResponse:
         return
     assert read == json.loads(body, parse_float=Decimal)
@@ -1071,7 +1065,7 @@ def test_the_skew_is_known_to_within_the_request_s_own_time(skew: int, took: int
     sent = 1_790_000_000
     for moment in range(took + 1):
         date = datetime.fromtimestamp(sent + moment + skew, UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
-        found = answer(sent_at=sent, ended_at=sent + took, date=date).clock_skew_s()
+        found = response(sent_at=sent, ended_at=sent + took, date=date).clock_skew_s()
         assert found is not None
         assert abs(found - skew) <= took / 2 + 0.5
 
@@ -1080,8 +1074,8 @@ def test_the_skew_is_known_to_within_the_request_s_own_time(skew: int, took: int
     "date", ["", "yesterday", "0", "Mon, 32 Jan 2026 00:00:00 GMT", "Mon, 01 Jan 99999999999 00:00 GMT"]
 )
 def test_a_date_that_is_none_tells_no_skew(date: str) -> None:
-    assert answer(date=date).clock_skew_s() is None
-    assert answer().clock_skew_s() is None
+    assert response(date=date).clock_skew_s() is None
+    assert response().clock_skew_s() is None
 
 
 @pytest.mark.parametrize(
@@ -1100,24 +1094,24 @@ def test_a_date_that_is_none_tells_no_skew(date: str) -> None:
     ],
 )
 def test_what_the_server_asks_to_wait_is_read_or_ignored(value: str, seconds: float | None) -> None:
-    assert answer(retry_after=value).retry_after_s() == seconds
+    assert response(retry_after=value).retry_after_s() == seconds
 
 
 def test_without_the_header_nothing_is_asked_to_wait() -> None:
-    assert answer().retry_after_s() is None
+    assert response().retry_after_s() is None
 
 
 @settings(deadline=None)
 @given(st.text(st.characters(max_codepoint=255), max_size=60))
 def test_no_header_can_break_the_reading(value: str) -> None:
-    wait_s = answer(retry_after=value).retry_after_s()
+    wait_s = response(retry_after=value).retry_after_s()
     assert wait_s is None or wait_s >= 0
-    answer(date=value).clock_skew_s()
+    response(date=value).clock_skew_s()
 
 
 def test_a_look_at_a_body_is_short_and_names_its_kind() -> None:
     assert (
-        answer(b"x" * 10_000, content_type="text/html").describe_body()
+        response(b"x" * 10_000, content_type="text/html").describe_body()
         == f"10000 bytes of text/html: {'x' * 200 + '…'!r}"
     )
-    assert answer(b"\xff").describe_body() == "1 bytes of no content type: '\ufffd'"
+    assert response(b"\xff").describe_body() == "1 bytes of no content type: '\ufffd'"

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from balance_bridge.errors import InvalidDay
 
-# What makes a run for each day.
+# Run types with one run for each day.
 _ONE_RUN_PER_DAY = ("backfill", "scheduled")
 
 
@@ -35,16 +35,18 @@ def resolve_day(requested: str | None, logical_date: datetime | None, run_after:
         day = _parse(requested)
         if run_type in _ONE_RUN_PER_DAY:
             raise InvalidDay(
-                f"date = {day} cannot be given to a run of a backfill or of the schedule: each has a day of its own, "
-                "and all of them would deliver this one. Create the backfill again with --reprocess-behavior failed "
-                "--dag-run-conf '{}' (--from-date and --to-date name its days; without the empty conf Airflow keeps "
-                f'the date), or trigger the DAG once with {{"date": "{day}"}}'
+                f"date = {day} cannot be given to a run of a backfill or of the schedule",
+                why="each has its own day, from --from-date to --to-date, and all of them would deliver this one",
+                do=f'Trigger {{"date": "{day}"}}; repeat the backfill with --reprocess-behavior failed '
+                "--dag-run-conf '{}'.",
             )
         if day > last_ended:
             state = "is not over yet" if day == last_ended + timedelta(days=1) else "lies in the future"
             raise InvalidDay(
-                f"date = {day} {state}: when this run was due ({run_after.astimezone(UTC):%Y-%m-%d %H:%M} UTC) the "
-                f"last UTC day that had ended was {last_ended}; give that one or an earlier one"
+                f"date = {day} {state}",
+                why=f"this run was due at {run_after.astimezone(UTC):%Y-%m-%d %H:%M} UTC: the last whole day was "
+                f"{last_ended}",
+                do="Trigger the DAG again with that day or an earlier one.",
             )
         return day
     if logical_date is not None and logical_date.astimezone(UTC).date() <= last_ended:
@@ -59,4 +61,4 @@ def _parse(text: str) -> date:
             return date.fromisoformat(text)
         except ValueError:
             pass
-    raise InvalidDay(f"date = {text!r} is not a day: YYYY-MM-DD is expected, such as 2026-11-20")
+    raise InvalidDay(f"date = {text!r} is not a day", why="YYYY-MM-DD is expected, such as 2026-11-20")

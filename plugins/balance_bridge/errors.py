@@ -10,24 +10,24 @@ The base classes are recovery strategies: whoever catches one knows what to do w
     │   │   ├── AccountsFileError
     │   │   ├── InvalidDay      a date that is malformed, in the future or not over
     │   │   └── PlaceChanged    a destination leads elsewhere than what was delivered so far
-    │   ├── CredentialsRefused  the API answered: not with this key
-    │   ├── RequestRefused      the API answered: not this request
-    │   ├── InvalidResponse     an answer that is not what the API documents
-    │   │   └── Contradiction   answers that are each in order, but not together
+    │   ├── CredentialsRefused  the API refuses the key, the signature or the token
+    │   ├── RequestRefused      the API refuses the request itself
+    │   ├── InvalidResponse     a response that is not what the API documents
+    │   │   └── Contradiction   responses that are each valid, but not together
     │   ├── InvalidAmount       text that is no exact amount, or one too large to hold
     │   ├── RetentionExceeded   the exchange no longer serves that day
     │   ├── SnapshotOverdue     the closing snapshot did not come in all the time it was waited for
-    │   ├── ReconciliationBroken opening + changes is not closing
-    │   ├── RecordsRejected     a destination refused records, with its reasons
-    │   ├── Unconfirmed         a destination has seen records and does not say that it took them
+    │   ├── ReconciliationBroken  opening + changes is not closing
+    │   ├── RecordsRejected     a destination rejected records, with its reasons
+    │   ├── Unconfirmed         a destination has seen records and does not say that it accepted them
     │   ├── SupersededRun       another run of the day has taken over
     │   ├── NumberReused        a communication number would go out with other content
     │   └── StoreDamaged        an object of the store is not what was written
-    └── TransientError          passes by itself: try again later
+    └── TransientError          passes without anybody's help: try again later
         ├── ConnectionFailed    nothing was sent: name, connection or TLS failed
-        ├── ResponseLost        something was sent; whether it was acted upon is not known
-        ├── ServerFault         5xx and the exchange's own codes for "my fault"
-        ├── RateLimited         429 and its like: wait until the window is free
+        ├── ResponseLost        something was sent; whether it had an effect is not known
+        ├── ServerFault         5xx, and the exchange's own codes for "my fault"
+        ├── RateLimited         429 and the like: wait until the window is free
         ├── BudgetExhausted     our own budget has no slot for longer than this worker should be held
         ├── OutcomeUnknown      a destination did not say what became of records
         ├── StoreUnwritable     an object could not be written: disk full, no permission, bucket not reached
@@ -36,9 +36,8 @@ The base classes are recovery strategies: whoever catches one knows what to do w
 
 from __future__ import annotations
 
-import textwrap
-
 MAX_LOG_LINE = 110
+_CUT = " ... "
 
 
 class BalanceBridgeError(Exception):
@@ -50,7 +49,7 @@ class BalanceBridgeError(Exception):
         do: What somebody has to do; empty for the class's :attr:`remedy`.
 
     Attributes:
-        remedy: What helps against most errors of a class; empty if that depends.
+        remedy: What helps against most errors of a class; a log entry says so where an error has no ``do`` of its own.
     """
 
     remedy = ""
@@ -58,22 +57,27 @@ class BalanceBridgeError(Exception):
     def __init__(self, what: str, *, why: str = "", do: str = "") -> None:
         super().__init__(what)
         self.why = why
-        self.do = do or self.remedy
+        self.do = do
 
     def __str__(self) -> str:
-        """All of it in one text."""
-        parts = [part.rstrip(". ") for part in (str(self.args[0]) if self.args else "", self.why, self.do) if part]
+        """What, why and do in one text."""
+        parts = [part.rstrip(". ") for part in (*map(str, self.args[:1]), self.why, self.do) if part]
         return ". ".join(parts)
 
     def log_entry(self) -> str:
         """The error as a log entry for whoever is on call: what, why and do, a short line each."""
         what = str(self.args[0]) if self.args else type(self).__name__
-        lines = {"what": what, "why": self.why, "do": self.do}
-        return "\n".join(
-            textwrap.shorten(f"{label}: {text}", MAX_LOG_LINE, placeholder=" ...")
-            for label, text in lines.items()
-            if text
-        )
+        lines = {"what": what, "why": self.why, "do": self.do or self.remedy}
+        return "\n".join(_one_line(f"{label}: {text}") for label, text in lines.items() if text)
+
+
+def _one_line(text: str) -> str:
+    """A text on one line; too long a one without its middle, since it begins with where and ends with why."""
+    line = " ".join(text.split())
+    if len(line) <= MAX_LOG_LINE:
+        return line
+    half = (MAX_LOG_LINE - len(_CUT)) // 2
+    return f"{line[:half].rstrip()}{_CUT}{line[-half:].lstrip()}"
 
 
 class PermanentError(BalanceBridgeError):
@@ -81,7 +85,7 @@ class PermanentError(BalanceBridgeError):
 
 
 class TransientError(BalanceBridgeError):
-    """Passes by itself; the task is tried again after a delay."""
+    """Passes without anybody's help; the task is tried again after a delay."""
 
 
 class ConfigurationError(PermanentError):
@@ -89,51 +93,75 @@ class ConfigurationError(PermanentError):
 
 
 class AccountsFileError(ConfigurationError):
-    """The accounts file, or one account in it, is wrong; told with file, line, key, value and what is allowed."""
+    """The accounts file, or one account in it, is wrong. Names the file, line, key, value and what is allowed."""
+
+    remedy = "Correct the accounts file (`balance-bridge check` lists its mistakes), then clear this task."
 
 
 class InvalidDay(ConfigurationError):
     """A day that is malformed, in the future or not over yet."""
 
+    remedy = 'Trigger the DAG again with a UTC day that is over, such as {"date": "2026-11-20"}.'
+
 
 class CredentialsRefused(PermanentError):
     """The API does not accept the key, the signature or the token, or they lack a permission."""
+
+    remedy = "Check key, secret and permissions in the connection, then clear this task."
 
 
 class RequestRefused(PermanentError):
     """The API understood who is asking and refuses the request itself (4xx)."""
 
+    remedy = "Correct the setting that the response names, then clear this task."
+
 
 class InvalidResponse(PermanentError):
-    """An answer that is not what the API documents. The message names the path, the sequence number and the value."""
+    """A response that is not what the API documents. The message names the path, the sequence number and the value."""
+
+    remedy = "Check the host and any proxy, then clear this task. If it stays so, trigger the day with refetch."
 
 
 class Contradiction(InvalidResponse):
-    """Answers that are each in order but contradict one another; like a break, it is asked about once more."""
+    """Responses that are each valid but not together; like a break, fetched again before it is believed."""
+
+    remedy = "Trigger the day with refetch; if it stays so, ask the exchange."
 
 
 class InvalidAmount(PermanentError):
     """Text that is no exact decimal amount, or an amount that ``decimal128(38, 18)`` cannot hold."""
 
+    remedy = "Look at the raw response in the store, and ask the exchange."
+
 
 class RetentionExceeded(PermanentError):
     """The exchange no longer serves that day and the store does not have it."""
+
+    remedy = "Restore the day's raw objects from a backup; it cannot be fetched any more."
 
 
 class SnapshotOverdue(PermanentError):
     """The closing snapshot of a day did not come in all the time it was waited for."""
 
+    remedy = "See whether the exchange is in trouble; clear this task once the snapshot is there."
+
 
 class ReconciliationBroken(PermanentError):
     """Opening plus every change is not closing. The message names asset, amount, last good and first bad sn."""
+
+    remedy = 'Ask the exchange, then trigger the DAG with {"date": the day, "refetch": true}, or set on_break: load.'
 
 
 class RecordsRejected(PermanentError):
     """A destination, or a check before it, rejected records. The message counts and names them with their reasons."""
 
+    remedy = "Correct the mapping or the ids in the accounts file, then clear this task."
+
 
 class Unconfirmed(PermanentError):
     """A destination has seen records without confirming them, where the accounts file makes that a failure."""
+
+    remedy = "Ask the vendor, then record what you found out with `balance-bridge receipts resolve`."
 
 
 class SupersededRun(PermanentError):
@@ -142,6 +170,8 @@ class SupersededRun(PermanentError):
     Attributes:
         late: How many balances may have arrived in the wrong order because of it.
     """
+
+    remedy = "Nothing, as long as the other run succeeds."
 
     def __init__(self, what: str, *, why: str = "", do: str = "", late: int = 0) -> None:
         super().__init__(what, why=why, do=do)
@@ -155,29 +185,41 @@ class PlaceChanged(ConfigurationError):
 class NumberReused(PermanentError):
     """A communication number would have two contents."""
 
+    remedy = "Report it as a defect, with the receipts of the day; nothing more was sent."
+
 
 class StoreDamaged(PermanentError):
     """An object in the store is missing, unreadable or of a format version that this release does not know."""
+
+    remedy = "Clear the task that made the object; receipts: restore them first (`balance-bridge store check`)."
 
 
 class ConnectionFailed(TransientError):
     """The request never left: the name did not resolve, the connection was refused or TLS failed."""
 
+    remedy = "Airflow tries again. If it keeps failing, check the host, the network and the proxy."
+
 
 class ResponseLost(TransientError):
-    """The request left and no whole answer came back. A read may be repeated; a write has an unknown outcome."""
+    """The request left and no whole response came back. A read may be repeated; a write has an unknown outcome."""
+
+    remedy = "Airflow tries again. If it keeps failing, check the network and the proxy."
 
 
 class ServerFault(TransientError):
     """The server says that the fault is its own (5xx, or the exchange's codes for it)."""
+
+    remedy = "Airflow tries again. If it keeps failing, ask the vendor."
 
 
 class RateLimited(TransientError):
     """The server says that there were too many requests.
 
     Attributes:
-        retry_after_s: Seconds to wait as the server asked for, or None if it did not say.
+        retry_after_s: Seconds to wait, as the server says; None if it does not.
     """
+
+    remedy = "Airflow tries again. If it keeps failing, see what else uses this key."
 
     def __init__(self, what: str, *, why: str = "", do: str = "", retry_after_s: float | None = None) -> None:
         super().__init__(what, why=why, do=do)
@@ -188,9 +230,11 @@ class BudgetExhausted(TransientError):
     """No request can be made for longer than the caller is willing to wait; nothing was sent.
 
     Attributes:
-        wait_s: Seconds after which it is worth asking again.
+        wait_s: Seconds after which it is worth trying again.
         refusal: The server's own refusal, if that is why; None if our counting alone says so.
     """
+
+    remedy = "Airflow tries again once the budget has a free slot."
 
     def __init__(
         self, what: str, *, wait_s: float, why: str = "", do: str = "", refusal: RateLimited | None = None
@@ -203,10 +247,16 @@ class BudgetExhausted(TransientError):
 class OutcomeUnknown(TransientError):
     """A destination did not say what became of some records; they are sent again under the same numbers."""
 
+    remedy = "Airflow sends it again under the same numbers. If it stays so, see `balance-bridge receipts`."
+
 
 class StoreUnwritable(TransientError):
     """An object could not be written to the store. There is no part of it: the same step can be done again."""
 
+    remedy = "Make room or grant access ([balance_bridge] store); Airflow tries again."
+
 
 class NotYetAvailable(TransientError):
     """The exchange has no snapshot for that date yet."""
+
+    remedy = "Nothing: the task waits for it."

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import os
 import uuid
-from contextlib import suppress
 from pathlib import Path
 
 UMASK = 0o077
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it that are missing, unless it exists."""
-    try:
-        folder.mkdir(0o700, exist_ok=True)
-    except FileNotFoundError:
-        # mkdir(parents=True) would make those above it with the default permissions.
-        make_folder(folder.parent)
-        folder.mkdir(0o700, exist_ok=True)
+def make_folder(folder: Path) -> list[Path]:
+    """Make a folder, and those above it that are missing, unless it exists.
+
+    Returns:
+        The folders that were made, the outermost first.
+    """
+    if folder.is_dir():
+        return []
+    # mkdir(parents=True) would make those above it with the default permissions.
+    made = make_folder(folder.parent)
+    folder.mkdir(0o700, exist_ok=True)
+    return [*made, folder]
 
 
 def opener(path: str, flags: int) -> int:
@@ -28,16 +31,36 @@ def opener(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def make_file(path: Path, data: bytes = b"") -> None:
-    """Make a file with this content, unless it exists. It appears whole, and is never opened under its own name."""
+def make_file(path: Path, data: bytes = b"") -> bool:
+    """Make a file with this content, unless it exists. It appears whole, and survives a loss of power.
+
+    Returns:
+        Whether it was made.
+    """
     if path.exists():
-        return
-    make_folder(path.parent)
+        return False
+    new_folders = make_folder(path.parent)
+    # A hidden name beside the target; a hard link makes the target appear whole, and only if nobody else's did.
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with open(draft, "xb", opener=opener) as file:
             file.write(data)
-        with suppress(FileExistsError):
-            os.link(draft, path)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(draft, path)
+    except FileExistsError:
+        return False
     finally:
         draft.unlink(missing_ok=True)
+    # The name, and those of the folders that were made for it.
+    for folder in (path.parent, *(each.parent for each in new_folders)):
+        _sync(folder)
+    return True
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -10,7 +10,7 @@ import os
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from balance_bridge.errors import ConfigurationError
 from balance_bridge.provider import OPTIONS
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from balance_bridge.store import Store
 
 SECTION = "balance_bridge"
+_CORRECT = "Correct the option in airflow.cfg or in the environment, then clear this task."
 
 
 def airflow_home() -> Path:
@@ -41,25 +42,38 @@ def store_url() -> str:
     return _get("store")
 
 
+def open_path(place: str) -> Any:
+    """A folder or file: a path, relative to AIRFLOW_HOME, or a URL as ObjectStoragePath reads it.
+
+    Raises:
+        ImportError: If the cloud's Airflow provider is not installed.
+        ValueError: If nothing is known of such URLs.
+    """
+    if "://" not in place:
+        return airflow_home() / Path(place).expanduser()
+    from airflow.sdk import ObjectStoragePath
+
+    path = ObjectStoragePath(place)
+    # Only this looks for the file system behind the URL.
+    _ = path.fs
+    return path
+
+
 def open_store() -> Store:
     """The store that the option names.
 
     Raises:
         ConfigurationError: If its URL cannot be used.
     """
-    from airflow.sdk import ObjectStoragePath
-
     from balance_bridge.store import Store
 
-    url = store_url()
-    if "://" not in url:
-        return Store(airflow_home() / Path(url).expanduser())
     try:
-        path = ObjectStoragePath(url)
-        return Store(path)
+        return Store(open_path(store_url()))
     except (ImportError, ValueError) as error:
         raise ConfigurationError(
-            f"[{SECTION}] store = {url} cannot be opened ({error}); for a bucket install the cloud's Airflow provider"
+            f"[{SECTION}] store = {store_url()} cannot be opened",
+            why=str(error),
+            do="Correct the option; for a bucket, install the cloud's Airflow provider.",
         ) from error
 
 
@@ -71,7 +85,9 @@ def retry_delay() -> timedelta:
     """
     text = _get("retry_delay")
     if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) == 0:
-        raise ConfigurationError(f"[{SECTION}] retry_delay = {text}: a whole number of seconds, 1 or more, is expected")
+        raise ConfigurationError(
+            f"[{SECTION}] retry_delay = {text!r}", why="a whole number of seconds, 1 or more, is expected", do=_CORRECT
+        )
     return timedelta(seconds=int(text))
 
 
@@ -88,7 +104,9 @@ def namespace() -> str:
     """
     text = _get("namespace")
     if not re.fullmatch(r"[A-Za-z0-9.]{1,32}", text):
-        raise ConfigurationError(f"[{SECTION}] namespace = {text}: 1 to 32 letters, digits or points are expected")
+        raise ConfigurationError(
+            f"[{SECTION}] namespace = {text!r}", why="1 to 32 letters, digits or points are expected", do=_CORRECT
+        )
     return text
 
 

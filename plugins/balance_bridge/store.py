@@ -14,7 +14,6 @@ import json
 import os
 import re
 import stat
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,8 +21,8 @@ from typing import Any, Protocol
 from balance_bridge import private
 from balance_bridge.errors import StoreDamaged, StoreUnwritable
 
-# What may be removed once it is old, in the order in which a day goes: whoever is stopped half way can tell from what
-# is left that the day was delivered. Receipts are what prevents a second delivery, and stay.
+# What may be removed once it is old, in the order in which a day goes: what is left when it is stopped half way still
+# shows that the day was delivered. Receipts are what prevents a second delivery, and stay.
 PRUNABLE = ("intraday/", "dry/", "raw/", "ledger/", "balances/", "reconciliation/")
 
 _DIGEST = "sha256"
@@ -82,12 +81,13 @@ class Store:
         """
         try:
             if self._fs is None:
-                return _put_local(Path(self._place(key)), data)
+                return private.make_file(Path(self._place(key)), data)
             return self._put_remote(key, data)
         except OSError as error:
             raise StoreUnwritable(
-                f"{self._place(key)} cannot be written ({error.strerror or error}): see that there is room and that "
-                "the folder or bucket can be written to, or set another one with the option [balance_bridge] store"
+                f"{self._place(key)} cannot be written",
+                why=str(error.strerror or error),
+                do="Make room or grant access, or set another one with the option [balance_bridge] store.",
             ) from error
 
     def append(self, prefix: str, suffix: str, data: bytes) -> str:
@@ -115,7 +115,7 @@ class Store:
             key = f"{prefix}/{number:0{_DIGITS}d}{suffix}"
             if self.put(key, data):
                 return key
-        raise StoreUnwritable(f"{self._place(prefix)}: others added an object each time before this one: try again")
+        raise StoreUnwritable(f"{self._place(prefix)}: others added an object each time before this one could be")
 
     def series(self, prefix: str, suffix: str) -> list[str]:
         """The keys of a numbered series, oldest first."""
@@ -156,7 +156,9 @@ class Store:
                     folder.rmdir()
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise StoreUnwritable(f"{self._place(key)} cannot be removed ({error.strerror or error})") from error
+                raise StoreUnwritable(
+                    f"{self._place(key)} cannot be removed", why=str(error.strerror or error)
+                ) from error
 
     def size(self, key: str) -> int:
         """The object's size in bytes."""
@@ -184,8 +186,9 @@ class Store:
             return False
         except Exception as error:
             raise StoreUnwritable(
-                f"{self._place(key)} cannot be looked at ({error}): see that the folder or bucket of the option "
-                "[balance_bridge] store can be reached"
+                f"{self._place(key)} cannot be looked up",
+                why=str(error),
+                do="See that the folder or bucket of the option [balance_bridge] store can be reached.",
             ) from error
 
     def read(self, key: str) -> bytes:
@@ -210,10 +213,10 @@ class Store:
         try:
             document = json.loads(self.read(key))
         except ValueError as error:
-            raise StoreDamaged(f"{self._place(key)} is not JSON: {error}") from error
+            raise StoreDamaged(f"{self._place(key)} is not JSON", why=str(error)) from error
         sealed = document.pop(_DIGEST, None) if isinstance(document, dict) else None
         if sealed is not None and sealed != _digest(document):
-            raise StoreDamaged(f"{self._place(key)} is not what was written: its digest is another one")
+            raise StoreDamaged(f"{self._place(key)} is not what was written", why="its digest is another one")
         return document
 
     def list(self, prefix: str) -> list[str]:
@@ -272,35 +275,3 @@ def _protocols(fs: Any) -> tuple[str, ...]:
 
 def _name(key: str) -> str:
     return key.rsplit("/", 1)[-1]
-
-
-def _put_local(path: Path, data: bytes) -> bool:
-    if path.exists():
-        return False
-    new = [folder for folder in (path.parent, *path.parents) if not folder.exists()]
-    private.make_folder(path.parent)
-    # A hidden name beside the target; a hard link makes the target appear whole, and only if nobody else's did.
-    draft = path.parent / f".{path.name}.{uuid.uuid4().hex}"
-    try:
-        with open(draft, "xb", opener=private.opener) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(draft, path)
-        except FileExistsError:
-            return False
-        # The name, and those of the folders that were made for it.
-        for folder in dict.fromkeys((path.parent, *(each.parent for each in new))):
-            _sync(folder)
-        return True
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -134,10 +134,10 @@ def test_a_server_that_answers_html_is_shown(test: Test, html_url: str, conn_id:
 
 
 @pytest.mark.parametrize("conn_id", HOOKS)
-def test_what_is_wrong_with_the_connection_itself_is_told_and_not_raised(test: Test, conn_id: str) -> None:
+def test_a_connection_that_is_wrong_fails_its_test_with_a_message(test: Test, conn_id: str) -> None:
     works, message = test(conn_id, host="https://api.example?x")
     assert not works
-    assert "is no base URL" in message
+    assert "is not a base URL" in message
 
 
 @pytest.mark.parametrize("conn_id", HOOKS)

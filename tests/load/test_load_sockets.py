@@ -41,9 +41,7 @@ def server():
 
 @pytest.fixture
 def transport():
-    made = Transport()
-    yield made
-    made.close()
+    return Transport()
 
 
 def test_a_server_that_hangs_up_in_the_middle_leaves_the_outcome_unknown(server, transport):

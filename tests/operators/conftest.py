@@ -98,6 +98,8 @@ class World:
         results: dict[str, Any] = {}
         with self.monkeypatch.context() as patch:
             patch.setattr("airflow.sdk.execution_time.supervisor.run_task_in_process", _spied(results))
+            # dag.test() sleeps a second each time that it finds a task which has to wait for another one.
+            patch.setattr(time, "sleep", lambda _: None)
             run = dag.test(run_after=self.now, logical_date=logical_date, run_conf=conf, mark_success_pattern=skipping)
         return Ended(
             str(run.state),

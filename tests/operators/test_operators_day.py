@@ -105,7 +105,7 @@ def test_an_explicit_date_may_lie_before_the_start(world: Any) -> None:
 
 @pytest.mark.parametrize(
     ("ahead", "text"),
-    [(None, "is not a day: YYYY-MM-DD is expected"), (1, "lies in the future"), (0, "is not over yet")],
+    [(None, "is not a day. YYYY-MM-DD is expected"), (1, "lies in the future"), (0, "is not over yet")],
 )
 def test_a_day_that_cannot_be_run_is_refused_at_once_and_nothing_is_asked(
     world: Any, ahead: int | None, text: str
@@ -144,7 +144,7 @@ def test_an_unknown_destination_is_refused_with_those_that_there_are(world: Any)
 def test_an_empty_choice_of_destinations_does_not_mean_all(world: Any) -> None:
     error = the_error(world.run(destinations=[]))
     assert isinstance(error, ConfigurationError)
-    assert "leave the parameter out to deliver to all of them" in str(error)
+    assert "leave the parameter out to deliver to all" in str(error)
     assert not world.sandbox.journal.requests
 
 
@@ -270,7 +270,7 @@ def test_nothing_secret_is_handed_on_or_stored(world: Any) -> None:
         ("gone", "main_cash has no destination 'gone' any more"),
         (
             "elven",
-            "elven was not in the accounts file when this day was worked out: clear the task before this one as well",
+            "elven was not in the accounts file when this day was worked out. Clear the task before this one as well",
         ),
     ],
 )

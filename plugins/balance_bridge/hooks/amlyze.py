@@ -16,13 +16,9 @@ class AmlyzeHook(ApiHook):
         conn_id: The connection's id.
     """
 
-    conn_name_attr = "conn_id"
     conn_type = "amlyze"
     default_conn_name = "amlyze_default"
     hook_name = "Amlyze"
-
-    def __init__(self, conn_id: str = default_conn_name, **kwargs: object) -> None:
-        super().__init__(conn_id, **kwargs)
 
     def get_conn(self, config: AmlyzeDestination | None = None) -> Amlyze:
         """The destination.
@@ -30,12 +26,6 @@ class AmlyzeHook(ApiHook):
         Args:
             config: As the accounts file has it; None for a client that can only be tested.
         """
-        if config is None:
-            config = AmlyzeDestination(
-                name=self.conn_id, conn_id=self.conn_id, requester="connection test", account_ext_id="{asset}"
-            )
-        token = self.secret("password", "bearer token")
-        return Amlyze(config, Credentials(self.base_url, "", token), MaskingTransport())
-
-    def _test(self) -> tuple[bool, str]:
-        return self.get_conn().check()
+        credentials = Credentials(self.base_url, "", self.secret("password", "bearer token"))
+        config = config or AmlyzeDestination.model_construct(name=self.conn_id)
+        return Amlyze(config, credentials, MaskingTransport())

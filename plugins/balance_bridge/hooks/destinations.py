@@ -1,15 +1,16 @@
-"""From a destination of the accounts file to the thing that delivers there."""
+"""From a destination of the accounts file to the client that delivers there."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from balance_bridge.accounts import AmlyzeDestination, Destination, ElvenDestination, WebhookDestination
+from balance_bridge.accounts import Destination as Config
+from balance_bridge.accounts import WebhookDestination
 from balance_bridge.hooks.amlyze import AmlyzeHook
 from balance_bridge.hooks.connection import ApiHook
 from balance_bridge.hooks.elven import ElvenHook
 from balance_bridge.hooks.webhook import WebhookHook
-from balance_bridge.load.destination import Destination as Delivers
+from balance_bridge.load.destination import Destination
 
 HOOKS: dict[str, type[ApiHook]] = {"elven": ElvenHook, "amlyze": AmlyzeHook, "webhook": WebhookHook}
 
@@ -21,7 +22,7 @@ KEYS: dict[str, Literal["instant", "local_second"]] = {
 }
 
 
-def open_destination(config: Destination, account: str) -> Delivers:
+def open_destination(config: Config, account: str) -> Destination:
     """The destination with its connection.
 
     Args:
@@ -31,10 +32,7 @@ def open_destination(config: Destination, account: str) -> Delivers:
     Raises:
         ConfigurationError: If the connection is missing or wrong.
     """
-    if isinstance(config, ElvenDestination):
-        return ElvenHook(config.conn_id).get_conn(config)
-    if isinstance(config, AmlyzeDestination):
-        return AmlyzeHook(config.conn_id).get_conn(config)
     if isinstance(config, WebhookDestination):
         return WebhookHook(config.conn_id).get_conn(config, account)
-    raise TypeError(f"no hook for {type(config).__name__}")
+    destination: Destination = HOOKS[config.type](config.conn_id).get_conn(config)
+    return destination

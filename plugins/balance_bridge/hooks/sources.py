@@ -43,16 +43,12 @@ def open_source(account: Account, *, patience_s: float = math.inf, log: Callable
 
 
 def _root(path: str) -> Path | StorePath:
-    if "://" not in path:
-        return settings.airflow_home() / Path(path).expanduser()
-    from airflow.sdk import ObjectStoragePath
-
     try:
-        root = ObjectStoragePath(path)
-        # Only this looks for the file system behind the URL.
-        root.fs  # noqa: B018
+        root: Path | StorePath = settings.open_path(path)
     except (ImportError, ValueError) as error:
         raise ConfigurationError(
-            f"source path {path} cannot be opened ({error}); for a bucket install the cloud's Airflow provider"
+            f"source path {path} cannot be opened",
+            why=str(error),
+            do="Correct source.path in the accounts file; for a bucket, install the cloud's Airflow provider.",
         ) from error
     return root

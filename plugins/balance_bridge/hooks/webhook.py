@@ -16,13 +16,9 @@ class WebhookHook(ApiHook):
         conn_id: The connection's id.
     """
 
-    conn_name_attr = "conn_id"
     conn_type = "webhook"
     default_conn_name = "webhook_default"
     hook_name = "Balance webhook"
-
-    def __init__(self, conn_id: str = default_conn_name, **kwargs: object) -> None:
-        super().__init__(conn_id, **kwargs)
 
     def get_conn(self, config: WebhookDestination | None = None, account: str = "connection-test") -> Webhook:
         """The destination.
@@ -31,13 +27,8 @@ class WebhookHook(ApiHook):
             config: As the accounts file has it; None for a client that can only be tested.
             account: The account's name in the accounts file.
         """
-        if config is None:
-            config = WebhookDestination(name=self.conn_id, conn_id=self.conn_id)
-        secret = self.secret("password", "shared secret")
         # The base URL of an API has no slash at its end; a URL to post to has one if it was given with one.
         slash = "/" if (self.connection.host or "").strip().endswith("/") else ""
-        credentials = Credentials(self.base_url + slash, "", secret)
+        credentials = Credentials(self.base_url + slash, "", self.secret("password", "shared secret"))
+        config = config or WebhookDestination.model_construct(name=self.conn_id)
         return Webhook(config, credentials, MaskingTransport(), account=account)
-
-    def _test(self) -> tuple[bool, str]:
-        return self.get_conn().check()

@@ -22,17 +22,17 @@ from balance_bridge.operators.parameters import check_destinations, check_names
 if TYPE_CHECKING:
     from balance_bridge.daily import Job
 
-# A wait that is shorter than giving up the worker and getting one again costs is waited out.
+# A shorter wait costs less than giving up the worker and getting another one.
 MAX_INLINE_WAIT_S = 10.0
-# So much earlier a task is woken than it can go on: what it takes until it runs again.
+# A task is woken this much earlier than it can continue: what it takes until it runs again.
 LEAD_S = 2.0
 
 
 def without_traceback(execute: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a task end with the message of what went wrong, not with a page of where it was noticed.
+    """Let a task end with what went wrong, why and what to do, in three short lines, and without our traceback.
 
-    For the errors of this package only: they say what, where and what to do. The way they took is logged at the level
-    debug. Anything else is a bug, and keeps its traceback.
+    For the errors of this package only: their traceback is logged at the level debug. Anything else is a bug, and keeps
+    its traceback.
     """
 
     @wraps(execute)
@@ -42,14 +42,14 @@ def without_traceback(execute: Callable[..., Any]) -> Callable[..., Any]:
         except BalanceBridgeError as error:
             self.log.debug("Traceback:", exc_info=True)
             # Airflow prints the exception as one long line: what somebody must act on comes before it, in short ones.
-            self.log.error("%s", error.log_entry())
+            self.log.error("%s", error.log_entry())  # noqa: TRY400 - the traceback is for the level debug
             raise error.with_traceback(None) from None
 
     return wrapper
 
 
 class BridgeOperator(BaseOperator):
-    """A task of this package: it refuses what its run was triggered with, rather than ignore it."""
+    """A task of this package: it refuses unknown parameters of its run, rather than ignore them."""
 
     @without_traceback
     def pre_execute(self, context: Any) -> None:
@@ -106,10 +106,11 @@ class AccountOperator(BridgeOperator):
 
     def job(self, context: Any, account: Account) -> Job:
         """The account's day as the stages take it."""
-        return self.job_of(account, date.fromisoformat(self.day), run_of(context), refetch=_refetch(context))
+        refetch = bool(context["params"].get("refetch"))
+        return self.job_of(account, date.fromisoformat(self.day), run_of(context), refetch=refetch)
 
-    def job_of(self, account: Account, day: date, asked_by: str, *, refetch: bool = False) -> Job:
-        """A day of the account as the stages take it, asked for in a name of one's own."""
+    def job_of(self, account: Account, day: date, run_id: str, *, refetch: bool = False) -> Job:
+        """A day of the account as the stages take it, fetched under this run id."""
         from balance_bridge.daily import Job
         from balance_bridge.hooks.sources import open_source
 
@@ -118,22 +119,22 @@ class AccountOperator(BridgeOperator):
             store=settings.open_store(),
             account=account.name,
             day=day,
-            run_id=asked_by,
+            run_id=run_id,
             refetch=refetch,
             log=self.log.info,
         )
 
 
 class AskingOperator(AccountOperator):
-    """A task that asks the exchange, and gives up its worker while it waits for long."""
+    """A task that fetches from the exchange, and gives up its worker during a long wait."""
 
     def wait_for_budget(self, error: BudgetExhausted, refused: int, kwargs: dict[str, Any]) -> NoReturn:
-        """Go on, from what is in the store, when the budget allows the next request.
+        """Continue, from what is in the store, when the budget allows the next request.
 
         Args:
             error: Says how long that is.
             refused: How often the exchange has refused a request since the last one that it answered.
-            kwargs: What ``execute`` gets besides when it goes on.
+            kwargs: Further arguments for ``execute`` then.
 
         Raises:
             RateLimited: The exchange refuses requests although the window was waited for.
@@ -158,10 +159,9 @@ def patience_s(account: Account) -> float:
     """Seconds for which a task of the account holds its worker while it waits for the request budget."""
     from airflow.sdk.configuration import conf
 
-    if account.deferrable is None:
+    deferrable = account.deferrable
+    if deferrable is None:
         deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
-    else:
-        deferrable = account.deferrable
     return MAX_INLINE_WAIT_S if deferrable else math.inf
 
 
@@ -169,7 +169,3 @@ def run_of(context: Any) -> str:
     """The run, and how often it was cleared: a cleared run is another one, a retry by Airflow is the same."""
     cleared = context["dag_run"].clear_number
     return f"{context['run_id']}, cleared {cleared}" if cleared else str(context["run_id"])
-
-
-def _refetch(context: Any) -> bool:
-    return bool(context["params"].get("refetch"))

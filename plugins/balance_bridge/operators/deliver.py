@@ -54,9 +54,7 @@ class Deliver(AccountOperator):
         config, store = account.destinations[self.destination], settings.open_store()
         due, without = due_balances(store, key, config, self.log.info)
         if status == "broken":
-            self.log.warning(
-                "%s %s does not add up and is delivered all the same", account.name, self.reconciled["day"]
-            )
+            self.log.warning("%s %s does not add up and is delivered anyway", account.name, self.reconciled["day"])
         delivery = Delivery(
             destination=open_destination(config, account.name),
             store=store,
@@ -88,10 +86,11 @@ class Deliver(AccountOperator):
     def _check_both_know(self, account: Account) -> None:
         if self.destination not in account.destinations:
             raise ConfigurationError(
-                f"{settings.accounts_file()}: {account.name} has no destination {self.destination!r} any more"
+                f"{settings.accounts_file()}: {account.name} has no destination {self.destination!r} any more",
+                do="Nothing, if that is meant; else put it back, then clear this task.",
             )
         if self.destination not in self.reconciled["balances"]:
             raise ConfigurationError(
-                f"{self.destination} was not in the accounts file when this day was worked out: clear the task before "
-                "this one as well"
+                f"{self.destination} was not in the accounts file when this day was worked out",
+                do="Clear the task before this one as well.",
             )

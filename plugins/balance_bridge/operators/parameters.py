@@ -29,13 +29,16 @@ def check_names(context: Mapping[str, Any]) -> None:
         if name not in allowed:
             raise ConfigurationError(
                 f"this run was triggered with {name!r}, which is not a parameter of this DAG"
-                f"{did_you_mean(name, allowed)}; allowed: {', '.join(allowed) or 'none'}"
+                f"{did_you_mean(name, allowed)}",
+                why=f"allowed: {', '.join(allowed) or 'none'}",
+                do="Trigger the DAG again without it, or spelt as allowed.",
             )
     for name, value in conf.items():
         if params.get(name) != value:
             raise ConfigurationError(
-                f"this run was triggered with {name!r}, which Airflow ignores here: set its option [core] "
-                "dag_run_conf_overrides_params to True, then clear this run"
+                f"this run was triggered with {name!r}, which Airflow ignores here",
+                why="its option [core] dag_run_conf_overrides_params is False",
+                do="Set the option to True, then clear this run.",
             )
 
 
@@ -51,14 +54,18 @@ def check_destinations(chosen: list[str], account: str, allowed: Iterable[str]) 
         ConfigurationError: With the names, and what is allowed.
     """
     names = list(allowed)
+    allows = f"allowed: {', '.join(names)}"
     if not chosen:
         raise ConfigurationError(
-            f"destinations = [] names no destination of {account}: name some of {', '.join(names)}, or leave the "
-            "parameter out to deliver to all of them"
+            f"destinations = [] names no destination of {account}",
+            why=allows,
+            do="Trigger the DAG with some of them, or leave the parameter out to deliver to all.",
         )
     unknown = [name for name in dict.fromkeys(chosen) if name not in names]
     if unknown:
         raise ConfigurationError(
             f"destinations = {', '.join(map(repr, unknown))}: {account} has no destination of that name"
-            f"{did_you_mean(unknown[0], names)}; allowed: {', '.join(names)}"
+            f"{did_you_mean(unknown[0], names)}",
+            why=allows,
+            do="Trigger the DAG with destinations that the accounts file has.",
         )

@@ -15,13 +15,13 @@ class Preflight(BridgeOperator):
 
     @without_traceback
     def execute(self, context: Any) -> dict[str, str]:  # noqa: ARG002
-        """Look, and tell each finding.
+        """Look, and log each finding.
 
         Returns:
-            What was found right, by what was looked at.
+            What is right, by what was looked at.
 
         Raises:
-            ConfigurationError: With all that is wrong, and what to do about each.
+            ConfigurationError: If anything is wrong: all of it, and what to do about each.
         """
         from balance_bridge.commands.check import findings
 
@@ -35,5 +35,8 @@ class Preflight(BridgeOperator):
                 self.log.error("wrong: %s: %s", finding.what, finding.told)
                 wrong.append(f"{finding.what}: {finding.told}")
         if wrong:
-            raise ConfigurationError(f"{len(wrong)} to mend: " + "; ".join(wrong))
+            count = f"{len(wrong)} problem{'s' if len(wrong) > 1 else ''} found"
+            raise ConfigurationError(
+                count, why="; ".join(wrong), do="Correct what the log names, then clear this task."
+            )
         return right

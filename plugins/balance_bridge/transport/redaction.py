@@ -1,10 +1,8 @@
 """What a message may show of a text that came from outside.
 
-All secrets are collected first; then they are taken out of the whole text; only then is it cut. In any other order
-part of a secret survives.
-
-A secret is known as it is, in the forms that libraries quote it in, in base64 and in hexadecimal. What is then left is
-also read as a URL, a page or JSON would be, twice over: if a secret shows, none of the text is shown.
+All secrets are taken out of the whole text before it is cut: the other way around, part of one would survive. A secret
+is known as it is, in the forms that libraries quote it in, in base64 and in hexadecimal. What is left is also read as a
+URL, a page or JSON would be, twice over: if a secret shows there, none of the text is shown.
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ import html
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 SECRET_HEADERS = (
@@ -28,7 +27,7 @@ SECRET_HEADERS = (
 _RUN_CHARS = 12
 # A page of megabytes is not searched to its end for what may be shown of it.
 _SEARCHED_CHARS = 20_000
-_MOST_SHOWN_CHARS = 2000
+_MAX_SHOWN_CHARS = 2000
 # So much behind the cut is decoded as well: a secret that is cut is found as if it were whole.
 _BEHIND_CHARS = 200
 # The code of a very short secret may be part of anything.
@@ -68,42 +67,34 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        forms = {form.lower() for secret in secrets if secret for form in _forms(secret)}
-        self._runs = {form[at : at + _RUN_CHARS] for form in forms for at in range(max(1, len(form) - _RUN_CHARS + 1))}
+        self._runs = frozenset[str]().union(*(_runs(secret) for secret in secrets if secret))
         self._sizes = sorted({len(run) for run in self._runs}, reverse=True)
 
     def clean(self, text: str, limit: int = 500) -> str:
         """The text on one line, without secrets, in at most so many characters (2000 at most) and an ellipsis."""
-        limit = min(limit, _MOST_SHOWN_CHARS)
+        limit = min(limit, _MAX_SHOWN_CHARS)
         more = len(text) > _SEARCHED_CHARS
-        shown = self._without_secrets(_printable(text[:_SEARCHED_CHARS]), limit + _BEHIND_CHARS, more=more)
-        if self._runs and any(self._quotes(view) for view in _views(shown)):
+        searched = _printable(text[:_SEARCHED_CHARS])
+        # The last characters may be part of a secret that goes on behind them.
+        shown = self._hide(searched[:-_RUN_CHARS] if more else searched, searched)[: limit + _BEHIND_CHARS]
+        if self._runs and any(self._hidden_chars(view, at) for view in _views(shown) for at in range(len(view))):
             shown, more = _NOT_SHOWN, False
         return f"{shown[:limit]}…" if more or len(shown) > limit else shown
 
-    def _without_secrets(self, text: str, limit: int, *, more: bool) -> str:
+    def _hide(self, text: str, searched: str) -> str:
         shown: list[str] = []
         hidden_to = -1
-        # The last characters may be part of a secret that goes on behind them.
-        for at, char in enumerate(text[:-_RUN_CHARS] if more else text):
-            if hit := self._longest(text, at):
-                if at > hidden_to:
-                    shown.append("***")
+        for at, char in enumerate(text):
+            if hit := self._hidden_chars(searched, at):
+                shown += ["***"] if at > hidden_to else []
                 hidden_to = max(hidden_to, at + hit)
             elif at >= hidden_to:
                 shown.append(char)
-            if len(shown) > limit:
-                break
         return "".join(shown)
 
-    def _quotes(self, text: str) -> bool:
-        return any(self._longest(text, at) for at in range(len(text)))
-
-    def _longest(self, text: str, at: int) -> int:
-        for size in self._sizes:
-            if text[at : at + size].lower() in self._runs:
-                return size
-        return 0
+    def _hidden_chars(self, text: str, at: int) -> int:
+        """How many characters from here on are a secret's."""
+        return next((size for size in self._sizes if text[at : at + size].lower() in self._runs), 0)
 
 
 def _printable(text: str) -> str:
@@ -125,11 +116,16 @@ def _unescape(text: str) -> str:
     return _ESCAPE.sub(lambda match: chr(int(match[1] or match[2], 16)), text)
 
 
-def _forms(secret: str) -> set[str]:
+@lru_cache(maxsize=64)
+def _runs(secret: str) -> frozenset[str]:
+    """Every run of characters, in small letters, that gives a secret away."""
     escaped = json.dumps(secret)[1:-1]
-    encoded = (quote(secret), quote(secret, safe=""), quote_plus(secret), html.escape(secret))
-    codes = [form for form in _codes(secret.encode()) if len(form) >= _MIN_CODE_CHARS]
-    return {secret, escaped, escaped.replace("/", "\\/"), *encoded, *codes}
+    forms = {secret, escaped, escaped.replace("/", "\\/"), html.escape(secret)}
+    forms |= {quote(secret), quote(secret, safe=""), quote_plus(secret)}
+    forms |= {code for code in _codes(secret.encode()) if len(code) >= _MIN_CODE_CHARS}
+    return frozenset(
+        form[at : at + _RUN_CHARS].lower() for form in forms for at in range(max(1, len(form) - _RUN_CHARS + 1))
+    )
 
 
 def _codes(secret: bytes) -> Iterator[str]:

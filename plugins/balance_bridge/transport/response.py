@@ -1,4 +1,4 @@
-"""A whole answer to a request: what it says, and what may be shown of it."""
+"""A whole response to a request: what it says, and what may be shown of it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,10 @@ from typing import Any
 from balance_bridge.errors import InvalidResponse
 from balance_bridge.transport.redaction import Redactor
 
-# What the parser of HTTP dates raises for text that is none; which one depends on the text.
-_NO_DATE = (ValueError, OverflowError, TypeError, IndexError)
-
 
 @dataclass(frozen=True)
 class Response:
-    """A whole answer. Its ``repr`` shows nothing that came from outside.
+    """A whole response. Its ``repr`` shows nothing that came from outside.
 
     Attributes:
         request: Method and URL with the query, without headers and passwords: fit for messages.
@@ -28,7 +25,7 @@ class Response:
         headers: Header names in lower case.
         body: The bytes, decompressed, as they came.
         sent_at: Seconds since the epoch (UTC) at which the request went out.
-        ended_at: Seconds since the epoch (UTC) at which the answer was whole.
+        ended_at: Seconds since the epoch (UTC) at which the response was whole.
         secrets: What no message may show: keys, tokens, signatures, passwords.
     """
 
@@ -41,7 +38,7 @@ class Response:
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def clean(self, text: str, limit: int = 500) -> str:
-        """A text of this answer as a message may show it: on one line, without secrets, and only then cut.
+        """A text of this response as a message may show it: on one line, without secrets, and only then cut.
 
         Servers quote credentials back now and then, and what is in a message is soon in a log or in the store.
         """
@@ -55,7 +52,7 @@ class Response:
         """The body as JSON, its numbers with a point as ``Decimal``.
 
         Raises:
-            InvalidResponse: If the body is not JSON (an HTML page, a cut or an empty answer).
+            InvalidResponse: If the body is not JSON (an HTML page, half a document, nothing).
         """
         try:
             return json.loads(self.body.decode("utf-8"), parse_float=Decimal, parse_constant=_refuse_constant)
@@ -73,22 +70,24 @@ class Response:
 
     def clock_skew_s(self) -> float | None:
         """Seconds by which the server's clock is ahead of ours, by its Date header; None without one."""
-        try:
-            server = parsedate_to_datetime(self.headers["date"]).timestamp()
-        except (KeyError, *_NO_DATE):
-            return None
+        server = _timestamp(self.headers.get("date", ""))
         # The header is cut to the second and was written somewhere between sending and the end.
-        return server + 0.5 - (self.sent_at + self.ended_at) / 2
+        return None if server is None else server + 0.5 - (self.sent_at + self.ended_at) / 2
 
     def retry_after_s(self) -> float | None:
         """Seconds that the server asks to wait (Retry-After as seconds or as a date), or None."""
         value = self.headers.get("retry-after", "").strip()
         if re.fullmatch(r"[0-9]{1,9}", value):
             return float(value)
-        try:
-            return max(0.0, parsedate_to_datetime(value).timestamp() - self.ended_at)
-        except _NO_DATE:
-            return None
+        until = _timestamp(value)
+        return None if until is None else max(0.0, until - self.ended_at)
+
+
+def _timestamp(date: str) -> float | None:
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError, TypeError, IndexError):  # which one depends on the text
+        return None
 
 
 def _refuse_constant(name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Mapping, Sequence
+from typing import Required, TypedDict, Unpack
 
 import requests
 from requests.utils import select_proxy
@@ -16,14 +17,39 @@ from balance_bridge.transport.response import Response
 from balance_bridge.transport.watch import Watch, WatchedAdapter
 
 CONNECT_TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
 DEADLINE_S = 60.0
-# The largest answer is a page of the exchange's: 500 records of some 600 bytes, more where a record has many legs. This
-# leaves 32 KiB for each of them.
-MAX_ANSWER_BYTES = 16 * 1024 * 1024
+# The largest response is a page of the exchange's: 500 records of some 600 bytes, more where a record has many legs.
+# This leaves 32 KiB for each of them.
+MAX_RESPONSE_BYTES = 16 * 1024 * 1024
+_CHECK_HOST = "Check the host in the connection, then clear this task."
+
+
+class Options(TypedDict, total=False):
+    """What a request has besides its method and URL.
+
+    Attributes:
+        headers: Sent as they are; the values of :data:`SECRET_HEADERS` never appear in a message.
+        params: The query.
+        body: The body, already encoded.
+        secrets: What no message may show besides, such as the key that a signature was made with.
+        timeout_s: Seconds without a byte after which the response counts as lost; 30 by default.
+        deadline_s: Seconds of real time by which the whole response must be there, however busily its bytes come; 60 by
+            default.
+        max_bytes: The largest response that is read, decompressed; 16 MiB by default.
+    """
+
+    headers: Required[Mapping[str, str]]
+    params: Mapping[str, str] | None
+    body: bytes | None
+    secrets: Sequence[str]
+    timeout_s: float
+    deadline_s: float
+    max_bytes: int
 
 
 class Transport:
-    """Sends single requests over a kept-alive session. Never follows a redirect, never repeats by itself.
+    """Sends single requests over a kept-alive session. Never follows a redirect, never repeats a request.
 
     Args:
         session: The session to use; its adapters must not retry. Of a request through an adapter other than
@@ -36,45 +62,28 @@ class Transport:
         self._session = session or _session()
         self._clock = clock
 
-    def send(
-        self,
-        method: str,
-        url: str,
-        *,
-        headers: Mapping[str, str],
-        params: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        secrets: Sequence[str] = (),
-        timeout_s: float = 30.0,
-        deadline_s: float = DEADLINE_S,
-        max_bytes: int = MAX_ANSWER_BYTES,
-    ) -> Response:
-        """Send one request and read its whole answer, whatever its status.
+    def send(self, method: str, url: str, **options: Unpack[Options]) -> Response:
+        """Send one request and read its whole response, whatever its status.
 
         Args:
             method: HTTP method.
             url: Absolute URL without a query.
-            headers: Sent as they are; the values of :data:`SECRET_HEADERS` never appear in a message.
-            params: The query.
-            body: The body, already encoded.
-            secrets: What no message may show besides, such as the key that a signature was made with.
-            timeout_s: Seconds without a byte after which the answer counts as lost.
-            deadline_s: Seconds of real time from now on by which the whole answer must be there, however busily its
-                bytes come.
-            max_bytes: The largest answer that is read, decompressed.
+            options: What it has besides.
 
         Raises:
             ConnectionFailed: Nothing was sent.
-            ResponseLost: The request may have arrived; the answer did not.
-            InvalidResponse: The answer is larger than ``max_bytes``.
+            ResponseLost: The request may have arrived; the response did not.
+            InvalidResponse: The response is larger than ``max_bytes``.
             PermanentError: The URL or a header cannot be sent, or the server's certificate is not trusted. Nothing was
                 sent.
         """
-        hidden = [*secrets, *credentials(headers), *url_secrets(url)]
+        headers, params, body = options["headers"], options.get("params"), options.get("body")
+        hidden = [*options.get("secrets", ()), *credentials(headers), *url_secrets(url)]
         redactor = Redactor(hidden)
         label = redactor.clean(f"{method} {url}", 2000)
         _check_headers(headers, label)
         request = requests.Request(method, url, headers=dict(headers), params=params, data=body, auth=_no_netrc)
+        timeout_s, deadline_s = options.get("timeout_s", TIMEOUT_S), options.get("deadline_s", DEADLINE_S)
         timeouts = (min(CONNECT_TIMEOUT_S, deadline_s), timeout_s)
         with Watch(deadline_s) as watch:
             try:
@@ -90,24 +99,21 @@ class Transport:
                 sent_at = self._clock.wall()
                 # Not by the session: that reads the body of a redirect without limit, resolves it and keeps cookies.
                 with adapter.send(prepared, True, timeouts, verify, cert, proxies) as response:
-                    content = _read(response, label, max_bytes)
+                    content = _read(response, label, options.get("max_bytes", MAX_RESPONSE_BYTES))
                 # What was cut may look whole: in a header, and in a body of no stated length, an end is an end.
                 if not watch.reached:
                     lower = {name.lower(): value for name, value in response.headers.items()}
                     status, ended_at = response.status_code, self._clock.wall()
                     return Response(label, status, lower, content, sent_at, ended_at, tuple(hidden))
-                failure: BalanceBridgeError = ResponseLost(f"{label}: no whole answer within {deadline_s:g} s")
+                failure: BalanceBridgeError = ResponseLost(f"{label}: no whole response within {deadline_s:g} s")
             except BalanceBridgeError:
                 raise
-            except Exception as error:  # whatever it is: once a byte is out, the answer is lost
-                kind, why = _meaning(error, watch, timeouts)
-                failure = kind(f"{label}: {Redactor(hidden).clean(why)}")
+            except Exception as error:  # whatever it is: once a byte is out, the response is lost
+                root = _root(error)
+                why = Redactor(hidden).clean(f"{type(root).__name__}: {root}")
+                failure = _failure(error, label, watch, timeouts, why)
         # Not in the handler: what it caught may quote a secret, and would be logged along with ours.
         raise failure
-
-    def close(self) -> None:
-        """Close the session's connections."""
-        self._session.close()
 
 
 def _session() -> requests.Session:
@@ -128,8 +134,9 @@ def _check_headers(headers: Mapping[str, str], label: str) -> None:
     for name, value in headers.items():
         if not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?", value):
             raise PermanentError(
-                f"{label}: the header {name} is empty or holds a character that cannot be sent; look for blanks, line "
-                "breaks and letters with accents in the connection's login and password"
+                f"{label}: the header {name} cannot be sent",
+                why="it is empty or holds a blank, a line break or a letter with an accent",
+                do="Enter login and password of the connection again, then clear this task.",
             )
 
 
@@ -138,26 +145,27 @@ def _read(response: requests.Response, label: str, max_bytes: int) -> bytes:
     for chunk in response.iter_content(64 * 1024):
         content += chunk
         if len(content) > max_bytes:
-            raise InvalidResponse(f"{label}: the answer is larger than {max_bytes} bytes")
+            raise InvalidResponse(f"{label}: the response is larger than {max_bytes} bytes")
     return bytes(content)
 
 
-def _meaning(error: Exception, watch: Watch, timeouts: tuple[float, float]) -> tuple[type[BalanceBridgeError], str]:
+def _failure(error: Exception, label: str, watch: Watch, timeouts: tuple[float, float], why: str) -> BalanceBridgeError:
+    """What an exception means for the request."""
     root = _root(error)
-    why = f"{type(root).__name__}: {root}"
     if watch.sent:
         if watch.reached:
-            return ResponseLost, f"no whole answer within {watch.seconds:g} s"
+            return ResponseLost(f"{label}: no whole response within {watch.seconds:g} s")
         if isinstance(root, TimeoutError):
-            return ResponseLost, f"no answer within {timeouts[1]:g} s"
-        return ResponseLost, f"the connection was lost before the whole answer ({why})"
+            return ResponseLost(f"{label}: no response within {timeouts[1]:g} s")
+        return ResponseLost(f"{label}: the connection was lost before the whole response", why=why)
     if isinstance(root, ssl.SSLCertVerificationError):
-        return PermanentError, f"the server's TLS certificate is not trusted ({why})"
+        return PermanentError(f"{label}: the server's TLS certificate is not trusted", why=why, do=_CHECK_HOST)
     if isinstance(error, ValueError):
-        return PermanentError, f"this URL cannot be used ({why}); check the host"
+        return PermanentError(f"{label}: this URL cannot be used", why=why, do=_CHECK_HOST)
     if watch.reached or isinstance(root, TimeoutError):
-        return ConnectionFailed, f"no connection within {watch.seconds if watch.reached else timeouts[0]:g} s"
-    return ConnectionFailed, f"no connection ({why})"
+        waited_s = watch.seconds if watch.reached else timeouts[0]
+        return ConnectionFailed(f"{label}: no connection within {waited_s:g} s")
+    return ConnectionFailed(f"{label}: no connection", why=why)
 
 
 def _root(error: BaseException) -> BaseException:

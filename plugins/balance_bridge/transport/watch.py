@@ -1,12 +1,12 @@
 """The two facts about a request that no exception tells: whether a byte of it went out, and that its time is up.
 
 Exceptions are the same before and after the request: a proxy that hangs up is a proxy's error either way. So the
-connection itself notes the moment before it hands the request's first byte to its socket. What goes before does not
-count: neither TLS nor a CONNECT to a proxy is the request.
+connection itself notes the moment before it sends the request's first byte. What goes before does not count: neither
+TLS nor a CONNECT to a proxy is the request.
 
-A timeout of silence begins again with each byte, so a server that sends one every few seconds, in a header or in the
-body, holds a request without end. A timer therefore shuts the connection down at the deadline: a read then finds its
-end, at whatever depth of TLS, proxy or HTTP it happens to be.
+A read timeout begins again with each byte, so a server that sends one every few seconds holds a request without end. A
+timer therefore shuts the connection down at the deadline: a read then finds its end, at whatever depth of TLS, proxy or
+HTTP it happens to be.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from typing import Any
 
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
-from urllib3.connectionpool import HTTPConnectionPool
-from urllib3.poolmanager import PoolManager, ProxyManager
 
 _CURRENT: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
@@ -37,7 +35,7 @@ class Watch:
     name and connecting cannot be cut short, only found to be too late; both have limits of their own.
 
     Args:
-        seconds: From now to the answer's last byte.
+        seconds: From now to the response's last byte.
 
     Attributes:
         sent: Whether a byte of the request may have left this machine.
@@ -76,13 +74,11 @@ class Watch:
             self._cut()
 
     def before_sending(self, connection: socket.socket) -> None:
-        """The next byte is one of the request's.
+        """The next byte is the request's first.
 
         Raises:
-            TimeoutError: If it is too late for the first one.
+            TimeoutError: If it is too late for it.
         """
-        if self.sent:
-            return
         if self.reached:
             raise TimeoutError
         if not self._handles:
@@ -99,55 +95,35 @@ class Watch:
 class _WatchedConnection(HTTPConnection):
     """Shows the watch its socket, from before TLS and a proxy's tunnel on, and when the request begins."""
 
-    _connecting = False
-
     def _new_conn(self) -> socket.socket:
         made = super()._new_conn()
         if watch := _CURRENT.get():
             watch.hold(made)
         return made
 
-    def connect(self) -> None:
-        self._connecting = True
-        try:
-            super().connect()
-        finally:
-            self._connecting = False
-
-    def send(self, data: Any) -> None:
-        if not self._connecting:
-            if self.sock is None:
-                self.connect()
-            if watch := _CURRENT.get():
-                watch.before_sending(self.sock)
-        super().send(data)
+    def endheaders(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        if watch := _CURRENT.get():
+            watch.before_sending(self.sock)
+        super().endheaders(*args, **kwargs)
 
 
 class WatchedAdapter(HTTPAdapter):
     """Makes connections that the :class:`Watch` in force sees, directly and through proxies."""
 
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """See :meth:`HTTPAdapter.init_poolmanager`."""
-        super().init_poolmanager(*args, **kwargs)
-        _watch_pools(self.poolmanager)
-
-    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> ProxyManager:
-        """See :meth:`HTTPAdapter.proxy_manager_for`."""
-        known = proxy in self.proxy_manager
-        manager: ProxyManager = super().proxy_manager_for(proxy, **proxy_kwargs)
-        if not known:
-            _watch_pools(manager)
-        return manager
-
-
-def _watch_pools(manager: PoolManager) -> None:
-    manager.pool_classes_by_scheme = {scheme: _watched(pool) for scheme, pool in manager.pool_classes_by_scheme.items()}
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        """See :meth:`HTTPAdapter.get_connection_with_tls_context`."""
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+        pool.ConnectionCls = _watched(pool.ConnectionCls)
+        return pool
 
 
 @cache
-def _watched(pool: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
-    connection = type(f"Watched{pool.ConnectionCls.__name__}", (_WatchedConnection, pool.ConnectionCls), {})
-    return type(f"Watched{pool.__name__}", (pool,), {"ConnectionCls": connection})
+def _watched(connection: type[HTTPConnection]) -> type[HTTPConnection]:
+    if issubclass(connection, _WatchedConnection):
+        return connection
+    return type(f"Watched{connection.__name__}", (_WatchedConnection, connection), {})
 
 
 # It warns of headers that it cannot read, and quotes them as they came.

@@ -1,6 +1,7 @@
-"""Answers of the exchange that are not what it documents: one clear message, no retry, nothing delivered.
+"""Responses of the exchange that are not what it documents: one clear message, no retry, nothing delivered.
 
-That a bad answer ends a run is shown once per kind with Airflow; what each message says, with the task alone.
+That an invalid response ends a run is shown once per kind with Airflow; what the message says, with the task alone.
+Every single field is tested with the reading itself.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Bent:
 
 
 def bend(world: Any, endpoint: str, change: Callable[[bytes], bytes], status: int = 200) -> None:
-    """From now on, answers of one endpoint come changed; of the snapshots, the one that opens the day."""
+    """From now on, responses of one endpoint come changed; of the snapshots, the one that opens the day."""
     answer = world.sandbox.exchange.answer
 
     def bent(call: Any) -> Any:
@@ -104,7 +105,7 @@ def first_change(document: Any) -> Any:
 @pytest.mark.parametrize(
     ("endpoint", "tasks"), [("snapshot", {"opening_snapshot"}), ("history", {"history"})], ids=["snapshot", "history"]
 )
-def test_a_bad_answer_makes_one_red_task_without_a_retry_and_nothing_is_delivered(
+def test_an_invalid_response_makes_one_red_task_without_a_retry_and_nothing_is_delivered(
     world: Any, endpoint: str, tasks: set[str]
 ) -> None:
     bend(world, endpoint, lambda _: b"<html><head><title>Maintenance</title></head></html>")
@@ -117,20 +118,18 @@ def test_a_fault_of_the_exchange_makes_a_red_task_that_is_tried_again_later(worl
     assert "UNKNOWN_ERROR later" in run_fails(world, {"opening_snapshot"}, ServerFault)
 
 
-@pytest.mark.parametrize("endpoint", ["snapshot", "history"])
 @pytest.mark.parametrize(
-    ("body", "shown"),
+    ("endpoint", "body", "shown"),
     [
-        (b"<html><head><title>Maintenance</title></head></html>", "<html><head><title>Maintenance"),
-        (b"", "the body is empty"),
-        (None, '{"meta": {'),
-        (b"[]", "'[]'"),
-        (b"null", "'null'"),
-        (b"\xff\xfe\x00", "not what the exchange documents"),
+        ("snapshot", b"<html><head><title>Maintenance</title></head></html>", "<html><head><title>Maintenance"),
+        ("history", b"", "the body is empty"),
+        ("snapshot", None, '{"meta": {'),
+        ("history", b"[]", "'[]'"),
+        ("snapshot", b"\xff\xfe\x00", "not what the exchange documents"),
     ],
-    ids=["html", "empty", "cut in two", "a list", "null", "no text"],
+    ids=["html", "empty", "cut in two", "a list", "no text"],
 )
-def test_an_answer_that_is_no_document_is_asked_for_three_times_and_then_shown(
+def test_a_response_that_is_no_document_is_fetched_three_times_and_then_shown(
     world: Any, endpoint: str, body: bytes | None, shown: str
 ) -> None:
     bend(world, endpoint, lambda whole: whole[: len(whole) // 2] if body is None else body)
@@ -142,18 +141,17 @@ def test_an_answer_that_is_no_document_is_asked_for_three_times_and_then_shown(
 
 
 @pytest.mark.parametrize(
-    ("document", "kind", "shown"),
+    ("document", "status", "kind", "shown"),
     [
-        ({"code": 100006, "reason": "INVALID_ARGUMENT", "message": "no"}, RequestRefused, "INVALID_ARGUMENT no"),
-        ({"code": "100006", "reason": "INVALID_ARGUMENT", "message": "no"}, RequestRefused, "code 100006"),
-        ({"code": 200015, "reason": "PERMISSION_DENIED", "message": "no"}, CredentialsRefused, "PERMISSION_DENIED"),
-        ({"code": 510001, "reason": "SERVER_ERROR", "message": "later"}, ServerFault, "SERVER_ERROR later"),
+        ({"code": 100006, "reason": "INVALID_ARGUMENT", "message": "no"}, 200, RequestRefused, "INVALID_ARGUMENT no"),
+        ({"code": "100006", "reason": "INVALID_ARGUMENT", "message": "no"}, 400, RequestRefused, "code 100006"),
+        ({"code": 200015, "reason": "PERMISSION_DENIED", "message": "no"}, 200, CredentialsRefused, "PERMISSION"),
+        ({"code": 510001, "reason": "SERVER_ERROR", "message": "later"}, 400, ServerFault, "SERVER_ERROR later"),
     ],
     ids=["refused", "refused, as text", "no permission", "its own fault"],
 )  # fmt: skip
-@pytest.mark.parametrize("status", [200, 400])
-def test_an_error_of_the_exchange_is_told_with_code_and_reason(
-    world: Any, document: Any, kind: type[BaseException], shown: str, status: int
+def test_an_error_of_the_exchange_is_reported_with_code_and_reason(
+    world: Any, document: Any, status: int, kind: type[BalanceBridgeError], shown: str
 ) -> None:
     bend(world, "snapshot", lambda _: json.dumps(document).encode(), status)
     message = fails(world, "opening_snapshot", kind)
@@ -181,16 +179,9 @@ def set_in(path: str, value: Any) -> Change:
 SNAPSHOT = [
     ("snapshot.0.totalBalance", 1.5, ["$.snapshot[0].totalBalance", "1.5", "Expected `str`"]),
     ("snapshot.0.totalBalance", "NaN", ["totalBalance", "NaN"]),
-    ("snapshot.0.totalBalance", "1e400", ["totalBalance", "1E+400"]),
-    ("snapshot.0.totalBalance", "", ["totalBalance", "''"]),
     ("snapshot.0.asset", None, ["$.snapshot[0]", "asset"]),
-    ("snapshot.0.asset", "A B", ["$.snapshot[0].asset", "A B"]),
-    ("meta.sn", None, ["meta.sn"]),
-    ("meta.sn", "12", ["$.meta.sn", "12"]),
     ("meta.sn", -1, ["$.meta.sn", "-1"]),
-    ("meta.accountId", None, ["$.meta", "accountId"]),
     ("meta.ac", "futures", ["meta.ac", "futures", "cash"]),
-    ("meta.snapshotTime", None, ["snapshotTime"]),
 ]
 
 
@@ -225,10 +216,8 @@ def test_a_snapshot_with_an_asset_twice_is_refused_by_its_name(world: Any) -> No
 
 CHANGES = [
     ("deltaQty", 1.5, ["Expected `str`", "deltaQty", "1.5"]),
-    ("deltaQty", "NaN", ["deltaQty", "NaN"]),
     ("curBalance", "infinity", ["curBalance", "infinity"]),
     ("asset", None, ["asset"]),
-    ("asset", "", ["asset", "''"]),
 ]
 
 
@@ -252,11 +241,10 @@ def test_a_change_with_a_wrong_field_is_refused_by_sequence_number_and_value(
     assert f"sn {numbers[0]}" in message
 
 
-@pytest.mark.parametrize("name", ["sn", "transactTime", "data"])
-def test_a_change_that_lacks_a_field_is_refused_by_its_place(world: Any, name: str) -> None:
-    bend_document(world, "history", lambda document: first_change(document).pop(name) and None)
+def test_a_change_that_lacks_a_field_is_refused_by_its_place(world: Any) -> None:
+    bend_document(world, "history", lambda document: first_change(document).pop("transactTime") and None)
     message = fails(world, "history", InvalidResponse)
-    assert f"missing required field `{name}`" in message
+    assert "missing required field `transactTime`" in message
     assert "$.balance[0]" in message or "$.order[0]" in message
 
 
@@ -307,12 +295,16 @@ def test_a_day_that_does_not_add_up_is_delivered_where_the_file_says_so(world: A
 
 
 @pytest.mark.slow  # Airflow runs the day
-def test_a_wrong_secret_is_refused_without_a_retry(world: Any) -> None:
+def test_a_wrong_secret_fails_at_once_and_airflow_s_log_says_what_to_do_before_the_exception(
+    world: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
     world.connect("ascendex_cash", password="not-the-secret")
     message = run_fails(world, BOTH, CredentialsRefused)
     assert "200001" in message
-    assert "check key, secret and permissions in the connection" in message
     assert "not-the-secret" not in message
+    log = capfd.readouterr().out
+    entry, instruction = log.index("what: connection 'ascendex_cash'"), log.index("\ndo: ")
+    assert entry < instruction < log.index("Task failed with exception")
     assert world.requests("exchange") == 2
 
 
@@ -340,7 +332,7 @@ def test_a_store_that_cannot_be_written_is_tried_again_later(world: Any) -> None
 
 
 @pytest.mark.slow  # Airflow runs the day
-def test_a_day_is_mended_by_a_later_run_once_the_exchange_answers_right(world: Any) -> None:
+def test_a_later_run_delivers_the_day_once_the_exchange_responds_correctly(world: Any) -> None:
     right = world.sandbox.exchange.answer
     bend_document(world, "snapshot", set_in("snapshot.0.totalBalance", "NaN"))
     assert world.run().state == "failed"
