@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -194,6 +195,15 @@ def test_the_accounts_file_fits_the_sandbox() -> None:
         assert elven["entity_account_id"] == CREDENTIALS.entity_accounts[name]
         assert elven["source_id"] == CREDENTIALS.sources[name]
         assert account["destinations"]["amlyze"]["account_ext_id"] == CREDENTIALS.account_ext_ids[name]
+
+
+def test_only_the_sandbox_needs_what_its_extra_installs() -> None:
+    others = [path for path in PACKAGE.parent.rglob("*.py") if PACKAGE not in path.parents]
+    assert len(others) > 50
+    found = [
+        path.name for path in others if re.search(r"^\s*(import|from) (fastapi|uvicorn)\b", path.read_text(), re.M)
+    ]
+    assert found == []
 
 
 # A process of its own has to import everything and to be told to stop: a second or two.

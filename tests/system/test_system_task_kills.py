@@ -69,7 +69,7 @@ class Load:
         (run,) = self._airflow.get(f"dags/{DAG}/dagRuns", limit=10)["dag_runs"]
         return run
 
-    def until(self, *states: str, limit_s: float = 120) -> dict[str, Any]:
+    def until(self, *states: str, limit_s: float = 240) -> dict[str, Any]:
         """Wait until it is in one of these states; all that Airflow tells of it then."""
         end = time.monotonic() + limit_s
         while (told := self.told())["state"] not in states:

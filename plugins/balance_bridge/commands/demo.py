@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from balance_bridge.sandbox.world import Record
 
 DAYS = 3
-LIMIT_S = 300.0
+LIMIT_S = 600.0
 # The account and the day, counted back from today, of which the exchange leaves out a record.
 HELD_ACCOUNT, HELD_DAYS_BACK = "main_margin", 2
 _MARKER = "made-by-balance-bridge"

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
@@ -24,15 +24,16 @@ import requests
 
 from balance_bridge import private
 
-START_LIMIT_S = 90.0
+START_LIMIT_S = 180.0
 STOP_LIMIT_S = 20.0
 # Its API answers within milliseconds, unless the machine is busy with something else.
 ANSWER_LIMIT_S = 60.0
 
 # Airflow's log servers listen on every interface and cannot be confined. The API reads the logs from this disk.
 _NO_LOG_SERVER = "--skip-serve-logs"
-_PARTS = (("api-server",), ("scheduler", _NO_LOG_SERVER), ("dag-processor",))
-_TRIGGERER = ("triggerer", _NO_LOG_SERVER)
+_FIRST: tuple[tuple[str, ...], ...] = (("api-server",), ("dag-processor",))
+_SCHEDULER: tuple[str, ...] = ("scheduler", _NO_LOG_SERVER)
+_TRIGGERER: tuple[str, ...] = ("triggerer", _NO_LOG_SERVER)
 
 
 class LocalAirflowError(Exception):
@@ -163,21 +164,31 @@ class LocalAirflow:
         Raises:
             LocalAirflowError: If a part ends, or is not ready in time.
         """
-        for part, *arguments in (*_PARTS, *((_TRIGGERER,) if self._ui else ())):
-            with open(self.logs / f"{part}.log", "wb", opener=private.opener) as output:
-                self._processes[part] = subprocess.Popen(
-                    # -P: a file in the current folder must not stand in for a module.
-                    [sys.executable, "-P", "-m", "airflow", part, *arguments],
-                    env=self.environment,
-                    umask=private.UMASK,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    # A group of its own: Ctrl-C reaches us alone, and we end the parts in order.
-                    start_new_session=True,
-                )
         end = time.monotonic() + START_LIMIT_S
-        while not self._healthy():
+        for part in _FIRST:
+            self._launch(*part)
+        self._wait_until(self._responds, end)
+        # Tasks report to the API: a scheduler that is up before it would see its first tasks fail.
+        for part in (_SCHEDULER, *([_TRIGGERER] if self._ui else [])):
+            self._launch(*part)
+        self._wait_until(self._healthy, end)
+
+    def _launch(self, part: str, *arguments: str) -> None:
+        with open(self.logs / f"{part}.log", "wb", opener=private.opener) as output:
+            self._processes[part] = subprocess.Popen(
+                # -P: a file in the current folder must not stand in for a module.
+                [sys.executable, "-P", "-m", "airflow", part, *arguments],
+                env=self.environment,
+                umask=private.UMASK,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                # A group of its own: Ctrl-C reaches us alone, and we end the parts in order.
+                start_new_session=True,
+            )
+
+    def _wait_until(self, ready: Callable[[], bool], end: float) -> None:
+        while not ready():
             self.check_alive()
             if time.monotonic() > end:
                 raise LocalAirflowError(f"Airflow was not ready within {START_LIMIT_S:g} s; its logs: {self.logs}")
@@ -233,12 +244,20 @@ class LocalAirflow:
             del self._session
 
     def _healthy(self) -> bool:
-        try:
-            state = requests.get(f"{self.url}/api/v2/monitor/health", timeout=2).json()
-        except (requests.RequestException, ValueError):
-            return False
         parts = ("metadatabase", "scheduler", "dag_processor", *(("triggerer",) if self._ui else ()))
+        state = self._health()
         return all((state.get(part) or {}).get("status") == "healthy" for part in parts)
+
+    def _responds(self) -> bool:
+        return bool(self._health())
+
+    def _health(self) -> dict[str, Any]:
+        """What Airflow says of its parts; nothing while its API is not up."""
+        try:
+            state: dict[str, Any] = requests.get(f"{self.url}/api/v2/monitor/health", timeout=2).json()
+        except (requests.RequestException, ValueError):
+            return {}
+        return state
 
 
 def _is_free(port: int) -> bool:

@@ -52,14 +52,7 @@ class Expected:
 
     def document(self) -> dict[str, Any]:
         """As JSON, the amount as text."""
-        return {
-            "day": self.day.isoformat(),
-            "asset": self.asset,
-            "at_ms": self.at_ms,
-            "local": self.local,
-            "balance": plain(self.balance),
-            "points": list(self.points),
-        }
+        return vars(self) | {"day": self.day.isoformat(), "balance": plain(self.balance)}
 
 
 @dataclass(frozen=True)
@@ -217,31 +210,22 @@ def step_ms(point: str) -> int:
 
 def local_text(at_ms: int, zone: str) -> str:
     """An instant in a zone, cut to the second: ``YYYY-MM-DD HH:mm:ss``."""
-    moment = (_EPOCH + timedelta(seconds=at_ms // 1000)).astimezone(_zone(zone))
+    moment = (_EPOCH + timedelta(seconds=at_ms // 1000)).astimezone(ZoneInfo(zone))
     return moment.replace(tzinfo=None).isoformat(" ")
 
 
-@lru_cache(maxsize=64)
-def _zone(zone: str) -> ZoneInfo:
-    return ZoneInfo(zone)
-
-
 @lru_cache(maxsize=1024)
-def _minutes(open_ms: int, close_ms: int, zone: str) -> tuple[int, ...]:
+def local_midnights(open_ms: int, close_ms: int, zone: str) -> tuple[int, ...]:
+    """The first instant of each local date, as far as it lies in (open, close]; found by looking at every minute."""
     known: set[date] = set()
     found = []
     # A day and a half back: a local date's first instant may lie before the clocks went back over it.
     for at_ms in range(open_ms // _MINUTE_MS * _MINUTE_MS - 36 * 60 * _MINUTE_MS, close_ms + 1, _MINUTE_MS):
-        local = (_EPOCH + timedelta(milliseconds=at_ms)).astimezone(_zone(zone)).date()
+        local = (_EPOCH + timedelta(milliseconds=at_ms)).astimezone(ZoneInfo(zone)).date()
         if local not in known:
             known.add(local)
             found.append(at_ms)
     return tuple(at_ms for at_ms in found if open_ms < at_ms <= close_ms)
-
-
-def local_midnights(open_ms: int, close_ms: int, zone: str) -> list[int]:
-    """The first instant of each local date, as far as it lies in (open, close]; found by looking at every minute."""
-    return list(_minutes(open_ms, close_ms, zone))
 
 
 @lru_cache(maxsize=1024)

@@ -161,17 +161,16 @@ def serve(port: int, seed: int, show: bool) -> int:
     except OSError as error:
         print(f"port {port} is not available ({error.strerror}): choose another one", file=sys.stderr)
         return 1
-    with sandbox:
+    with sandbox, suppress(KeyboardInterrupt):
         print("\n".join(_instructions(sandbox.url)), flush=True)
         shown: list[str] = []
-        with suppress(KeyboardInterrupt):
-            while True:
-                time.sleep(REFRESH_S)
-                lines = sandbox.lines() if show else []
-                for line in lines:
-                    if line not in shown:
-                        print(line, flush=True)
-                shown = lines
+        while True:
+            time.sleep(REFRESH_S)
+            lines = sandbox.lines() if show else []
+            for line in lines:
+                if line not in shown:
+                    print(line, flush=True)
+            shown = lines
     print("sandbox stopped", flush=True)
     return 0
 

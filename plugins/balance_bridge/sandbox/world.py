@@ -41,15 +41,8 @@ class Leg:
 class Record:
     """One record of the history.
 
-    Attributes:
-        sn: Its place in the account's one sequence.
-        at_ms: ``transactTime``, UTC milliseconds.
-        kind: Which of the two lists it is in.
-        event: ``eventType`` of a balance record, ``orderType`` of an order record.
-        legs: What moved.
-        booked_ms: When it became visible; ``at_ms`` if not given.
-        order_id: Of an order record.
-        side: Of an order record.
+    ``event`` is the ``eventType`` of a balance record, the ``orderType`` of an order record; ``at_ms`` is
+    ``transactTime``, and ``booked_ms`` when it became visible (``at_ms`` if not given), both UTC milliseconds.
     """
 
     sn: int
