@@ -39,7 +39,7 @@ Make = Callable[..., Budget]
 class TimedBudget(Budget):
     """Counts in PostgreSQL by the clock that is handed in as well, so that no test waits for the server's."""
 
-    def _now(self, db: Any) -> tuple[str, float]:
+    def _now_s(self, db: Any) -> tuple[str, float]:
         return self._clock.boot(), self._clock.monotonic()
 
 

@@ -147,19 +147,19 @@ class _Slot(NamedTuple):
 
     Attributes:
         number: Which request has it; 0 if the server's own refusal has.
-        since: When it was taken, or its request ended; by the backend's clock.
+        since_s: When it was taken, or its request ended; by the backend's clock.
         lasts_s: Seconds from then on for which it is taken.
         held: Whether its request is under way.
     """
 
     number: int
-    since: float
+    since_s: float
     lasts_s: float
     held: bool
 
     @property
-    def free_at(self) -> float:
-        return self.since + self.lasts_s
+    def free_at_s(self) -> float:
+        return self.since_s + self.lasts_s
 
 
 @dataclass
@@ -167,7 +167,7 @@ class _Window:
     """The slots of one key at one instant, and what is done with them. Knows no database."""
 
     limits: Limits
-    now: float
+    now_s: float
     slots: list[_Slot] = field(default_factory=list)
     requests: int = 0
     refusals: int = 0
@@ -176,19 +176,19 @@ class _Window:
         """Take over what an earlier transaction wrote, by this clock."""
         found = [_Slot(*slot) for slot in slots]
         if same_boot:
-            found = [slot._replace(since=min(slot.since, self.now)) for slot in found]
+            found = [slot._replace(since_s=min(slot.since_s, self.now_s)) for slot in found]
         else:
             found = [self._ended(slot.number) for slot in found]
-        self.slots = [slot for slot in found if slot.free_at > self.now]
+        self.slots = [slot for slot in found if slot.free_at_s > self.now_s]
 
     def take(self) -> int | NoSlot:
         taken, limit = len(self.slots), self.limits.requests
         if taken >= limit:
             # Several must come free where the limit is smaller than before.
-            first = sorted(self.slots, key=lambda slot: slot.free_at)[taken - limit]
-            return NoSlot(max(first.free_at - self.now, 0.001), first.held)
+            first = sorted(self.slots, key=lambda slot: slot.free_at_s)[taken - limit]
+            return NoSlot(max(first.free_at_s - self.now_s, 0.001), first.held)
         self.requests += 1
-        self.slots.append(_Slot(self.requests, self.now, self.limits.held_s, held=True))
+        self.slots.append(_Slot(self.requests, self.now_s, self.limits.held_s, held=True))
         return self.requests
 
     def release(self, number: int) -> None:
@@ -197,15 +197,15 @@ class _Window:
 
     def block_for(self, seconds: float) -> None:
         lasts_s = min(max(seconds, self.limits.window_s), MAX_BLOCK_S) + MARGIN_S
-        block = _Slot(0, self.now, lasts_s, held=False)
+        block = _Slot(0, self.now_s, lasts_s, held=False)
         # A whole window of slots, in place of those that would be free before. Requests under way do not shorten it
         # when they end, and may outlast it.
-        self.slots = [slot for slot in self.slots if slot.free_at > block.free_at]
+        self.slots = [slot for slot in self.slots if slot.free_at_s > block.free_at_s]
         self.slots += [block] * self.limits.requests
         self.refusals += 1
 
     def _ended(self, number: int) -> _Slot:
-        return _Slot(number, self.now, self.limits.ended_s, held=False)
+        return _Slot(number, self.now_s, self.limits.ended_s, held=False)
 
 
 class Budget:
@@ -325,8 +325,8 @@ class Budget:
                 self._lock(db)
                 row = db.execute(select(_TABLE).where(_TABLE.c.key == self._key)).one_or_none()
                 # Read once the lock is held: before that, time passes.
-                boot, now = self._now(db)
-                window = _Window(self._limits, now)
+                boot, now_s = self._now_s(db)
+                window = _Window(self._limits, now_s)
                 if row is not None:
                     window.requests, window.refusals = row.requests, row.refusals
                     window.read(row.slots, same_boot=row.boot == boot)
@@ -359,11 +359,11 @@ class Budget:
         if self._file is None:
             db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
 
-    def _now(self, db: Connection) -> tuple[str, float]:
+    def _now_s(self, db: Connection) -> tuple[str, float]:
         """Which boot the clock counts from, and its seconds."""
         if self._file is not None:
             return self._clock.boot(), self._clock.monotonic()
-        return "", float(db.execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
+        return "", float(db.execute(text("SELECT extract(epoch FROM clock_timestamp()) AS now_s")).scalar_one())
 
 
 def _database(url: str) -> URL:
