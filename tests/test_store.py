@@ -179,7 +179,7 @@ def test_a_crash_before_the_object_is_whole_leaves_no_object(
 
 
 @pytest.mark.parametrize("at", ["write", "fsync", "link"])
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
     store = Store(tmp_path)
     with monkeypatch.context() as patched:
         break_at(patched, at, OSError(errno.ENOSPC, "No space left on device"))
@@ -219,7 +219,7 @@ class _Failing:
         self._file.close()
 
 
-def test_a_file_where_a_folder_is_due_is_told(tmp_path: Path) -> None:
+def test_a_file_in_place_of_a_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "raw").write_bytes(b"in the way")
     store = Store(tmp_path)
     for key in ("raw/a", "raw/a/1", "raw/a/b/1"):
@@ -228,7 +228,7 @@ def test_a_file_where_a_folder_is_due_is_told(tmp_path: Path) -> None:
     assert (tmp_path / "raw").read_bytes() == b"in the way"
 
 
-def test_a_bucket_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bucket_that_cannot_be_written_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     root = UPath("memory:///unwritable")
 
     def refuse(*_: Any, **__: Any) -> None:

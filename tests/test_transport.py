@@ -162,7 +162,7 @@ def test_what_goes_out_is_what_was_handed_in(serve: Callable[..., Server]) -> No
     assert body == b"[1.10]"
 
 
-def test_a_response_knows_when_it_was_asked_and_when_it_was_whole(serve: Callable[..., Server]) -> None:
+def test_a_response_knows_when_its_request_went_out_and_when_it_was_whole(serve: Callable[..., Server]) -> None:
     server, ticks = serve(says(b"{}")), iter([100.0, 103.5])
     made = Transport(clock=Clock(wall=lambda: next(ticks)))
     response = made.send("GET", server.url, headers={})
@@ -174,14 +174,14 @@ def test_a_compressed_response_is_given_unpacked(serve: Callable[..., Server]) -
     assert send(server.url).body == b'{"a": 1}'
 
 
-def test_nothing_listens_means_not_reached() -> None:
+def test_nothing_listens_means_that_nothing_was_sent() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(ConnectionFailed, match=rf"GET http://127.0.0.1:{port}/x\?a=b: no connection\. .*refused"):
         send(f"http://127.0.0.1:{port}/x", params={"a": "b"})
 
 
-def test_a_name_that_does_not_resolve_means_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_does_not_resolve_means_that_nothing_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: Any, **__: Any) -> Any:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -190,7 +190,7 @@ def test_a_name_that_does_not_resolve_means_not_reached(monkeypatch: pytest.Monk
         send("http://no-such-host.invalid/x")
 
 
-def test_a_connection_that_takes_too_long_means_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_takes_too_long_means_that_nothing_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(*_: Any, **__: Any) -> Any:
         raise TimeoutError("timed out")
 
@@ -246,7 +246,7 @@ def test_a_compressed_response_that_is_damaged_is_lost(serve: Callable[..., Serv
         send(serve(says(b"this is no gzip", Content_Encoding="gzip")).url)
 
 
-def test_what_is_no_http_is_lost(serve: Callable[..., Server]) -> None:
+def test_a_response_that_is_not_http_is_lost(serve: Callable[..., Server]) -> None:
     with pytest.raises(ResponseLost):
         send(serve(lambda connection, _: connection.sendall(b"SSH-2.0-OpenSSH_9\r\n\r\n")).url)
 
@@ -337,7 +337,7 @@ def test_a_malformed_location_is_a_response_like_any_other(serve: Callable[..., 
         *("http://a..b/x", f"http://{'a' * 70}.test/x", "http://.test/x", "http://*.test/x"),
     ],
 )
-def test_an_address_that_is_none_is_final(url: str) -> None:
+def test_a_malformed_address_is_a_permanent_error(url: str) -> None:
     with pytest.raises(PermanentError, match=r"this URL cannot be used.*Check the host"):
         send(url)
 
@@ -416,7 +416,7 @@ def context(certificate: Path) -> ssl.SSLContext:
     return made
 
 
-def test_a_certificate_that_is_not_trusted_is_final(serve: Callable[..., Server], context: ssl.SSLContext) -> None:
+def test_an_untrusted_certificate_is_a_permanent_error(serve: Callable[..., Server], context: ssl.SSLContext) -> None:
     server = serve(says(b"{}"), context)
     with pytest.raises(PermanentError, match="the server's TLS certificate is not trusted"):
         send(server.url)
@@ -430,7 +430,7 @@ def test_the_environment_s_certificates_are_trusted(
     assert send(serve(says(b'{"a": 1}'), context).url).json() == {"a": 1}
 
 
-def test_a_handshake_that_fails_means_not_reached(serve: Callable[..., Server]) -> None:
+def test_a_handshake_that_fails_means_that_nothing_was_sent(serve: Callable[..., Server]) -> None:
     server = serve(hang_up)
     with pytest.raises(ConnectionFailed, match=r"no connection\. SSL"):
         send(server.url.replace("http:", "https:"), timeout_s=1)
@@ -550,7 +550,7 @@ def test_no_thread_outlives_its_request(serve: Callable[..., Server]) -> None:
     assert threading.active_count() <= before + 1
 
 
-def test_a_handshake_that_does_not_end_means_not_reached() -> None:
+def test_a_handshake_that_does_not_end_means_that_nothing_was_sent() -> None:
     # The system itself connects; nobody says a word.
     with (
         socket.create_server(("127.0.0.1", 0)) as mute,
@@ -749,7 +749,7 @@ def test_a_tunnel_that_breaks_after_the_request_loses_the_response(
     [*ENDS.values(), says(b"", status="403 Forbidden"), says(b"", status="502 CERTIFICATE_VERIFY_FAILED")],
     ids=[*ENDS, "403", "502"],
 )
-def test_a_proxy_that_refuses_the_tunnel_means_not_reached(
+def test_a_proxy_that_refuses_the_tunnel_means_that_nothing_was_sent(
     serve: Callable[..., Server], proxied: Callable[[str], None], talk: Talk
 ) -> None:
     proxy = serve(talk)
@@ -759,7 +759,7 @@ def test_a_proxy_that_refuses_the_tunnel_means_not_reached(
     assert proxy.requests[0].startswith(b"CONNECT ledger.invalid:443 ")
 
 
-def test_tls_that_fails_inside_the_tunnel_means_not_reached(
+def test_tls_that_fails_inside_the_tunnel_means_that_nothing_was_sent(
     serve: Callable[..., Server], proxied: Callable[[str], None]
 ) -> None:
     proxy = serve(lambda connection, _: connection.sendall(CONNECTED))
@@ -769,7 +769,7 @@ def test_tls_that_fails_inside_the_tunnel_means_not_reached(
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_proxy_that_refuses_the_connection_means_not_reached(
+def test_a_proxy_that_refuses_the_connection_means_that_nothing_was_sent(
     proxied: Callable[[str], None], closed_port: int, scheme: str
 ) -> None:
     proxied(f"http://127.0.0.1:{closed_port}")
@@ -790,7 +790,7 @@ def test_the_deadline_holds_through_a_proxy(serve: Callable[..., Server], proxie
     assert server.requests[0].startswith(b"GET http://exchange.invalid/x HTTP/1.1\r\n")
 
 
-def test_a_proxy_that_does_not_get_through_in_time_means_not_reached(
+def test_a_proxy_that_does_not_get_through_in_time_means_that_nothing_was_sent(
     serve: Callable[..., Server], proxied: Callable[[str], None]
 ) -> None:
     server = serve(DRIPS["header lines"])
@@ -959,7 +959,7 @@ def test_a_text_without_secrets_stays_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("limit", [3, 100, 3000])
-def test_what_is_not_shown_is_as_short_as_asked_for(limit: int) -> None:
+def test_a_text_that_is_not_shown_is_replaced_by_a_note_within_the_limit(limit: int) -> None:
     shown = response(secrets=(KEY,)).clean(f"no such key: {FORMS['in decimal entities'](KEY)}", limit)
     assert shown == (NOTE if limit >= len(NOTE) else f"{NOTE[:limit]}…")
 
@@ -1073,7 +1073,7 @@ def test_the_skew_is_known_to_within_the_request_s_own_time(skew: int, took: int
 @pytest.mark.parametrize(
     "date", ["", "yesterday", "0", "Mon, 32 Jan 2026 00:00:00 GMT", "Mon, 01 Jan 99999999999 00:00 GMT"]
 )
-def test_a_date_that_is_none_tells_no_skew(date: str) -> None:
+def test_a_malformed_date_gives_no_skew(date: str) -> None:
     assert response(date=date).clock_skew_s() is None
     assert response().clock_skew_s() is None
 
@@ -1093,11 +1093,11 @@ def test_a_date_that_is_none_tells_no_skew(date: str) -> None:
         ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None),
     ],
 )
-def test_what_the_server_asks_to_wait_is_read_or_ignored(value: str, seconds: float | None) -> None:
+def test_a_retry_after_header_is_read_or_ignored(value: str, seconds: float | None) -> None:
     assert response(retry_after=value).retry_after_s() == seconds
 
 
-def test_without_the_header_nothing_is_asked_to_wait() -> None:
+def test_without_a_retry_after_header_there_is_no_wait() -> None:
     assert response().retry_after_s() is None
 
 

@@ -1,6 +1,6 @@
 """What can go wrong, grouped by what helps.
 
-The base classes are recovery strategies: whoever catches one knows what to do without knowing the case.
+The base classes are recovery strategies: the code that catches one knows what to do without knowing the case.
 
 ::
 
@@ -65,7 +65,7 @@ class BalanceBridgeError(Exception):
         return ". ".join(parts)
 
     def log_entry(self) -> str:
-        """The error as a log entry for whoever is on call: what, why and do, a short line each."""
+        """The error as a log entry for the person on call: what, why and do, a short line each."""
         what = str(self.args[0]) if self.args else type(self).__name__
         lines = {"what": what, "why": self.why, "do": self.do or self.remedy}
         return "\n".join(_one_line(f"{label}: {text}") for label, text in lines.items() if text)

@@ -63,7 +63,7 @@ def test_balances_go_with_what_they_are_worth_and_those_without_are_counted_and_
     assert told[0].endswith("BIG, ETH")
 
 
-def test_a_price_table_that_is_not_there_is_told_with_what_to_do(store: Store, tmp_path: Path) -> None:
+def test_a_missing_price_table_is_reported_with_what_to_do(store: Store, tmp_path: Path) -> None:
     config = amlyze(equivalent={"prices": str(tmp_path / "none.csv")})
     with pytest.raises(ConfigurationError, match=r"none.csv cannot be read.*equivalent.prices in the accounts file"):
         due_balances(store, "balances/a/x.parquet", config, print)

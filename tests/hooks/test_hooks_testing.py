@@ -111,7 +111,7 @@ def test_the_connection_test_leaves_no_trace(test: Test, sandbox: Sandbox) -> No
 
 
 @pytest.mark.parametrize("conn_id", HOOKS)
-def test_a_wrong_secret_is_told_as_such(test: Test, conn_id: str) -> None:
+def test_a_wrong_secret_is_reported_as_such(test: Test, conn_id: str) -> None:
     works, message = test(conn_id, password="not-the-secret")
     assert not works
     assert "401" in message

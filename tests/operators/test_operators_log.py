@@ -23,7 +23,7 @@ from balance_bridge.errors import (
     StoreUnwritable,
 )
 from balance_bridge.operators.base import BridgeOperator
-from balance_bridge.operators.daily import FetchSnapshot, Reconcile, RefuseAccount, ResolveDay
+from balance_bridge.operators.daily import FetchSnapshot, RefuseAccount, ResolveDay
 from balance_bridge.operators.deliver import Deliver
 from balance_bridge.sandbox.exchange import ExchangeOptions
 
@@ -42,14 +42,6 @@ def entries(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     )
     monkeypatch.setattr(BridgeOperator, "log", log)
     return logged
-
-
-def reconcile(world: Any) -> dict[str, Any]:
-    task = Reconcile(
-        task_id="reconcile", account="main_cash", day=str(world.yesterday), extracted=world.task("history")
-    )
-    found: dict[str, Any] = task.execute(CONTEXT)
-    return found
 
 
 def wrong_key(world: Any) -> None:
@@ -102,13 +94,13 @@ def held_day(world: Any) -> None:
         return reply
 
     world.sandbox.exchange.answer = without_a_record
-    reconcile(world)
+    world.task("reconcile")
 
 
 def rejected_records(world: Any) -> None:
     text = world.accounts_file.read_text()
     world.accounts_file.write_text(text.replace('account_ext_id: "ASCENDEX-CASH-{asset}"', "account_ext_id: {BTC: X}"))
-    task = Deliver(task_id="load", account="main_cash", destination="amlyze", reconciled=reconcile(world))
+    task = Deliver(task_id="load", account="main_cash", destination="amlyze", reconciled=world.task("reconcile"))
     task.execute(CONTEXT)
 
 
@@ -153,4 +145,3 @@ def test_a_task_that_fails_logs_what_why_and_do_in_short_lines_before_it_raises(
     # Airflow prints the traceback: it leads to where the task ended, not through a page of this package.
     ours = {frame.path.name for frame in caught.traceback if "balance_bridge" in frame.path.parts}
     assert ours == {"base.py"}
-    print(entry)

@@ -14,7 +14,7 @@ def look(_: Any) -> dict[str, str]:
     return dict(Preflight(task_id="look").execute({}))
 
 
-def test_where_all_is_right_each_thing_is_told(world: Any) -> None:
+def test_whatever_is_right_is_listed(world: Any) -> None:
     found = look(world)
     assert "belongs to the account and takes balances" in found["main_cash to elven: account and source"]
     assert {"connection elven_default", "option store", "request budget of ascendex_cash"} <= set(found)
@@ -62,7 +62,7 @@ def test_a_source_of_another_account_or_type_is_named(world: Any) -> None:
 
 
 def test_an_account_id_that_is_too_long_for_amlyze_is_found_before_it_is_sent(world: Any) -> None:
-    assert world.run().state == "success"
+    world.task("reconcile")
     text = world.accounts_file.read_text()
     world.accounts_file.write_text(text.replace('account_ext_id: "', f'account_ext_id: "{"x" * 240}', 1))
     with pytest.raises(ConfigurationError, match=r"main_cash to amlyze: balances of .* could not be sent: .*255"):

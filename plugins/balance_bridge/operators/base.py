@@ -133,7 +133,7 @@ class AskingOperator(AccountOperator):
 
         Args:
             error: Says how long that is.
-            refused: How often the exchange has refused a request since the last one that it answered.
+            refused: How often the exchange has refused a request since its last successful response.
             kwargs: Further arguments for ``execute`` then.
 
         Raises:

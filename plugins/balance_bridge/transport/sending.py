@@ -130,7 +130,7 @@ def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 
 def _check_headers(headers: Mapping[str, str], label: str) -> None:
-    # Whoever would refuse the value later on would show it, and it may be a key or a token.
+    # The libraries would refuse the value as well, but show it; it may be a key or a token.
     for name, value in headers.items():
         if not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?", value):
             raise PermanentError(

@@ -1,4 +1,4 @@
-"""The two facts about a request that no exception tells: whether a byte of it went out, and that its time is up.
+"""The two facts about a request that no exception shows: whether a byte of it went out, and that its time is up.
 
 Exceptions are the same before and after the request: a proxy that hangs up is a proxy's error either way. So the
 connection itself notes the moment before it sends the request's first byte. What goes before does not count: neither
