@@ -64,7 +64,7 @@ def webhook(transport: Any, *, clock: Clock = SYSTEM_CLOCK, **options: Any) -> W
 # --- far sides
 
 
-def answer(document: Any = None, status: int = 200, *, body: bytes | None = None, **headers: str) -> Response:
+def response(document: Any = None, status: int = 200, *, body: bytes | None = None, **headers: str) -> Response:
     content = json.dumps(document).encode() if body is None else body
     named = {"content-type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
     return Response("POST https://api.test/import", status, named, content, 1.0, 2.0)
@@ -115,7 +115,7 @@ class FakeAmlyzeServer:
                 result |= {"resultType": "REQUEST_REJECTED", "errorCode": code, "errorDescription": f"because {code}"}
             results.append(result)
         self.random.shuffle(results)
-        return answer({"results": results, "timeElapsedMs": 9})
+        return response({"results": results, "timeElapsedMs": 9})
 
     def delivered(self) -> list[tuple[str, str]]:
         return [(record["accountExtId"], record["balanceAt"]) for record in self.accepted]

@@ -41,7 +41,7 @@ from balance_bridge.load.replies import Said
 from balance_bridge.money import to_text
 from balance_bridge.sandbox.wire import Call, Reply
 from balance_bridge.transport import Response, credentials
-from delivery_kit import CLOSE_MS, DAY, answer, balance
+from delivery_kit import CLOSE_MS, DAY, balance, response
 from doubles import FakeClock, MemoryStore, examples
 
 ASSETS = tuple(f"A{index}" for index in range(12))
@@ -116,8 +116,8 @@ class Line:
         call = Call(method, urlsplit(url).path, query, {name.lower(): value for name, value in headers.items()}, sent)
 
         def act() -> Response:
-            reply: Reply = self._harness.answer(call)
-            return answer(reply.document, reply.status)
+            reply: Reply = self._harness.respond(call)
+            return response(reply.document, reply.status)
 
         # As the real transport does.
         return replace(fault(self._harness, act) if fault else act(), secrets=(*secrets, *credentials(headers)))
@@ -146,7 +146,7 @@ class Harness(ABC):
         """The destination, with options of the accounts file."""
 
     @abstractmethod
-    def answer(self, call: Call) -> Reply:
+    def respond(self, call: Call) -> Reply:
         """The far side's response."""
 
     @abstractmethod
@@ -170,13 +170,13 @@ class Harness(ABC):
         """A document of a 401 that says something."""
 
     def results(self, document: Any) -> list[Any]:
-        """The results in a document that answers for each record."""
+        """The results in a document that has one for each record."""
         found: list[Any] = document["results"]
         return found
 
 
 def lost_before(harness: Harness, act: Act) -> Response:
-    raise ResponseLost("no answer within 30 s")
+    raise ResponseLost("no response within 30 s")
 
 
 def lost_after(harness: Harness, act: Act) -> Response:
@@ -189,26 +189,26 @@ def not_reached(harness: Harness, act: Act) -> Response:
 
 
 def status_before(status: int, **headers: str) -> Fault:
-    return lambda harness, act: answer({}, status, **headers)
+    return lambda harness, act: response({}, status, **headers)
 
 
 def status_after(status: int) -> Fault:
     def fault(harness: Harness, act: Act) -> Response:
         act()
-        return answer({"error": "it broke"}, status)
+        return response({"error": "it broke"}, status)
 
     return fault
 
 
 def body_after(make: Callable[[bytes], bytes]) -> Fault:
     def fault(harness: Harness, act: Act) -> Response:
-        return answer(None, body=make(act().body))
+        return response(None, body=make(act().body))
 
     return fault
 
 
 def html(harness: Harness, act: Act) -> Response:
-    return answer(None, body=b"<html>Welcome</html>", content_type="text/html")
+    return response(None, body=b"<html>Welcome</html>", content_type="text/html")
 
 
 def changed_results(change: Callable[[list[Any]], list[Any]]) -> Fault:
@@ -218,15 +218,15 @@ def changed_results(change: Callable[[list[Any]], list[Any]]) -> Fault:
         document = json.loads(act().body)
         found = harness.results(document)
         found[:] = change(list(found))
-        return answer(document)
+        return response(document)
 
     return fault
 
 
 FAULTS: dict[str, Fault] = {
     "no connection, for once": not_reached,
-    "no answer, nothing was done": lost_before,
-    "no answer, all was done": lost_after,
+    "no response, nothing was done": lost_before,
+    "no response, all was done": lost_after,
     "401": status_before(401),
     "403": status_before(403),
     "404": status_before(404),
@@ -238,8 +238,8 @@ FAULTS: dict[str, Fault] = {
     "a page": html,
     "a cut document, all was done": body_after(lambda body: body[: len(body) // 2]),
     "another charset, all was done": body_after(lambda body: body.decode().encode("utf-16")),
-    "an empty answer, all was done": body_after(lambda body: b""),
-    "another document": lambda harness, act: answer({"message": "hello"}),
+    "an empty response, all was done": body_after(lambda body: b""),
+    "another document": lambda harness, act: response({"message": "hello"}),
 }
 RESULT_FAULTS: dict[str, Fault] = {
     "no results": changed_results(lambda results: []),
@@ -485,7 +485,7 @@ class FaultConformance:
     def test_a_copy_that_hung_and_wakes_after_a_correction_does_not_have_the_last_word(self) -> None:
         old, new = balances(5), [balance(each.asset, each.amount + 1) for each in balances(5)]
         endings = [hung_at(step, self.make_harness(), old, new) for step in range(1, 40)]
-        # It hung at every write and at every request, before and after it was answered.
+        # It hung at every write and at every request, before and after its response.
         assert endings[0] == "hung"
         assert endings[-1] == "ended before"
         assert endings.count("hung") > 9
@@ -532,7 +532,7 @@ class FaultConformance:
 
         def refuse(harness: Harness, act: Act) -> Response:
             if any(name.encode() in harness.line.bodies[-1] for name in names):
-                return answer(harness.whole_refusal(harness.record_code), 400)
+                return response(harness.whole_refusal(harness.record_code), 400)
             return act()
 
         harness.line.faults[-1] = refuse
@@ -546,14 +546,14 @@ class FaultConformance:
 
     @pytest.mark.parametrize("status", [302, 401, 403, 404, 429, 500, 503])
     def test_no_refusal_of_credentials_address_or_moment_is_divided(self, harness: Harness, status: int) -> None:
-        harness.line.faults[-1] = lambda harness, act: answer(harness.whole_refusal(harness.record_code), status)
+        harness.line.faults[-1] = lambda harness, act: response(harness.whole_refusal(harness.record_code), status)
         run = Run(harness)
         assert run.once(balances(8)) is not None
         assert len(set(harness.line.bodies)) == 1
         assert run.summary.divided == 0
 
     def test_a_refusal_with_another_code_rejects_all_of_the_request_and_says_why(self, harness: Harness) -> None:
-        harness.line.faults[0] = lambda harness, act: answer(harness.whole_refusal("E77"), 400)
+        harness.line.faults[0] = lambda harness, act: response(harness.whole_refusal("E77"), 400)
         run = Run(harness)
         error = run.once(balances(4), max_rows=2)
         assert "E77" in str(error)
@@ -635,7 +635,7 @@ class DestinationConformance(FaultConformance):
         def echo(status: int) -> Fault:
             def fault(harness: Harness, act: Act) -> Response:
                 spoken = json.dumps(dict(harness.line.headers[-1])) + " ".join(harness.secrets)
-                return answer(harness.unauthorized(spoken), status)
+                return response(harness.unauthorized(spoken), status)
 
             return fault
 
@@ -670,7 +670,7 @@ class DestinationConformance(FaultConformance):
         assert shorter < longer < 200_000
 
     def test_a_response_with_far_more_values_than_rows_is_refused_before_it_is_built(self, harness: Harness) -> None:
-        harness.line.faults[0] = lambda harness, act: answer(None, body=b"[" + b"{}," * 5_000 + b"{}]")
+        harness.line.faults[0] = lambda harness, act: response(None, body=b"[" + b"{}," * 5_000 + b"{}]")
         run = Run(harness)
         error = run.once(balances(2))
         assert isinstance(error, InvalidResponse)
@@ -689,7 +689,7 @@ class DestinationConformance(FaultConformance):
         run.until_green(balances(2))
 
     def test_a_refusal_whose_document_accepts_leaves_the_outcome_unknown(self, harness: Harness) -> None:
-        harness.line.faults[0] = lambda harness, act: answer(json.loads(act().body), 400)
+        harness.line.faults[0] = lambda harness, act: response(json.loads(act().body), 400)
         run = Run(harness)
         assert isinstance(run.once(balances(2)), InvalidResponse)
         assert set(run.outcomes().values()) == {"unknown"}
@@ -708,7 +708,7 @@ class DestinationConformance(FaultConformance):
     @given(st.sampled_from([200, 201, 204, 302, 400, 401, 404, 408, 409, 422, 429, 500]), DOCUMENTS)
     def test_whatever_comes_back_is_read_as_facts_about_what_was_sent(self, status: int, document: Any) -> None:
         harness = self.make_harness()
-        harness.line.faults[-1] = lambda harness, act: answer(document, status)
+        harness.line.faults[-1] = lambda harness, act: response(document, status)
         destination = harness.destination()
         try:
             reply = destination.send(destination.encode([]), ["n1", "n2"])
@@ -773,10 +773,10 @@ class DestinationConformance(FaultConformance):
         assert "Not checked" in reported
         harness.line.faults[-1] = html
         harness.line.before = lambda _: None
-        original = harness.answer
-        harness.answer = lambda call: Reply(404, {"error": "nothing here"})  # type: ignore[method-assign]
+        original = harness.respond
+        harness.respond = lambda call: Reply(404, {"error": "nothing here"})  # type: ignore[method-assign]
         assert not harness.destination().check()[0]
-        harness.answer = original  # type: ignore[method-assign]
+        harness.respond = original  # type: ignore[method-assign]
         assert harness.books() == []
 
 

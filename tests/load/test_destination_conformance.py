@@ -47,7 +47,7 @@ class ElvenHarness(Harness):
     def destination(self, **options: Any) -> Destination:
         return kit.elven(self.line, clock=self.clock.clock, **options)
 
-    def answer(self, call: Call) -> Reply:
+    def respond(self, call: Call) -> Reply:
         return self.there.answer(call)
 
     def books(self) -> Books:
@@ -81,7 +81,7 @@ class AmlyzeHarness(Harness):
         made.max_bytes = max_bytes
         return made
 
-    def answer(self, call: Call) -> Reply:
+    def respond(self, call: Call) -> Reply:
         return self.there.answer(call)
 
     def books(self) -> Books:
@@ -114,7 +114,7 @@ class WebhookHarness(Harness):
             self.line, clock=self.clock.clock, **{"url": f"https://ledger.test{receiver.PATH}"} | options
         )
 
-    def answer(self, call: Call) -> Reply:
+    def respond(self, call: Call) -> Reply:
         return self.there.answer(call)
 
     def books(self) -> Books:
@@ -156,7 +156,7 @@ class TestWebhookThatRefusesAsAWhole(PerRecordFaultConformance):
 
 
 class TestWebhookThatKnowsItsKeys(PerRecordFaultConformance):
-    """Its receiver answers 409 to a key that came before."""
+    """Its receiver returns 409 to a key that came before."""
 
     def make_harness(self) -> Harness:
         return WebhookHarness(conflicts=True)
@@ -168,7 +168,7 @@ def test_the_suite_finds_a_destination_that_promises_nothing(monkeypatch: pytest
     class Careless(AmlyzeHarness):
         def destination(self, **options: Any) -> Destination:
             made = super().destination(**options)
-            # Rounds, and takes every answer for an acceptance.
+            # Rounds, and takes every response for an acceptance.
             encode = made.encode_row
             made.encode_row = lambda wire: encode({**wire, "value": wire["value"][:6]})  # type: ignore[method-assign]
             return made

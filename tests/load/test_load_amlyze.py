@@ -16,7 +16,7 @@ def result(number: str, kind: str = "REQUEST_ACCEPTED", code: str | None = None)
 
 
 def results(*rows, status=200):
-    return kit.answer({"results": list(rows), "timeElapsedMs": 3}, status)
+    return kit.response({"results": list(rows), "timeElapsedMs": 3}, status)
 
 
 NUMBER = "bb-main_cash.amlyze-BTC-20261121T000000000Z-1"
@@ -157,7 +157,7 @@ def test_already_used_before_it_was_ever_sent_stays_unknown_and_says_why_until_a
     ],
 )
 def test_a_200_that_is_not_the_apis_response_leaves_the_outcome_unknown_and_stops(body):
-    store, transport = MemoryStore(), kit.FakeTransport(kit.answer(body=body))
+    store, transport = MemoryStore(), kit.FakeTransport(kit.response(body=body))
     with pytest.raises(InvalidResponse, match="unknown"):
         kit.run(kit.amlyze(transport, max_rows=1), store, [kit.balance(), kit.balance("ETH")])
     assert len(transport.requests) == 1
@@ -179,7 +179,7 @@ def test_a_200_that_is_not_the_apis_response_leaves_the_outcome_unknown_and_stop
     ],
 )
 def test_a_refused_batch_rejects_its_rows_with_the_reason_and_the_others_go_on(document, code, text):
-    transport = kit.FakeTransport(kit.answer(document, 400), kit.FakeAmlyzeServer())
+    transport = kit.FakeTransport(kit.response(document, 400), kit.FakeAmlyzeServer())
     store = MemoryStore()
     with pytest.raises(RecordsRejected) as caught:
         kit.run(kit.amlyze(transport, max_rows=1), store, [kit.balance("A"), kit.balance("B")])
@@ -200,7 +200,7 @@ def test_a_refused_batch_rejects_its_rows_with_the_reason_and_the_others_go_on(d
     ],
 )
 def test_the_connection_test_passes_only_if_the_token_is_accepted(reply, passed, part):
-    transport = kit.FakeTransport(kit.answer(*reply))
+    transport = kit.FakeTransport(kit.response(*reply))
     ok, message = kit.amlyze(transport).check()
     assert (ok, part in message) == (passed, True)
     assert transport.requests[0].body == b'{"accountBalances":[]}'

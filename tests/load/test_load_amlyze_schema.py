@@ -1,4 +1,4 @@
-"""What Amlyze is sent, and what its sandbox answers, against the vendor's description, by a validator that is not ours.
+"""What Amlyze is sent, and how its sandbox responds, against the vendor's description, by an independent validator.
 
 The schema in ``schemas/amlyze.json`` restates that description.
 """
@@ -91,14 +91,14 @@ def test_every_request_of_the_destination_is_valid_by_the_vendors_description(
 
 
 class Listening(AmlyzeHarness):
-    """Keeps what the sandbox answers, before anything befalls it on its way."""
+    """Keeps what the sandbox responds, before anything happens to it on its way."""
 
     def __init__(self) -> None:
         super().__init__()
         self.replies: list[Reply] = []
 
-    def answer(self, call: Call) -> Reply:
-        self.replies.append(super().answer(call))
+    def respond(self, call: Call) -> Reply:
+        self.replies.append(super().respond(call))
         return self.replies[-1]
 
 
@@ -131,7 +131,7 @@ def test_what_is_sent_again_or_in_parts_or_corrected_is_valid_as_well(fault: str
         assert faults("request", read(body)) == []
     assert harness.replies
     for reply in harness.replies:
-        assert faults("answer" if reply.status == 200 else "error", read(reply.body())) == []
+        assert faults("response" if reply.status == 200 else "error", read(reply.body())) == []
 
 
 @given(st.data())
@@ -208,7 +208,7 @@ def asked(
 ) -> Any:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     given = {"authorization": f"Bearer {harness.secrets[0]}", "content-type": "application/json", **headers}
-    reply = harness.answer(Call("POST", path, "", given, content))
+    reply = harness.respond(Call("POST", path, "", given, content))
     return reply.status, json.loads(reply.body(), parse_float=Decimal)
 
 
@@ -220,10 +220,10 @@ def records(*numbers: str, **fields: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("what", "status", "form"),
     [
-        ("accepted", 200, "answer"),
-        ("rejected", 200, "answer"),
-        ("used", 200, "answer"),
-        ("empty", 200, "answer"),
+        ("accepted", 200, "response"),
+        ("rejected", 200, "response"),
+        ("used", 200, "response"),
+        ("empty", 200, "response"),
         ("lacking", 400, "error"),
         ("no json", 400, "error"),
         ("no token", 401, "unauthorized"),
@@ -248,7 +248,7 @@ def test_the_sandbox_responds_as_the_vendor_describes(what: str, status: int, fo
     assert said[0] == status
     assert faults(form, said[1]) == []
     # The forms exclude one another, but for a document that says nothing.
-    assert not said[1] or all(faults(other, said[1]) for other in {"answer", "error", "unauthorized"} - {form})
+    assert not said[1] or all(faults(other, said[1]) for other in {"response", "error", "unauthorized"} - {form})
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_the_sandbox_responds_as_the_vendor_describes(what: str, status: int, fo
     ids=str,
 )
 def test_a_response_that_the_vendor_does_not_describe_is_found(document: Any) -> None:
-    assert faults("answer", document)
+    assert faults("response", document)
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_the_sandboxs_refusals_are_as_the_vendor_describes(fields: dict[str, Any
     reported, said = asked(harness, records("n1", **{"accountExtId": "CASH-A0", **fields}))
     refusal = said["results"][0] if status == 200 else said
     assert (reported, refusal["resultType"], refusal["errorCode"]) == (status, "REQUEST_REJECTED", code)
-    assert faults("answer" if status == 200 else "error", said) == []
+    assert faults("response" if status == 200 else "error", said) == []
 
 
 def test_the_sandbox_refuses_what_the_description_refuses() -> None:

@@ -68,7 +68,7 @@ def test_after_a_repaired_rejection_the_current_entries_count_each_balance_once(
 
 def test_a_number_in_two_requests_has_one_outcome():
     store, server = MemoryStore(), kit.FakeAmlyzeServer()
-    silent = kit.FakeTransport(kit.answer({"results": []}))
+    silent = kit.FakeTransport(kit.response({"results": []}))
     with pytest.raises(OutcomeUnknown):
         kit.run(kit.amlyze(silent), store, [kit.balance("A"), kit.balance("B")])
     assert len(unconfirmed(kit.folded(store))) == 2
@@ -93,7 +93,7 @@ def test_what_was_never_sent_has_no_request():
 def test_a_resolution_shows_who_wrote_it():
     store = MemoryStore()
     with pytest.raises(OutcomeUnknown):
-        kit.run(kit.amlyze(kit.FakeTransport(kit.answer({"results": []}))), store, [kit.balance()])
+        kit.run(kit.amlyze(kit.FakeTransport(kit.response({"results": []}))), store, [kit.balance()])
     words = {number: Word(Said.ACCEPTED, text="Ada: ticket 4711") for number in unconfirmed(kit.folded(store))}
     log = DayLog(store, "main_cash", kit.DAY, "amlyze")
     log.put_resolution(Resolution(VERSION, "Ada", "ticket 4711", "2026-11-22T00:00:00.000Z", words))

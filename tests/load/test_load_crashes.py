@@ -41,9 +41,9 @@ def test_wherever_a_delivery_is_killed_everything_is_accepted_once_in_the_end(ki
 
     def serve(body):
         steps.step()
-        answer = server(body)
+        response = server(body)
         steps.step()
-        return answer
+        return response
 
     transport = kit.FakeTransport(serve)
     balances = balances_of()
@@ -80,8 +80,8 @@ def test_whatever_happens_to_one_request_everything_is_accepted_once_in_the_end(
         if applied and not isinstance(fault, ConnectionFailed):
             server(body)
         if fault == "503":
-            return kit.answer({"resultType": "REQUEST_REJECTED", "status": 500}, 503)
-        return kit.answer(body=b'{"results": [') if fault == "cut" else fault
+            return kit.response({"resultType": "REQUEST_REJECTED", "status": 500}, 503)
+        return kit.response(body=b'{"results": [') if fault == "cut" else fault
 
     transport = kit.FakeTransport(serve)
     balances = balances_of()
@@ -101,7 +101,7 @@ def test_elven_gets_the_very_same_rows_again_after_a_lost_response():
 
     def serve(body):
         bodies.append(body)
-        return ResponseLost("gone") if len(bodies) == 2 else kit.answer({"success": True})
+        return ResponseLost("gone") if len(bodies) == 2 else kit.response({"success": True})
 
     store, transport, clock = MemoryStore(), kit.FakeTransport(serve), FakeClock().clock
     balances = balances_of()
@@ -145,19 +145,19 @@ class FaultyTenant:
         fault, applied = self.faults.pop(0) if self.faults else ("none", True)
         unapplied = {
             "unsent": ConnectionFailed("down"),
-            "busy": kit.answer({}, 429),
-            "no access": kit.answer({}, 401),
-            "gateway": kit.answer(None, 413, body=b"<html>too large</html>"),
-            "divides": kit.answer({"resultType": "REQUEST_REJECTED", "errorCode": "O001"}, 400),
+            "busy": kit.response({}, 429),
+            "no access": kit.response({}, 401),
+            "gateway": kit.response(None, 413, body=b"<html>too large</html>"),
+            "divides": kit.response({"resultType": "REQUEST_REJECTED", "errorCode": "O001"}, 400),
         }
         if fault in unapplied:
             return unapplied[fault]
         whole = self.server(body) if applied or fault in ("none", "no results") else None
         after = {
             "lost": ResponseLost("gone"),
-            "fault": kit.answer({}, 500),
-            "garbage": kit.answer(body=b"<html>"),
-            "no results": kit.answer({"results": []}),
+            "fault": kit.response({}, 500),
+            "garbage": kit.response(body=b"<html>"),
+            "no results": kit.response({"results": []}),
             "killed": Killed(),
         }
         return after.get(fault, whole)

@@ -59,7 +59,7 @@ def test_every_balance_is_counted_once_and_planned_before_it_is_sent():
 
     def serve(body):
         there.append(sorted(key.removeprefix(f"{FOLDER}/elven/") for key in store.objects if key.startswith(FOLDER)))
-        return kit.answer(OK)
+        return kit.response(OK)
 
     target = kit.elven(kit.FakeTransport(serve), max_rows=2)
     summary = kit.run(target, store, balances(5), log=lines.append, run_id="run-1")
@@ -79,7 +79,7 @@ def test_every_balance_is_counted_once_and_planned_before_it_is_sent():
 
 
 def test_a_repeated_run_sends_and_writes_nothing():
-    store, transport = MemoryStore(), kit.FakeTransport(kit.answer(OK))
+    store, transport = MemoryStore(), kit.FakeTransport(kit.response(OK))
     kit.run(kit.elven(transport), store, [kit.balance()])
     before = dict(store.objects)
     summary = kit.run(kit.elven(transport), store, [kit.balance(amount="1.50")], run_id="run-2")
@@ -103,7 +103,7 @@ def test_a_dry_run_sends_nothing_leaves_no_receipt_and_keeps_what_it_would_do():
     assert summary.as_dict()["pending"] == 5
     # The same once more leaves the same bytes; the real run is not disturbed by it.
     assert kit.run(kit.elven(transport, max_rows=2), store, due, dry_run=True).preview == summary.preview
-    assert kit.run(kit.elven(kit.FakeTransport(kit.answer(OK))), store, due).accepted_now == 5
+    assert kit.run(kit.elven(kit.FakeTransport(kit.response(OK))), store, due).accepted_now == 5
 
 
 def test_a_dry_run_counts_what_is_there_already_and_what_would_go_again():
@@ -137,9 +137,9 @@ def test_no_connection_is_tried_three_times_within_seconds_and_then_left_to_the_
 def test_too_many_requests_are_repeated_as_the_server_asks_under_the_same_numbers():
     clock = FakeClock()
     transport = kit.FakeTransport(
-        kit.answer({}, 429, retry_after="40"),
-        kit.answer({}, 429),
-        kit.answer({}, 429, retry_after="0"),
+        kit.response({}, 429, retry_after="40"),
+        kit.response({}, 429),
+        kit.response({}, 429, retry_after="0"),
         kit.FakeAmlyzeServer(),
     )
     summary = kit.run(kit.amlyze(transport), MemoryStore(), [kit.balance()], clock=clock.clock)
@@ -151,7 +151,7 @@ def test_too_many_requests_are_repeated_as_the_server_asks_under_the_same_number
 @pytest.mark.parametrize("headers", [{}, {"retry_after": "0"}, {"retry_after": "50"}, {"retry_after": "3600"}])
 def test_waiting_for_a_server_that_is_too_busy_is_bounded(headers):
     clock, store = FakeClock(), MemoryStore()
-    transport = kit.FakeTransport(kit.answer({}, 429, **headers))
+    transport = kit.FakeTransport(kit.response({}, 429, **headers))
     with pytest.raises(RateLimited):
         kit.run(kit.amlyze(transport), store, [kit.balance()], clock=clock.clock)
     assert sum(clock.slept) <= 120
@@ -164,12 +164,12 @@ def test_waiting_for_a_server_that_is_too_busy_is_bounded(headers):
 
 def test_a_lost_response_is_unknown_and_the_very_same_rows_go_out_first():
     store = MemoryStore()
-    lost = kit.FakeTransport(ResponseLost("no answer within 30 s"))
-    with pytest.raises(OutcomeUnknown, match="no answer within 30 s"):
+    lost = kit.FakeTransport(ResponseLost("no response within 30 s"))
+    with pytest.raises(OutcomeUnknown, match="no response within 30 s"):
         kit.run(kit.elven(lost, max_rows=2), store, [kit.balance("B"), kit.balance("C"), kit.balance("D")])
     assert len(lost.requests) == 1
     assert kit.statuses(store, "elven") == {"B": "unknown", "C": "unknown", "D": "planned"}
-    second = kit.FakeTransport(kit.answer(OK))
+    second = kit.FakeTransport(kit.response(OK))
     due = [kit.balance(asset) for asset in ("D", "A", "C", "B")]
     summary = kit.run(kit.elven(second, max_rows=2), store, due, run_id="run-2")
     assert second.requests[0].body == lost.requests[0].body
@@ -224,14 +224,14 @@ def test_one_request_that_is_lost_does_not_discard_the_results_of_the_others():
 def test_a_servers_own_fault_leaves_the_outcome_unknown(status):
     store = MemoryStore()
     with pytest.raises(ServerFault, match=str(status)):
-        kit.run(kit.amlyze(kit.FakeTransport(kit.answer({"error": "x"}, status))), store, [kit.balance()])
+        kit.run(kit.amlyze(kit.FakeTransport(kit.response({"error": "x"}, status))), store, [kit.balance()])
     assert kit.statuses(store) == {"BTC": "unknown"}
 
 
 def test_a_response_too_large_to_read_leaves_the_outcome_unknown():
     store = MemoryStore()
     with pytest.raises(InvalidResponse, match="larger"):
-        kit.run(kit.amlyze(kit.FakeTransport(InvalidResponse("the answer is larger"))), store, [kit.balance()])
+        kit.run(kit.amlyze(kit.FakeTransport(InvalidResponse("the response is larger"))), store, [kit.balance()])
     assert kit.statuses(store) == {"BTC": "unknown"}
 
 
@@ -245,7 +245,7 @@ def test_an_untrusted_certificate_ends_it_with_nothing_sent():
 def test_a_failed_connection_leaves_what_an_earlier_response_said():
     store = MemoryStore()
     with pytest.raises(ServerFault):
-        kit.run(kit.amlyze(kit.FakeTransport(kit.answer({"error": "broken"}, 500))), store, [kit.balance()])
+        kit.run(kit.amlyze(kit.FakeTransport(kit.response({"error": "broken"}, 500))), store, [kit.balance()])
     with pytest.raises(ConnectionFailed):
         kit.run(kit.amlyze(kit.FakeTransport(ConnectionFailed("refused"))), store, [kit.balance()])
     (attempt,) = kit.folded(store).numbers.values()
@@ -265,7 +265,7 @@ def test_a_failed_connection_leaves_what_an_earlier_response_said():
 )
 def test_a_refused_access_stops_at_once_and_uses_the_numbers_up(status, error, part):
     store = MemoryStore()
-    transport = kit.FakeTransport(kit.answer({}, status))
+    transport = kit.FakeTransport(kit.response({}, status))
     with pytest.raises(error, match=part):
         kit.run(kit.amlyze(transport, max_rows=1), store, [kit.balance(), kit.balance("ETH")])
     assert len(transport.requests) == 1
@@ -278,7 +278,7 @@ def test_a_refused_access_stops_at_once_and_uses_the_numbers_up(status, error, p
 
 def test_a_redirect_is_unknown_stops_at_once_and_names_the_host_without_its_secrets():
     store = MemoryStore()
-    transport = kit.FakeTransport(kit.answer({}, 302, location="https://u:p@other.test/login?token=abc"))
+    transport = kit.FakeTransport(kit.response({}, 302, location="https://u:p@other.test/login?token=abc"))
     with pytest.raises(RequestRefused, match=r"https://other\.test/login") as caught:
         kit.run(kit.amlyze(transport), store, [kit.balance()])
     assert "abc" not in str(caught.value)
@@ -302,7 +302,7 @@ def test_a_refusal_as_a_whole_says_nothing_about_an_earlier_request_without_a_re
     with pytest.raises(OutcomeUnknown):
         kit.run(kit.amlyze(kit.FakeTransport(lose(server))), store, due, clock=clock)
     options = dict(BODIES[body])
-    refused = kit.FakeTransport(kit.answer(options.pop("document", None), status, **options))
+    refused = kit.FakeTransport(kit.response(options.pop("document", None), status, **options))
     with pytest.raises((OutcomeUnknown, CredentialsRefused, RequestRefused)):
         kit.run(kit.amlyze(refused), store, due, clock=clock)
     # Unknown stays unknown; and whatever is divided keeps its numbers.
@@ -320,7 +320,7 @@ def test_a_request_divided_after_a_lost_response_keeps_its_numbers():
 
     def gateway(body):
         if len(json.loads(body)["accountBalances"]) > 2:
-            return kit.answer({"resultType": "REQUEST_REJECTED", "errorCode": "O001"}, 413)
+            return kit.response({"resultType": "REQUEST_REJECTED", "errorCode": "O001"}, 413)
         return server(body)
 
     with pytest.raises(OutcomeUnknown):
@@ -333,7 +333,7 @@ def test_a_request_divided_after_a_lost_response_keeps_its_numbers():
 
 
 def test_a_clock_that_is_off_is_named_when_credentials_are_refused():
-    refused = kit.answer({}, 401, date="Thu, 01 Jan 1970 00:10:00 GMT")
+    refused = kit.response({}, 401, date="Thu, 01 Jan 1970 00:10:00 GMT")
     with pytest.raises(CredentialsRefused, match="clock differs from ours by 599 s"):
         kit.run(kit.elven(kit.FakeTransport(refused)), MemoryStore(), [kit.balance()])
 
@@ -360,7 +360,7 @@ def test_what_a_run_had_rejected_stays_rejected_when_airflow_tries_the_same_run_
     def silent(body):
         found = json.loads(server(body).body)
         found["results"] = [each for each in found["results"] if "LOST" not in each["communicationNumber"]]
-        return kit.answer(found)
+        return kit.response(found)
 
     transport, due = kit.FakeTransport(silent), [kit.balance("BAD"), kit.balance("LOST")]
     for _ in range(3):
@@ -380,9 +380,9 @@ def test_after_a_repaired_rejection_the_day_counts_each_balance_once():
     def serve(body):
         rows = json.loads(body)
         if any(row["symbol"] == "A005" for row in rows):
-            return kit.answer({"status": "failed", "data": {"code": 19734, "message": "no such symbol"}}, 400)
+            return kit.response({"status": "failed", "data": {"code": 19734, "message": "no such symbol"}}, 400)
         far.extend(row["symbol"] for row in rows)
-        return kit.answer(OK)
+        return kit.response(OK)
 
     due = balances(12)
     with pytest.raises(RecordsRejected, match="1 of 12"):
@@ -442,7 +442,7 @@ def test_a_midnight_that_an_earlier_start_date_asks_for_again_is_accepted_once_a
 
 
 def test_one_request_that_a_gateway_repeats_is_accepted_once():
-    """The answer that comes back is the one to the repeated request: already used."""
+    """The response that comes back is the one to the repeated request: already used."""
     store, server = MemoryStore(), kit.FakeAmlyzeServer()
 
     def gateway(body):
@@ -458,7 +458,7 @@ def test_one_request_that_a_gateway_repeats_is_accepted_once():
 
 
 def test_a_transient_error_after_rejections_is_raised_as_permanent_so_that_no_retry_sends_them_again():
-    transport = kit.FakeTransport(kit.answer({"errorCode": "X9"}, 400), ResponseLost("gone"))
+    transport = kit.FakeTransport(kit.response({"errorCode": "X9"}, 400), ResponseLost("gone"))
     with pytest.raises(RecordsRejected, match=r"X9 x1.*stopped early.*gone") as caught:
         kit.run(kit.amlyze(transport, max_rows=1), MemoryStore(), [kit.balance("A"), kit.balance("B")])
     assert (caught.value.summary.rejected, caught.value.summary.unknown) == (1, 1)
@@ -466,7 +466,7 @@ def test_a_transient_error_after_rejections_is_raised_as_permanent_so_that_no_re
 
 def test_an_instant_that_no_text_can_hold_is_rejected_before_sending():
     with pytest.raises(RecordsRejected, match="years 1 to 9999"):
-        kit.run(kit.elven(kit.FakeTransport(kit.answer(OK))), MemoryStore(), [kit.balance(at_ms=10**17)])
+        kit.run(kit.elven(kit.FakeTransport(kit.response(OK))), MemoryStore(), [kit.balance(at_ms=10**17)])
 
 
 # --- corrections ---
@@ -536,9 +536,9 @@ class Picky:
         rows = json.loads(body)
         self.sizes.append(len(rows))
         if any(row["symbol"] in self.bad for row in rows):
-            return kit.answer(failed(self.code), self.status)
+            return kit.response(failed(self.code), self.status)
         self.taken += [row["symbol"] for row in rows]
-        return kit.answer(OK)
+        return kit.response(OK)
 
 
 def test_what_is_divided_goes_out_under_new_numbers_that_name_the_old():
@@ -698,7 +698,7 @@ def resolve(store, said: Said) -> None:
 def test_what_a_person_found_out_settles_what_was_unknown(said, sent):
     server, store = kit.FakeAmlyzeServer(), MemoryStore()
     with pytest.raises(OutcomeUnknown):
-        kit.run(kit.amlyze(kit.FakeTransport(kit.answer({"results": []}))), store, [kit.balance()])
+        kit.run(kit.amlyze(kit.FakeTransport(kit.response({"results": []}))), store, [kit.balance()])
     resolve(store, said)
     assert kit.statuses(store) == {"BTC": str(said)}
     kit.run(kit.amlyze(kit.FakeTransport(server)), store, [kit.balance()])
@@ -757,8 +757,8 @@ def test_every_error_once_sending_has_begun_carries_the_counts():
         ResponseLost("gone"),
         ConnectionFailed("down"),
         ValueError("?"),
-        kit.answer({}, 401),
-        kit.answer({}, 500),
+        kit.response({}, 401),
+        kit.response({}, 500),
     ):
         with pytest.raises(BalanceBridgeError) as caught:
             kit.run(kit.amlyze(kit.FakeTransport(reply)), MemoryStore(), balances(3))

@@ -25,7 +25,7 @@ def test_signatures_match_the_known_vectors(timestamp, path, signature):
 
 
 def test_a_row_carries_local_time_exact_digits_and_one_asset_identity():
-    transport = kit.FakeTransport(kit.answer({"status": "success", "data": True, "requestId": "r-1"}))
+    transport = kit.FakeTransport(kit.response({"status": "success", "data": True, "requestId": "r-1"}))
     assets = {"BTMX-S": {"symbol": "BTMX"}, "BTC": {"asset_id": "BTC-1"}, "SPAM": "ignore"}
     balances = [kit.balance("BTMX-S", "0.000000007"), kit.balance("BTC", "1E+3"), kit.balance("ETH", "-0.0")]
     store = MemoryStore()
@@ -47,8 +47,8 @@ def test_a_row_carries_local_time_exact_digits_and_one_asset_identity():
 
 
 def test_each_attempt_is_signed_with_its_own_time():
-    limit = kit.answer({}, 429, retry_after="7")
-    transport = kit.FakeTransport(limit, kit.answer({"success": True}))
+    limit = kit.response({}, 429, retry_after="7")
+    transport = kit.FakeTransport(limit, kit.response({"success": True}))
     clock = FakeClock()
     kit.run(kit.elven(transport, clock=clock.clock), MemoryStore(), [kit.balance()], clock=clock.clock)
     first, second = (request.headers for request in transport.requests)
@@ -106,13 +106,13 @@ def test_a_200_is_believed_only_in_its_documented_forms(document, outcome):
         "unknown": pytest.raises(InvalidResponse),
     }
     with endings[outcome]:
-        kit.run(kit.elven(kit.FakeTransport(kit.answer(document))), store, [kit.balance()])
+        kit.run(kit.elven(kit.FakeTransport(kit.response(document))), store, [kit.balance()])
     assert kit.statuses(store, "elven") == {"BTC": outcome}
 
 
 def test_the_error_of_a_refused_batch_names_code_message_and_assets():
     transport = kit.FakeTransport(
-        kit.answer({"status": "failed", "data": {"code": 19734, "message": "symbol not found"}}, 400)
+        kit.response({"status": "failed", "data": {"code": 19734, "message": "symbol not found"}}, 400)
     )
     with pytest.raises(Exception, match=r"19734 x2 \(BTC, ETH\): symbol not found") as caught:
         kit.run(kit.elven(transport), MemoryStore(), [kit.balance(), kit.balance("ETH")])
@@ -130,7 +130,7 @@ def test_two_assets_with_one_symbol_are_refused_by_name_before_anything_happens(
 
 def test_the_connection_test_signs_path_and_query_and_says_what_it_did_not_check():
     for document in ({"total": 3, "list": [{}]}, {"status": "success", "data": {"total": 3, "list": [{}]}}):
-        transport = kit.FakeTransport(kit.answer(document))
+        transport = kit.FakeTransport(kit.response(document))
         ok, message = kit.elven(transport).check()
         assert ok
         assert "3 entity account" in message
@@ -157,6 +157,6 @@ def test_credentials_show_neither_key_nor_secret():
     [({"status": "failed", "data": {"code": 1, "message": "bad"}}, 401, "401"), ({"a": 1}, 200, "not Elven's list")],
 )
 def test_the_connection_test_fails_with_the_reason(document, status, reason):
-    ok, message = kit.elven(kit.FakeTransport(kit.answer(document, status))).check()
+    ok, message = kit.elven(kit.FakeTransport(kit.response(document, status))).check()
     assert not ok
     assert reason in message

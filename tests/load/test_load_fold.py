@@ -276,13 +276,13 @@ def test_a_number_about_to_go_out_with_other_content_stops_everything():
 # --- what a destination holds, and what may have come after it ---
 
 
-def corrected(*, read: int, newest: int | None, answered: bool = True, third: bool = False) -> Events:
+def corrected(*, read: int, newest: int | None, responded: bool = True, third: bool = False) -> Events:
     """Plan 1 sends 2 of A; plan 2 corrects it to 1. Plan 1's run may have been frozen meanwhile."""
     events = Events({1: plan(row("A-1")), 2: plan(row("A-2"), read={"0001": read})})
     for number in (1, 2):
         events.tries[number, 1] = Try(VERSION, 1, 0.0, 60.0, "")
         events.results[number, 1] = result(ACCEPTED, newest=newest if number == 1 else 2)
-    if not answered:
+    if not responded:
         del events.results[1, 1]
     if third:
         events.plans[3] = plan(row("A-3"), read={"0001": 1, "0002": 1})
@@ -308,7 +308,7 @@ def test_a_result_that_was_there_before_the_newer_plan_or_saw_none_is_not_late(r
 
 
 def test_a_request_without_a_result_that_a_newer_run_waited_for_is_not_late():
-    (each,) = outcomes(fold(corrected(read=0, newest=None, answered=False)))
+    (each,) = outcomes(fold(corrected(read=0, newest=None, responded=False)))
     assert each.outcome.status is Status.ACCEPTED
 
 

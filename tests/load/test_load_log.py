@@ -134,7 +134,7 @@ def delivered():
     """A log with everything in it: two plans, tries, results and a resolution."""
     store, server = MemoryStore(), kit.FakeAmlyzeServer()
     with pytest.raises(OutcomeUnknown):
-        kit.run(kit.amlyze(kit.FakeTransport(kit.answer({"results": []}))), store, [kit.balance()])
+        kit.run(kit.amlyze(kit.FakeTransport(kit.response({"results": []}))), store, [kit.balance()])
     kit.run(kit.amlyze(kit.FakeTransport(server)), store, [kit.balance(), kit.balance("ETH")])
     number = next(iter(kit.folded(store).numbers))
     DayLog(store, "main_cash", kit.DAY, "amlyze").put_resolution(

@@ -21,7 +21,7 @@ def amlyze(store: Store, *script: Any, **options: Any) -> None:
 
 
 def delivered_before(store: Store, **changed: Any) -> None:
-    kit.run(kit.elven(kit.FakeTransport(kit.answer(OK))), store, [kit.balance()])
+    kit.run(kit.elven(kit.FakeTransport(kit.response(OK))), store, [kit.balance()])
     kit.run(kit.elven(kit.FakeTransport(None), **changed), store, [kit.balance()])
 
 
@@ -45,16 +45,16 @@ def damaged(store: MemoryStore) -> None:
 
 
 RED: dict[str, Callable[[MemoryStore], None]] = {
-    "rejected": lambda store: amlyze(store, kit.answer(REFUSED, 400)),
+    "rejected": lambda store: amlyze(store, kit.response(REFUSED, 400)),
     "rejected before sending": lambda store: amlyze(store, None, account_ext_id={"ETH": "1"}),
     "response lost": lambda store: amlyze(store, ResponseLost("POST https://amlyze.test: no response within 30 s")),
-    "no result": lambda store: amlyze(store, kit.answer({"results": []})),
+    "no result": lambda store: amlyze(store, kit.response({"results": []})),
     "not confirmed": not_confirmed,
     "no connection": lambda store: amlyze(store, ConnectionFailed("POST https://amlyze.test: connection refused")),
-    "wrong token": lambda store: amlyze(store, kit.answer({"error": {"code": "unauthorized"}}, 401)),
-    "wrong host": lambda store: amlyze(store, kit.answer({"error": "Not Found"}, 404)),
-    "redirect": lambda store: amlyze(store, kit.answer({"error": "moved"}, 302, location="https://login.test/")),
-    "a page": lambda store: amlyze(store, kit.answer(body=b"<html>", content_type="text/html")),
+    "wrong token": lambda store: amlyze(store, kit.response({"error": {"code": "unauthorized"}}, 401)),
+    "wrong host": lambda store: amlyze(store, kit.response({"error": "Not Found"}, 404)),
+    "redirect": lambda store: amlyze(store, kit.response({"error": "moved"}, 302, location="https://login.test/")),
+    "a page": lambda store: amlyze(store, kit.response(body=b"<html>", content_type="text/html")),
     "another address": lambda store: delivered_before(store, url="https://other.test"),
     "another account": lambda store: delivered_before(store, entity_account_id="OTHER"),
     "another zone": lambda store: delivered_before(store, timezone="UTC"),

@@ -36,7 +36,7 @@ def place(store, destination) -> Places:
 
 def delivered(**options: Any) -> Any:
     store = MemoryStore()
-    kit.run(kit.elven(kit.FakeTransport(kit.answer(OK)), **options), store, [kit.balance("A"), kit.balance("B")])
+    kit.run(kit.elven(kit.FakeTransport(kit.response(OK)), **options), store, [kit.balance("A"), kit.balance("B")])
     return store
 
 
@@ -54,7 +54,7 @@ def delivered(**options: Any) -> Any:
 )
 @pytest.mark.parametrize("options", [{}, {"dry_run": True}, {"redeliver": True}, {"day": date(2026, 11, 25)}])
 def test_a_destination_that_leads_elsewhere_is_refused_by_name_before_anything_is_sent(changed, named, options):
-    store, transport = delivered(), kit.FakeTransport(kit.answer(OK))
+    store, transport = delivered(), kit.FakeTransport(kit.response(OK))
     before = dict(store.objects)
     with pytest.raises(
         PlaceChanged, match=f"destination elven of main_cash leads elsewhere; nothing was sent.*{named}"
@@ -85,7 +85,7 @@ def test_a_destination_of_another_kind_under_the_same_name_is_refused_by_name():
 
 @pytest.mark.parametrize("url", ["https://ELVEN.test", "https://elven.test:443", "https://elven.test/"])
 def test_the_same_address_written_in_another_way_is_the_same_place(url):
-    store, transport = delivered(), kit.FakeTransport(kit.answer(OK))
+    store, transport = delivered(), kit.FakeTransport(kit.response(OK))
     summary = kit.run(kit.elven(transport, url=url), store, [kit.balance("A"), kit.balance("B")])
     assert (summary.accepted_before, summary.requests) == (2, 0)
 
@@ -93,11 +93,11 @@ def test_the_same_address_written_in_another_way_is_the_same_place(url):
 @pytest.mark.parametrize("how", [ConnectionFailed("down"), 401, 403, 404, 400])
 def test_a_first_delivery_that_never_arrived_does_not_bind_the_place(how):
     store = MemoryStore()
-    reply = kit.answer({"code": 1}, how) if isinstance(how, int) else how
+    reply = kit.response({"code": 1}, how) if isinstance(how, int) else how
     with pytest.raises(BalanceBridgeError):
         kit.run(kit.elven(kit.FakeTransport(reply)), store, [kit.balance()])
     there = {"url": "https://right.test", "timezone": "UTC", "entity_account_id": "RIGHT"}
-    summary = kit.run(kit.elven(kit.FakeTransport(kit.answer(OK)), **there), store, [kit.balance()])
+    summary = kit.run(kit.elven(kit.FakeTransport(kit.response(OK)), **there), store, [kit.balance()])
     assert summary.accepted_now == 1
     with pytest.raises(PlaceChanged, match=r"url was https://right\.test"):
         kit.run(kit.elven(kit.FakeTransport(None)), store, [kit.balance()])
@@ -133,7 +133,7 @@ def test_a_damaged_place_stops_before_anything_is_sent(damage):
 
 
 def test_a_place_that_is_missing_although_a_log_was_used_stops_before_anything_is_sent():
-    store, transport = delivered(), kit.FakeTransport(kit.answer(OK))
+    store, transport = delivered(), kit.FakeTransport(kit.response(OK))
     del store.objects["receipts/main_cash/places/elven/0001.jsonl"]
     before = dict(store.objects)
     for options in ({}, {"dry_run": True}, {"redeliver": True}, {"day": kit.DAY + timedelta(days=1)}):
@@ -233,7 +233,7 @@ def test_a_place_holds_no_secret():
 
 
 def test_a_place_that_only_changed_its_address_is_adopted_and_nothing_is_sent_twice():
-    store, transport = delivered(), kit.FakeTransport(kit.answer(OK))
+    store, transport = delivered(), kit.FakeTransport(kit.response(OK))
     moved = kit.elven(transport, url="https://new.test")
     written = place(store, moved).adopt("Ada", "the vendor moved")
     assert (written.by, written.reason, written.leads_to["url"]) == ("Ada", "the vendor moved", "https://new.test")
@@ -271,7 +271,7 @@ def test_where_nothing_has_changed_there_is_nothing_to_decide(command):
     ],
 )
 def test_a_changed_zone_or_source_is_refused_by_name_until_somebody_decides(changed, named):
-    store, transport = delivered(), kit.FakeTransport(kit.answer(OK))
+    store, transport = delivered(), kit.FakeTransport(kit.response(OK))
     due = [kit.balance("A"), kit.balance("B")]
     for options in ({}, {"dry_run": True}, {"day": kit.DAY + timedelta(days=1)}):
         with pytest.raises(PlaceChanged, match=f"nothing was sent.*{named}") as caught:
@@ -288,7 +288,7 @@ def test_a_changed_zone_or_source_is_refused_by_name_until_somebody_decides(chan
 
 
 def test_rekeyed_balances_stay_as_they_are_and_are_counted_and_the_others_get_the_new_keys():
-    store, transport, lines = delivered(), kit.FakeTransport(kit.answer(OK)), []
+    store, transport, lines = delivered(), kit.FakeTransport(kit.response(OK)), []
     changed = kit.elven(transport, timezone="UTC")
     written = place(store, changed).rekey("Ada", "the texts were right")
     assert (written.by, written.key_settings["timezone"]) == ("Ada", "UTC")
@@ -305,7 +305,7 @@ def test_rekeyed_balances_stay_as_they_are_and_are_counted_and_the_others_get_th
 
 def test_what_a_redelivery_leaves_under_old_keys_is_counted_without_advice_to_redeliver():
     store, lines = delivered(), []
-    changed, due = kit.elven(kit.FakeTransport(kit.answer(OK)), timezone="UTC"), [kit.balance("A"), kit.balance("B")]
+    changed, due = kit.elven(kit.FakeTransport(kit.response(OK)), timezone="UTC"), [kit.balance("A"), kit.balance("B")]
     kit.run(changed, store, due, redeliver=True)
     assert kit.run(changed, store, due, log=lines.append).other_keys == 2
     (line,) = [line for line in lines if "2 balances are held under keys or settings" in line]
@@ -352,13 +352,13 @@ def test_a_corrected_zone_is_refused_by_name_and_with_redeliver_every_balance_is
 def test_a_redelivery_that_was_cut_off_is_completed_when_it_is_repeated():
     store, due = delivered(), [kit.balance("A"), kit.balance("B")]
     options = {"timezone": "UTC", "max_rows": 1}
-    cut = kit.FakeTransport(kit.answer(OK), ConnectionFailed("down"))
+    cut = kit.FakeTransport(kit.response(OK), ConnectionFailed("down"))
     with pytest.raises(ConnectionFailed):
         kit.run(kit.elven(cut, **options), store, due, redeliver=True)
     # Without it, what is left is said and not sent.
     quiet = kit.run(kit.elven(kit.FakeTransport(None), **options), store, due)
     assert (quiet.requests, quiet.other_keys) == (0, 2)
-    transport = kit.FakeTransport(kit.answer(OK))
+    transport = kit.FakeTransport(kit.response(OK))
     summary = kit.run(kit.elven(transport, **options), store, due, redeliver=True)
     assert (summary.accepted_before, summary.accepted_now) == (1, 1)
     assert [row["symbol"] for row in transport.rows()] == ["B"]
@@ -367,11 +367,11 @@ def test_a_redelivery_that_was_cut_off_is_completed_when_it_is_repeated():
 def test_what_a_cut_off_redelivery_left_under_a_key_that_another_balance_has_by_now_is_sent_under_its_own():
     """From UTC to Shanghai, eight hours apart: the new text of the first is the old text of the second."""
     store, due = MemoryStore(), [kit.balance("A", at_ms=kit.CLOSE_MS - 8 * 3_600_000), kit.balance("A", "2")]
-    kit.run(kit.elven(kit.FakeTransport(kit.answer(OK)), timezone="UTC"), store, due)
-    cut = kit.FakeTransport(kit.answer(OK), ConnectionFailed("down"))
+    kit.run(kit.elven(kit.FakeTransport(kit.response(OK)), timezone="UTC"), store, due)
+    cut = kit.FakeTransport(kit.response(OK), ConnectionFailed("down"))
     with pytest.raises(ConnectionFailed):
         kit.run(kit.elven(cut, max_rows=1), store, due, redeliver=True)
-    transport = kit.FakeTransport(kit.answer(OK))
+    transport = kit.FakeTransport(kit.response(OK))
     summary = kit.run(kit.elven(transport), store, due)
     assert [(row["datetime"], str(row["balance"])) for row in transport.rows()] == [("2026-11-21 08:00:00", "2")]
     # The first one's old text is nobody's by now, and still held.
@@ -426,7 +426,7 @@ def test_an_equivalent_that_came_late_is_kept_out_and_counted_until_it_is_redeli
 
 
 def test_a_corrected_mapping_leaves_what_was_delivered_and_counts_it():
-    store, transport = delivered(), kit.FakeTransport(kit.answer(OK))
+    store, transport = delivered(), kit.FakeTransport(kit.response(OK))
     mapped = kit.elven(transport, assets={"B": {"symbol": "XB"}})
     summary = kit.run(mapped, store, [kit.balance("A"), kit.balance("B")])
     assert (summary.requests, summary.accepted_before, summary.other_keys) == (0, 2, 1)
@@ -441,7 +441,7 @@ def test_what_may_have_arrived_under_another_key_goes_again_as_it_was_and_is_cou
     lost = kit.FakeTransport(ResponseLost("gone"))
     with pytest.raises(OutcomeUnknown):
         kit.run(kit.elven(lost), store, [kit.balance("B")])
-    transport = kit.FakeTransport(kit.answer(OK))
+    transport = kit.FakeTransport(kit.response(OK))
     mapped = kit.elven(transport, assets={"B": {"symbol": "XB"}})
     summary = kit.run(mapped, store, [kit.balance("B")])
     assert transport.requests[0].body == lost.requests[0].body
@@ -454,11 +454,11 @@ def test_a_rejection_under_the_old_mapping_is_no_delivery_under_another_key():
     store = MemoryStore()
     with pytest.raises(RecordsRejected):
         kit.run(
-            kit.elven(kit.FakeTransport(kit.answer({"status": "failed", "data": {"code": 1}}, 400))),
+            kit.elven(kit.FakeTransport(kit.response({"status": "failed", "data": {"code": 1}}, 400))),
             store,
             [kit.balance("B")],
         )
-    mapped = kit.elven(kit.FakeTransport(kit.answer(OK)), assets={"B": {"symbol": "XB"}})
+    mapped = kit.elven(kit.FakeTransport(kit.response(OK)), assets={"B": {"symbol": "XB"}})
     summary = kit.run(mapped, store, [kit.balance("B")])
     assert (summary.accepted_now, summary.other_keys, summary.superseded) == (1, 0, 0)
 
@@ -499,7 +499,7 @@ def test_after_a_rekey_a_corrected_balance_drives_out_what_stands_under_its_new_
 
     def tenant(body):
         held.update({row["datetime"][-8:]: row["balance"] for row in json.loads(body, parse_float=str, parse_int=str)})
-        return kit.answer(OK)
+        return kit.response(OK)
 
     def due(eleventh: str) -> list[Balance]:
         first = kit.CLOSE_MS - 24 * hour_ms

@@ -189,7 +189,7 @@ def test_a_whole_batch_that_is_sent_again_is_the_very_same_request_and_goes_firs
 
     def serve(body):
         bodies.append(body)
-        return ResponseLost("gone") if len(bodies) > lost else kit.answer(OK)
+        return ResponseLost("gone") if len(bodies) > lost else kit.response(OK)
 
     due = [kit.balance(f"M{index:02d}") for index in range(count)]
     with suppress(BalanceBridgeError):
@@ -206,7 +206,7 @@ def test_a_whole_batch_that_is_sent_again_is_the_very_same_request_and_goes_firs
 def refused_as_a_whole(count: int, max_rows: int, *, lost: bool) -> Any:
     """A log in which every request was refused for a bad record, and none was divided."""
     store, due = MemoryStore(), [kit.balance(f"A{index:02d}") for index in range(count)]
-    refused = kit.answer({"status": "failed", "data": {"code": 19734, "message": "no"}}, 400)
+    refused = kit.response({"status": "failed", "data": {"code": 19734, "message": "no"}}, 400)
     for reply in [ResponseLost("gone"), refused] if lost else [refused]:
         with suppress(BalanceBridgeError):
             kit.run(kit.elven(kit.FakeTransport(reply), max_rows=max_rows, bisect_codes=()), store, due)
@@ -314,7 +314,7 @@ def test_two_mappings_that_change_places_end_right_also_if_their_request_is_divi
     store, server = MemoryStore(), kit.FakeAmlyzeServer()
     due = [kit.balance("BTC", "1"), kit.balance("ETH", "7")]
     kit.run(kit.amlyze(kit.FakeTransport(server), account_ext_id=MAPS[0]), store, due)
-    refused = kit.answer({"resultType": "REQUEST_REJECTED", "errorCode": "O001"}, 400)
+    refused = kit.response({"resultType": "REQUEST_REJECTED", "errorCode": "O001"}, 400)
     corrected = [kit.balance("BTC", "2"), kit.balance("ETH", "7")]
     destination = kit.amlyze(kit.FakeTransport(refused, server), account_ext_id=MAPS[1])
     summary = kit.run(destination, store, corrected)
@@ -336,7 +336,7 @@ def test_what_another_balance_has_overwritten_under_an_old_key_is_sent_under_its
     store, server = MemoryStore(), kit.FakeAmlyzeServer()
     due = [kit.balance("BTC", "1"), kit.balance("ETH", "7")]
     kit.run(kit.amlyze(kit.FakeTransport(server), account_ext_id=MAPS[0]), store, due)
-    cut = kit.FakeTransport(server, kit.answer({}, 401))
+    cut = kit.FakeTransport(server, kit.response({}, 401))
     with suppress(BalanceBridgeError):
         kit.run(kit.amlyze(cut, account_ext_id=MAPS[1], max_rows=1), store, due, redeliver=True)
     kit.run(kit.amlyze(kit.FakeTransport(server), account_ext_id=MAPS[1]), store, due)

@@ -24,7 +24,7 @@ def send() -> Send:
     """Send two records to Elven (or another destination), which get a response."""
 
     def sent(document: Any = None, status: int = 200, *, to: str = "elven", **options: Any) -> Reply:
-        return getattr(kit, to)(kit.FakeTransport(kit.answer(document, status, **options))).send(b"[]", ["n1", "n2"])
+        return getattr(kit, to)(kit.FakeTransport(kit.response(document, status, **options))).send(b"[]", ["n1", "n2"])
 
     return sent
 
@@ -131,17 +131,17 @@ def test_documented_results_of_the_largest_request_are_read() -> None:
     ]
     body = json.dumps({"results": results, "timeElapsedMs": 9}).encode()
     assert len(body) < response_bytes(len(numbers))
-    reply = kit.amlyze(kit.FakeTransport(kit.answer(body=body))).send(b"", numbers)
+    reply = kit.amlyze(kit.FakeTransport(kit.response(body=body))).send(b"", numbers)
     assert len(reply.reading.records) == 10_000
 
 
 def test_what_elven_lists_is_shown_without_secrets_and_on_one_line() -> None:
     name = f"main\n{kit.SECRET}"
     listed = {"list": [{"entityAccountId": "OTHER", "name": name}], "total": 1}
-    (problem,) = problems(kit.elven(kit.FakeTransport(kit.answer(listed))))
+    (problem,) = problems(kit.elven(kit.FakeTransport(kit.response(listed))))
     assert "OTHER (main ***)" in problem
     with pytest.raises(RequestRefused) as caught:
-        create_source(kit.elven(kit.FakeTransport(kit.answer({"type": name}))), entity_account_id="E", name="n")
+        create_source(kit.elven(kit.FakeTransport(kit.response({"type": name}))), entity_account_id="E", name="n")
     assert kit.SECRET not in str(caught.value)
 
 

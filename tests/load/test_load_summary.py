@@ -107,7 +107,7 @@ def test_an_error_names_ten_codes_and_counts_the_others():
 def test_texts_that_differ_from_record_to_record_under_one_code_are_one_group():
     def refuse_by_name(body):
         records = json.loads(body)["accountBalances"]
-        return kit.answer(
+        return kit.response(
             {
                 "results": [
                     {
@@ -156,8 +156,8 @@ def test_checks_of_ours_are_grouped_by_text_in_receipts():
 def divided(store):
     def refuse_whole(body):
         if any(row["symbol"] == asset(17) for row in json.loads(body)):
-            return kit.answer({"status": "failed", "data": {"code": 19734, "message": "bad row"}}, 400)
-        return kit.answer({"status": "success", "data": {"success": True}})
+            return kit.response({"status": "failed", "data": {"code": 19734, "message": "bad row"}}, 400)
+        return kit.response({"status": "success", "data": {"success": True}})
 
     with pytest.raises(RecordsRejected) as caught:
         kit.run(kit.elven(kit.FakeTransport(refuse_whole)), store, [kit.balance(asset(index)) for index in range(40)])
@@ -191,7 +191,7 @@ def test_the_counts_of_a_delivery_add_up_to_the_balances_that_it_was_given():
     def at_first(body):
         if b"CASH-SEEN" in body:
             server(body)
-            return kit.answer({"results": []})
+            return kit.response({"results": []})
         return server(body)
 
     with pytest.raises(OutcomeUnknown):
@@ -199,7 +199,7 @@ def test_the_counts_of_a_delivery_add_up_to_the_balances_that_it_was_given():
     server.refuse["CASH-BAD"] = "404"
 
     def now(body):
-        return kit.answer({"results": []}) if b"CASH-LOST" in body else server(body)
+        return kit.response({"results": []}) if b"CASH-LOST" in body else server(body)
 
     names = ("OLD", "SEEN", "BAD", "LOST", "NEW", "NONE", "SPAM")
     with pytest.raises(RecordsRejected) as caught:

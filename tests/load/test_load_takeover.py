@@ -34,7 +34,7 @@ from balance_bridge.load.fold import LATE, Folded, fold, outcomes
 from balance_bridge.load.log import MAX_SKEW_S, VERSION, Result, Try, encode
 from balance_bridge.store import Store
 from balance_bridge.transport import Response
-from delivery_kit import DAY, answer, balance
+from delivery_kit import DAY, balance, response
 from doubles import Killed
 
 HARNESSES = pytest.mark.parametrize("harness", [AmlyzeHarness, ElvenHarness, WebhookHarness])
@@ -172,7 +172,7 @@ def test_a_correction_names_an_attempt_that_was_sent() -> None:
 
 
 def refused(_: Harness, __: Act) -> Response:
-    return answer({"resultType": "REQUEST_REJECTED", "errorCode": "X9", "errorDescription": "no"}, 400)
+    return response({"resultType": "REQUEST_REJECTED", "errorCode": "X9", "errorDescription": "no"}, 400)
 
 
 @pytest.mark.parametrize("fault", [not_reached, status_before(429), status_before(401), refused])
@@ -242,7 +242,7 @@ def test_a_try_that_shows_late_does_not_make_a_run_forget_what_it_divides() -> N
 
 @pytest.mark.parametrize(("amount", "before", "now"), [("1", 1, 0), ("2", 0, 1)])
 def test_a_run_waits_for_the_response_to_another_process_s_request(amount: str, before: int, now: int) -> None:
-    """What that one was reported, this one takes as its own answer; another amount supersedes it."""
+    """The other process's response counts for this run as well; another amount supersedes it."""
     meeting, sent, goes_on, ended = Meeting(), Event(), Event(), list[Any]()
 
     def slow(_: Harness, act: Act) -> Response:

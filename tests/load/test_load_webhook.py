@@ -16,7 +16,7 @@ from test_destination_conformance import WebhookHarness
 from balance_bridge.errors import InvalidResponse, OutcomeUnknown
 from balance_bridge.load.webhook import Webhook
 from balance_bridge.sandbox.wire import Reply
-from delivery_kit import answer, balance
+from delivery_kit import balance, response
 
 NUMBER = "bb-main_cash.webhook-A0-20261121T000000000Z-1"
 DOCS = Path(__file__).parents[2] / "docs" / "destinations.md"
@@ -123,14 +123,14 @@ def test_the_status_accepted_without_results_accepts_all_balances() -> None:
     ],
 )
 def test_a_response_without_a_documented_word_accepts_nothing(harness: WebhookHarness, document: Any) -> None:
-    harness.line.faults[0] = lambda harness, act: answer(document)
+    harness.line.faults[0] = lambda harness, act: response(document)
     run = Run(harness)
     assert isinstance(run.once(balances(2)), InvalidResponse)
     assert set(run.outcomes().values()) == {"unknown"}
 
 
 def test_a_page_s_empty_200_accepts_nothing(harness: WebhookHarness) -> None:
-    harness.line.faults[0] = lambda harness, act: answer(None, body=b"")
+    harness.line.faults[0] = lambda harness, act: response(None, body=b"")
     run = Run(harness)
     assert isinstance(run.once(balances(2)), InvalidResponse)
     assert set(run.outcomes().values()) == {"unknown"}
@@ -152,7 +152,7 @@ def test_a_page_s_empty_200_accepts_nothing(harness: WebhookHarness) -> None:
 def test_a_result_says_what_became_of_its_number(harness: WebhookHarness, results: list[Any], outcome: str) -> None:
     def reported(harness: Any, act: Any) -> Any:
         number = json.loads(harness.line.bodies[-1])["balances"][0]["number"]
-        return answer({"results": [{"number": number, **result} for result in results]})
+        return response({"results": [{"number": number, **result} for result in results]})
 
     harness.line.faults[0] = reported
     run = Run(harness)
@@ -171,7 +171,7 @@ def test_409_after_a_lost_response_is_seen_and_green_but_marked() -> None:
 
 
 def test_409_to_numbers_that_were_never_sent_is_no_delivery(harness: WebhookHarness) -> None:
-    harness.line.faults[0] = lambda harness, act: answer({"code": "SEEN", "text": "had it"}, 409)
+    harness.line.faults[0] = lambda harness, act: response({"code": "SEEN", "text": "had it"}, 409)
     run = Run(harness)
     error = run.once(balances(2))
     assert isinstance(error, OutcomeUnknown)
@@ -224,7 +224,7 @@ def test_the_receiver_in_the_docs_takes_every_balance_once_and_no_forged_request
         status, document = there["receive"](call.headers, call.body, int(harness.clock.now * 1000))
         return Reply(status, document)
 
-    harness.answer = received  # type: ignore[method-assign]
+    harness.respond = received  # type: ignore[method-assign]
     harness.line.faults[0] = lost_after
     run = Run(harness)
     assert run.once(balances(3)) is not None

@@ -1,6 +1,6 @@
 """A world in which a day is delivered, and in which everything can go wrong.
 
-One process, a virtual clock, one seed: the sandbox's three APIs answer through a wire that errs, the store reports each
+One process, a virtual clock, one seed: the sandbox's APIs respond through a wire that errs, the store reports each
 write, and at every request, every write and every look at the log the process can die, freeze, or another live copy of
 it can go on instead. A person does what a red run says is to be done. Judging is left to ``delivery_checks``.
 """

@@ -1,8 +1,8 @@
 """What stands between the package's transport and the three APIs, and errs.
 
-Each fault is answered as a server or a proxy would, or raised as ``requests`` raises it once a byte has left, so that
-the package's own reading of it takes part. Whether a byte has left is seen by the connection, which this wire stands in
-for; so what does not leave is raised as the transport reports it.
+Each fault is a response as a server or a proxy makes it, or raised as ``requests`` raises it once a byte has left, so
+that the package's own reading of it takes part. Whether a byte has left is seen by the connection, and this wire stands
+in for it; so what does not leave is raised as the transport reports it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ GATEWAY = tuple(
 COMMON = (*UNSENT, *(f"{name} {when}" for name in LOST for when in ("before", "after")), *REFUSED, "200 error")
 FAULTS = (*COMMON, *AT_AMLYZE, *GATEWAY)
 RETRY_AFTER = {"429 soon": "2", "429 absurd": "999999999", "429 nonsense": "soon"}
-# Bodies that are not what was answered, of what was answered and of what the request's headers were.
+# Other bodies instead of the API's, made of that and of the request's headers.
 GARBLED: dict[str, Callable[[bytes, str], bytes]] = {
     "html": lambda _, quoted: f"<html>please log in {quoted}</html>".encode(),
     "charset": lambda whole, _: whole.decode().encode("utf-16"),
@@ -231,10 +231,10 @@ def unsent(fault: str) -> Exception:
 
 def lost(kind: str) -> Exception:
     if kind == "timeout":
-        return requests.ReadTimeout("no answer")
+        return requests.ReadTimeout("no response")
     if kind == "drip":
         # The deadline is one of real time; what it comes to is this.
-        return ResponseLost("POST: no whole answer within 60 s")
+        return ResponseLost("POST: no whole response within 60 s")
     reset = ConnectionResetError("reset by peer")
     if kind == "proxy reset":
         return requests.exceptions.ProxyError(broken.ProxyError("Unable to connect to proxy", reset))
@@ -244,7 +244,7 @@ def lost(kind: str) -> Exception:
 
 
 def in_between(kind: str, api: str, quoted: str) -> tuple[int, bytes]:
-    """What something between us and the API answers."""
+    """What something between us and the API responds."""
     _, status, body = kind.split(" ")
     if body == "html":
         return int(status), f"<html>no: {quoted}</html>".encode()
@@ -264,7 +264,7 @@ def refusal(api: str, code: int, quoted: str) -> bytes:
 
 
 def altered(how: str, whole: bytes, chance: random.Random) -> bytes:
-    """Amlyze's answer with its results altered."""
+    """Amlyze's response with its results altered."""
     document = json.loads(whole)
     results = document.get("results") or []
     if how == "missing" and results:

@@ -276,7 +276,7 @@ def _refusal(response: Response, document: Any, reader: Reader) -> tuple[Word, B
 def _undocumented(response: Response, trouble: str, reader: Reader) -> tuple[Reading, InvalidResponse]:
     text = f"{response.request} returned {response.status}, but {trouble}: {response.describe_body()}"
     return Reading(Word(Said.NOTHING, INVALID, text[:_MAX_TEXT_CHARS])), InvalidResponse(
-        f"{reader.label}: {response.request} returned {response.status}, but not a response of the API",
+        f"{reader.label}: {response.request} returned {response.status}, but not the API's response: outcome unknown",
         why=f"{trouble[0].upper()}{trouble[1:]}: {response.describe_body()}",
         do="Check that the connection's host is the API itself; a repeated run sends the same records again",
     )
