@@ -7,12 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from balance_bridge import settings
 from balance_bridge.accounts import AccountsFile, load_accounts
+from balance_bridge.commands.output import Listing, Output
 
 SLOTS = 1
 
@@ -24,7 +21,7 @@ class PoolState:
     Attributes:
         name: The exchange's connection id.
         slots: The slots that it has; None if it does not exist.
-        made: Whether it was made just now.
+        made: Whether it was created just now.
     """
 
     name: str
@@ -35,7 +32,7 @@ class PoolState:
 def needed_pools(file: AccountsFile) -> list[str]:
     """The pools that the accounts need: one for each exchange connection, none for a source that counts nothing.
 
-    Those of wrong accounts too, as far as they can be read: once mended, an account is not to wait for a pool.
+    Those of wrong accounts too, as far as they can be read: once it is corrected, an account need not wait for a pool.
     """
     wrong = {account.conn_id for account in file.broken.values() if account.conn_id}
     return sorted(wrong | {account.source.pool for account in file.accounts.values() if account.source.pool})
@@ -50,7 +47,7 @@ def pool_states(file: AccountsFile) -> list[PoolState]:
 
 
 def make_pools(file: AccountsFile | None = None) -> list[PoolState]:
-    """Make the needed pools that do not exist. One that does is left as it is.
+    """Create the needed pools that do not exist. One that does is left as it is.
 
     Args:
         file: The accounts; those of the configured file by default.
@@ -72,15 +69,20 @@ def make_pools(file: AccountsFile | None = None) -> list[PoolState]:
     return states
 
 
-def run() -> int:
-    """Make the pools and show them.
+def run(output: Output) -> int:
+    """Create the pools and show them.
+
+    Args:
+        output: How to show them.
 
     Returns:
-        The exit code.
+        The exit code: 0.
     """
-    table = Table("pool", "slots", "", title="Pools of the exchanges' connections", box=box.SIMPLE_HEAD)
+    records, colours = [], []
     for state in make_pools():
-        other = "" if state.slots == SLOTS else f"has other than {SLOTS} slot: left as it is"
-        table.add_row(state.name, str(state.slots), "made" if state.made else other or "was there")
-    Console().print(table)
+        other = "" if state.slots == SLOTS else f"does not have {SLOTS} slot; left as it is"
+        state_text = "created" if state.made else other or "exists"
+        records.append({"pool": state.name, "slots": state.slots, "state": state_text})
+        colours.append("yellow" if other else "")
+    output.show(Listing(records, {"pool": "pool", "slots": "slots", "state": "state"}, colours))
     return 0

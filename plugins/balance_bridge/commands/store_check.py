@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import date, timedelta
 
-from rich import box
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from balance_bridge import settings
-from balance_bridge.commands.terminal import shown
+from balance_bridge.commands.arguments import unknown
+from balance_bridge.commands.deliveries import MANIFEST
+from balance_bridge.commands.output import Listing, Output
 from balance_bridge.errors import BalanceBridgeError, StoreDamaged
 from balance_bridge.extract import raw
 from balance_bridge.extract.pages import newest_pages
@@ -25,6 +24,8 @@ from balance_bridge.load.place import Place
 from balance_bridge.store import Store
 
 STAGES = ("raw", "ledger", "reconciliation", "balances", "intraday", "dry", "receipts")
+_FIELDS = ("finding", "object", "message")
+_COLOURS = {"damaged": "red", "gap": "yellow", "foreign": ""}
 # What lies where a day would: for all days of an account.
 _NO_DAYS = frozenset({("raw", "account"), ("receipts", "places")})
 
@@ -35,11 +36,11 @@ class Damage:
 
     Attributes:
         key: The object.
-        told: What is wrong, and what to do.
+        message: What is wrong, and what to do.
     """
 
     key: str
-    told: str
+    message: str
 
 
 @dataclass
@@ -51,7 +52,7 @@ class Report:
         sizes: Their bytes by stage.
         damaged: What is wrong.
         gaps: Days between an account's first and last that lack something; no damage.
-        foreign: Objects that are none of this package's.
+        foreign: Objects that this package did not write.
     """
 
     objects: Counter[str] = field(default_factory=Counter)
@@ -61,23 +62,38 @@ class Report:
     foreign: list[str] = field(default_factory=list)
 
 
-def check(store: Store, accounts: Sequence[str] = (), *, since: date | None = None, tell: bool = False) -> Report:
+def check(
+    store: Store, accounts: Sequence[str] = (), *, days: Sequence[date] | None = None, progress: bool = False
+) -> Report:
     """Read the store. Nothing is changed.
 
     Args:
         store: The store.
         accounts: Only these; all that it holds if empty.
-        since: Only days from this one on.
-        tell: Whether to show the progress.
+        days: Only these days; all if None.
+        progress: Whether to show the progress on standard error.
 
     Returns:
         What was found.
+
+    Raises:
+        UsageError: If the store has nothing of an account.
     """
     report = Report()
-    folders = list(_folders(store, accounts, since, report))
-    with Progress(console=Console(stderr=True), transient=True, disable=not tell) as progress:
-        task = progress.add_task("reading the store", total=len(folders))
-        for folder in folders:
+    folders = list(_folders(store, report))
+    known = sorted({folder.account for folder in folders})
+    for name in accounts:
+        if name not in known:
+            raise unknown("account in the store", name, known)
+    wanted = None if days is None else {str(day) for day in days}
+    folders = [
+        folder
+        for folder in folders
+        if (not accounts or folder.account in accounts)
+        and (wanted is None or not _is_day(folder.day) or folder.day in wanted)
+    ]
+    with Progress(console=Console(stderr=True), transient=True, disable=not progress) as shown:
+        for folder in shown.track(folders, description="reading the store"):
             for key in folder.keys:
                 report.objects[folder.stage] += 1
                 _look(store, report, folder, key)
@@ -85,31 +101,39 @@ def check(store: Store, accounts: Sequence[str] = (), *, since: date | None = No
                 _manifests(store, report, folder)
             elif folder.stage == "receipts" and _is_day(folder.day):
                 _logs(store, report, folder)
-            progress.advance(task)
     _gaps(report, folders)
     return report
 
 
-def run(accounts: Sequence[str], *, days: int | None, as_json: bool) -> int:
+def run(accounts: Sequence[str], days: Sequence[date] | None, output: Output) -> int:
     """Check the store and show what was found.
 
     Args:
-        accounts: Only these.
-        days: Only the last so many days.
-        as_json: As JSON instead of a table.
+        accounts: Only these; all that it holds if empty.
+        days: Only these days; all if None.
+        output: How to show it.
 
     Returns:
         The exit code: 1 if anything is damaged.
+
+    Raises:
+        UsageError: If the store has nothing of an account.
     """
-    store = settings.open_store()
-    since = datetime.now(UTC).date() - timedelta(days=days) if days else None
-    report = check(store, accounts, since=since, tell=not as_json and sys.stderr.isatty())
-    if as_json:
-        counts = {"objects": dict(report.objects), "bytes": dict(report.sizes)}
-        damaged = [asdict(damage) for damage in report.damaged]
-        print(json.dumps({**counts, "damaged": damaged, "gaps": report.gaps, "foreign": report.foreign}, indent=1))
-    else:
-        _print(report)
+    report = check(settings.open_store(), accounts, days=days, progress=sys.stderr.isatty() and not output.quiet)
+    found = [("damaged", damage.key, damage.message) for damage in report.damaged]
+    found += [("gap", "", gap) for gap in report.gaps]
+    found += [("foreign", key, "this package did not write it") for key in report.foreign]
+    verdict = f"{len(report.damaged)} damaged." if report.damaged else "Every object is what was written."
+    counted = [f"{stage}: {report.objects[stage]} objects, {report.sizes[stage]:,} bytes" for stage in report.objects]
+    output.show(
+        Listing(
+            [dict(zip(_FIELDS, each, strict=True)) for each in found],
+            {name: name for name in _FIELDS},
+            [_COLOURS[kind] for kind, _, _ in found],
+            verdict,
+            counted,
+        )
+    )
     return 1 if report.damaged else 0
 
 
@@ -123,7 +147,7 @@ class _Folder:
     keys: Sequence[str]
 
 
-def _folders(store: Store, accounts: Sequence[str], since: date | None, report: Report) -> Iterator[_Folder]:
+def _folders(store: Store, report: Report) -> Iterator[_Folder]:
     for stage in STAGES:
         days: dict[tuple[str, str], list[str]] = {}
         for key in store.list(stage):
@@ -131,11 +155,10 @@ def _folders(store: Store, accounts: Sequence[str], since: date | None, report: 
             # A receipt lies one folder deeper: in its destination's.
             if len(parts) < 4 + (stage == "receipts") or not (_is_day(parts[2]) or (stage, parts[2]) in _NO_DAYS):
                 report.foreign.append(key)
-            elif not accounts or parts[1] in accounts:
+            else:
                 days.setdefault((parts[1], parts[2]), []).append(key)
         for (account, day), keys in days.items():
-            if since is None or not _is_day(day) or day >= since.isoformat():
-                yield _Folder(stage, account, day, keys)
+            yield _Folder(stage, account, day, keys)
 
 
 def _is_day(text: str) -> bool:
@@ -155,7 +178,7 @@ def _look(store: Store, report: Report, folder: _Folder, key: str) -> None:
 
 
 def _is_read(store: Store, folder: _Folder, key: str) -> bool:
-    """Read an object; False if it is none of ours."""
+    """Read an object; False if this package did not write it."""
     from balance_bridge.transform import balances, ledger
 
     stage = folder.stage
@@ -180,7 +203,7 @@ def _is_read(store: Store, folder: _Folder, key: str) -> bool:
 
 def _advice(stage: str) -> str:
     return {
-        "raw": "Clear the day's run: it is asked for again if the exchange still has it, and refused by name if not",
+        "raw": "Clear the day's run: it is fetched again if the exchange still has it",
         "dry": "Nothing depends on it; it can be removed",
         "receipts": "Until then nothing is delivered there: runs stop at it",
     }.get(stage, "Clear the day's run: it is worked out again from the raw answers")
@@ -188,7 +211,7 @@ def _advice(stage: str) -> str:
 
 def _manifests(store: Store, report: Report, folder: _Folder) -> None:
     for key in folder.keys:
-        if f"/{folder.day}/whole/" not in key:
+        if f"/{folder.day}/{MANIFEST}/" not in key:
             continue
         try:
             found = store.read_json(key)
@@ -221,7 +244,7 @@ def _gaps(report: Report, folders: Sequence[_Folder]) -> None:
     for folder in folders:
         if _is_day(folder.day):
             names = have.setdefault(folder.account, {}).setdefault(folder.day, set())
-            if folder.stage == "raw" and any("/whole/" in key for key in folder.keys):
+            if folder.stage == "raw" and any(f"/{MANIFEST}/" in key for key in folder.keys):
                 names.add("changes")
             elif folder.stage == "reconciliation":
                 names.add("proof")
@@ -235,26 +258,3 @@ def _gaps(report: Report, folders: Sequence[_Folder]) -> None:
             lacks = sorted({"changes", "proof"} - days.get(at, set()))
             if lacks:
                 report.gaps.append(f"{account} {at}: no {', no '.join(lacks)}")
-
-
-def _print(report: Report) -> None:
-    console = Console(emoji=False, soft_wrap=True)
-    table = Table(title="What the store holds", box=box.SIMPLE_HEAD)
-    table.add_column("stage")
-    for name in ("objects", "bytes", "damaged"):
-        table.add_column(name, justify="right")
-    damaged = Counter(damage.key.split("/", 1)[0] for damage in report.damaged)
-    for stage in STAGES:
-        if report.objects[stage]:
-            table.add_row(stage, str(report.objects[stage]), f"{report.sizes[stage]:,}", str(damaged[stage] or ""))
-    console.print(table)
-    for damage in report.damaged:
-        console.print(f"[red]damaged[/] {shown(damage.key)}: {shown(damage.told)}")
-    for gap in report.gaps:
-        console.print(f"[yellow]gap[/] {shown(gap)}")
-    if report.foreign:
-        some = ", ".join(report.foreign[:5])
-        console.print(f"{len(report.foreign)} objects are none of this package's: {shown(some)}")
-    console.print(
-        f"[red]{len(report.damaged)} damaged.[/]" if report.damaged else "[green]Every object is what was written.[/]"
-    )
