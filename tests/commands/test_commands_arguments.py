@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from datetime import date, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ def at_noon(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_days_are_every_day_from_the_first_to_the_last(text: str, first: date, last: date) -> None:
     days = arguments.parse_days(text)
     assert (days[0], days[-1], len(days)) == (first, last, (last - first).days + 1)
-    assert all(after - before == timedelta(days=1) for before, after in zip(days, days[1:], strict=False))
+    assert all(after - before == timedelta(days=1) for before, after in pairwise(days))
 
 
 @pytest.mark.parametrize(

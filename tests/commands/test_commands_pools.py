@@ -70,9 +70,9 @@ def test_the_command_shows_what_it_made_and_what_it_left(place: Any, capsys: pyt
 
     Pool.create_or_update_pool("ascendex_cash", slots=3, description="mine", include_deferred=False)
     assert cli.main(["pools"]) == 0
-    told = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if "ascendex_" in line}
-    assert "other than 1 slot: left as it is" in told["ascendex_cash"]
-    assert "made" in told["ascendex_margin"]
+    said = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if "ascendex_" in line}
+    assert "does not have 1 slot; left as it is" in said["ascendex_cash"]
+    assert "created" in said["ascendex_margin"]
 
 
 def test_without_an_accounts_file_nothing_is_made(place: Any) -> None:
