@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
             groups[group] = below.add_subparsers(title="commands", metavar="COMMAND", required=True)
         summary, _, description = inspect.cleandoc(text).partition("\n\n")
         # Without a summary it is not in the list of commands: the help of receipts names its three.
-        settings = {} if group == "receipts" else {"help": summary}
+        settings: dict[str, Any] = {} if group == "receipts" else {"help": summary}
         command = groups[group if group in _GROUPS else ""].add_parser(
             last if group in _GROUPS else name,
             prog=f"balance-bridge {name}",

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -25,7 +26,7 @@ CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")
 LONG = Decimal("-12345678901234567890.000000000000000001")
 LISTING = Listing(
     records=[
-        {"asset": "BTC", "amount": LONG, "count": 3, "reason": "it is long " * 20},
+        {"asset": "BTC", "amount": LONG, "count": 3_000_000, "reason": "it is long " * 20},
         {"asset": "=比特币", "amount": Decimal("1E-18"), "count": None, "reason": ""},
     ],
     columns={"asset": "asset", "balance": "amount", "count": "count", "reason": "reason"},
@@ -44,7 +45,7 @@ def test_a_table_has_the_verdict_first_and_every_amount_whole(capsys: pytest.Cap
     lines = shown(capsys, "table").out.splitlines()
     assert lines[0] == "1 problem"
     assert lines[1].split() == ["asset", "balance", "count", "reason"]
-    assert lines[2].split()[:3] == ["BTC", str(LONG), "3"]
+    assert lines[2].split()[:3] == ["BTC", str(LONG), "3000000"]
     assert lines[3].split() == ["=比特币", "0.000000000000000001"]
     assert lines[4:] == ["a remark"]
 
@@ -59,6 +60,16 @@ def test_a_narrow_terminal_folds_only_the_last_column(
     assert str(LONG) in said
     assert "0.000000000000000001" in said
     assert said.count("it is") > said.splitlines()[2].count("it is") > 0
+
+
+def test_a_column_that_can_be_done_without_gives_way_on_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    listing = replace(LISTING, optional=("count",))
+    for columns, is_there in ((80, False), (200, True)):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert ("count" in shown(capsys, "table", listing=listing).out) == is_there
 
 
 def test_json_and_csv_are_exact_and_alone_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,7 +71,7 @@ def test_a_day_that_is_missing_says_how_long_it_can_still_be_fetched(
         assert (line.problem, line.raw, line.days_left) == expected
     code, lines, told = read(capsys, "main_cash")
     # Only the days since its start: three, at two destinations.
-    assert (code, told, len(lines)) == (1, "6 problems: 6 missing", 6)
+    assert (code, told, len(lines)) == (1, "6 problems in 1 account: 6 missing", 6)
     assert lines[-1]["state"] == "missing, 7 days left to fetch it"
 
 
@@ -145,7 +145,7 @@ def test_an_account_whose_dag_does_not_run_is_wrong(
     place.deliver("main_cash", place.yesterday)
     dags["balances_main_cash"] = state
     code, (line, *rest), told = read(capsys, "main_cash", "--days", "1")
-    assert (code, line["problem"], line["day"], told) == (1, problem, "", f"1 problem: 1 {problem}")
+    assert (code, line["problem"], line["day"], told) == (1, problem, "", f"1 problem in 1 account: 1 {problem}")
     assert said in line["state"]
     assert not any(each["problem"] for each in rest)
 

@@ -108,16 +108,16 @@ def today() -> date:
     return datetime.now(UTC).date()
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that does not exist, with what was probably meant and what there is.
 
     Args:
-        kind: What it would be the name of, such as ``account``.
+        what: What is said of it, such as ``there is no account``.
         name: As it was typed.
         known: The names that there are.
     """
     names = list(known)
-    return UsageError(f"there is no {kind} {name!r}{suggestion(name, names)}", do=f"use {_listed(names)}")
+    return UsageError(f"{what} {name!r}{suggestion(name, names)}", do=f"use {_listed(names)}")
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -141,7 +141,7 @@ def chosen_accounts(names: Sequence[str]) -> list[Account]:
         if name in file.broken:
             raise UsageError(f"the account {name} is wrong in the accounts file", do="run balance-bridge check")
         if name not in file.accounts:
-            raise unknown("account", name, file.accounts)
+            raise unknown("there is no account", name, file.accounts)
     return [account for name, account in file.accounts.items() if not names or name in names]
 
 
@@ -152,7 +152,7 @@ def chosen_destination(account: Account, name: str | None) -> list[str]:
         UsageError: If there is no such destination.
     """
     if name is not None and name not in account.destinations:
-        raise unknown(f"destination of {account.name}", name, account.destinations)
+        raise unknown(f"{account.name} has no destination", name, account.destinations)
     return [each for each in account.destinations if name in (None, each)]
 
 
@@ -171,9 +171,9 @@ def destinations_of(store: Store, account: str, days: Sequence[date], wanted: st
     if account in file.accounts:
         known |= set(file.accounts[account].destinations)
     if not known:
-        raise unknown("account", account, file.accounts)
+        raise unknown("there is no account", account, file.accounts)
     if wanted is not None and wanted not in known:
-        raise unknown(f"destination of {account}", wanted, sorted(known))
+        raise unknown(f"{account} has no destination", wanted, sorted(known))
     return [wanted] if wanted is not None else sorted(known)
 
 
@@ -203,5 +203,5 @@ def only_assets(records: list[dict[str, Any]], assets: Sequence[str] | None) -> 
     known = {record["asset"] for record in records}
     for asset in assets or ():
         if asset not in known:
-            raise unknown("asset", asset, sorted(known))
+            raise unknown("there is no asset", asset, sorted(known))
     return [record for record in records if assets is None or record["asset"] in assets]

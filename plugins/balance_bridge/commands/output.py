@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 Record = Mapping[str, Any]
 """One row. An amount is a ``Decimal``, so that it is shown exactly and never taken for text."""
@@ -35,6 +35,7 @@ class Listing:
         colours: ``red`` for a record that is wrong, ``yellow`` for one to look at, ``dim`` for history; one per record.
         verdict: The line above, if there is one to say.
         remarks: Lines below.
+        optional: Keys of columns that a terminal without room for them does not show.
     """
 
     records: Sequence[Record]
@@ -42,6 +43,7 @@ class Listing:
     colours: Sequence[str] = ()
     verdict: str = ""
     remarks: Sequence[str] = ()
+    optional: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Output:
         elif self.form == "csv":
             _write_csv(sys.stdout, records, fields or list(records[0] if records else listing.columns.values()))
         elif chosen:
-            _print_table(listing.columns, chosen)
+            _print_table(listing, chosen)
         for line in () if self.quiet else listing.remarks:
             print(printable(line), file=lines_to)
 
@@ -110,33 +112,35 @@ def _write_csv(file: TextIO, records: Iterable[Record], fields: Sequence[str]) -
         writer.writerow({name: csv_cell(value) for name, value in record.items()})
 
 
-def _print_table(columns: Mapping[str, str], chosen: Sequence[tuple[Record, str]]) -> None:
+def _print_table(listing: Listing, chosen: Sequence[tuple[Record, str]]) -> None:
     """Only the last column is folded: a narrow terminal breaks a line before an amount or a number is cut."""
     from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False)
-    widths = []
-    for head, key in columns.items():
-        widths.append(max(cell_len(head), *(cell_len(_text(record[key])) for record, _ in chosen)) + _GAP)
-        is_amount = any(isinstance(record[key], Decimal) for record, _ in chosen)
-        last = len(widths) == len(columns)
-        table.add_column(
-            head,
-            justify="right" if is_amount else "left",
-            min_width=None if last else widths[-1] - _GAP,
-            no_wrap=not last,
-            overflow="fold",
-        )
-    for record, colour in chosen:
-        table.add_row(*(Text(_text(record[key])) for key in columns.values()), style=colour)
     console = Console(emoji=False, highlight=False)
+    widths = {
+        key: max(cell_len(head), *(cell_len(_text(record[key])) for record, _ in chosen)) + _GAP
+        for head, key in listing.columns.items()
+    }
+    *_, last = widths
     if console.is_terminal:
-        console.width = max(console.width, sum(widths[:-1]) + _LEAST_LAST_WIDTH)
+        widths[last] = min(widths[last], _LEAST_LAST_WIDTH)
+        if sum(widths.values()) > console.width:
+            widths = {key: width for key, width in widths.items() if key not in listing.optional}
+        console.width = max(console.width, sum(widths.values()))
     else:
-        console.width = sum(widths)
+        console.width = sum(widths.values())
+    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False)
+    for head, key in listing.columns.items():
+        if key in widths:
+            is_amount = any(isinstance(record[key], Decimal) for record, _ in chosen)
+            least = None if key == last else widths[key] - _GAP
+            justify: Literal["left", "right"] = "right" if is_amount else "left"
+            table.add_column(head, justify=justify, min_width=least, no_wrap=key != last, overflow="fold")
+    for record, colour in chosen:
+        table.add_row(*(Text(_text(record[key])) for key in widths), style=colour)
     with console.capture() as captured:
         console.print(table)
     # Not by the console: a pipe that was closed is for the command line's entry to see.

@@ -63,7 +63,8 @@ def run(
     if output.form == "table":
         records = [record for record in records if record["action"] in (Action.SEND, Action.REJECT)]
     colours = ["red" if record["action"] == Action.REJECT else "" for record in records]
-    output.show(Listing(records, _COLUMNS, colours, remarks=remarks))
+    columns = {head: key for head, key in _COLUMNS.items() if key != "day" or len(days) > 1}
+    output.show(Listing(records, columns, colours, remarks=remarks))
     return 1 if "red" in colours else 0
 
 

@@ -60,10 +60,11 @@ def show(
         StoreDamaged: If part of a log cannot be read.
     """
     if outcome is not None and outcome not in OUTCOMES:
-        raise unknown("outcome", outcome, OUTCOMES)
+        raise unknown("there is no outcome", outcome, OUTCOMES)
     store, records = settings.open_store(), list[dict[str, Any]]()
-    for name in destinations_of(store, account, days, destination):
-        for day in days:
+    names = destinations_of(store, account, days, destination)
+    for day in days:
+        for name in names:
             found = entries(fold(DayLog(store, account, day, name).read()), name)
             records += [_record(account, day, entry) for entry in found]
     records = only_assets(records, assets)
@@ -76,7 +77,11 @@ def show(
     colours = [_COLOURS.get(record["outcome"], "") if record["current"] else "dim" for record in records]
     if output.form == "table":
         records = [_short(record) for record in records]
-    output.show(Listing(records, _COLUMNS, colours, remarks=remarks), ["account", "day", *Entry.__dataclass_fields__])
+    columns = {head: key for head, key in _COLUMNS.items() if key != "day" or len(days) > 1}
+    output.show(
+        Listing(records, columns, colours, remarks=remarks, optional=("number", "sent_at")),
+        ["account", "day", *Entry.__dataclass_fields__],
+    )
     return 0
 
 

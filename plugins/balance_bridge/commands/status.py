@@ -202,8 +202,8 @@ def _raw(store: Store, account: Account, day: date) -> tuple[str, int | None]:
 def _verdict(accounts: Sequence[Account], lines: Sequence[Line], wrong: Sequence[Line]) -> str:
     if wrong:
         kinds = Counter(line.problem for line in wrong)
-        count = f"{len(wrong)} problem{'s' if len(wrong) > 1 else ''}"
-        return f"{count}: {', '.join(f'{number} {kind}' for kind, number in kinds.most_common())}"
+        where = _counted(len({line.account for line in wrong}), "account")
+        return f"{_counted(len(wrong), 'problem')} in {where}: {', '.join(f'{number} {kind}' for kind, number in kinds.most_common())}"
     days = len({(line.account, line.day) for line in lines})
     return f"All is well: {_counted(len(accounts), 'account')}, {_counted(days, 'day')}, every balance delivered."
 

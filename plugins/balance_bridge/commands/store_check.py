@@ -84,7 +84,7 @@ def check(
     known = sorted({folder.account for folder in folders})
     for name in accounts:
         if name not in known:
-            raise unknown("account in the store", name, known)
+            raise unknown("the store has no account", name, known)
     wanted = None if days is None else {str(day) for day in days}
     folders = [
         folder
