@@ -149,7 +149,7 @@ def test_a_connection_that_was_made_in_airflow_s_ui_is_found(right: Any) -> None
     with create_session() as session:
         session.add(Connection(conn_id="elven_default", **fields))
     try:
-        command = [Path(sys.executable).parent / "balance-bridge", "check"]
+        command = [Path(sys.executable).parent / "balance-bridge", "elven", "accounts"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     finally:
         with create_session() as session:
@@ -183,7 +183,7 @@ def test_without_airflow_s_database_it_says_how_to_make_it(right: Any, monkeypat
     def broken(_: Any) -> Any:
         raise RuntimeError("no such table: slot_pool")
 
-    monkeypatch.setattr("balance_bridge.commands.check.pool_states", broken)
+    monkeypatch.setattr("balance_bridge.commands.check.pool_slots", broken)
     assert "run airflow db migrate first" in wrong()["pools"]
 
 

@@ -132,6 +132,12 @@ def test_a_day_that_was_delivered_and_pruned_is_not_alarming(place: Any, capsys:
     assert yesterday(capsys) == {"elven": "", "amlyze": ""}
 
 
+def test_where_no_day_is_over_it_is_not_said_that_all_is_delivered(
+    place: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert read(capsys, "main_cash", "--days", "today") == (0, [], "Nothing is due: 1 account, no day that is over.")
+
+
 @pytest.mark.parametrize(
     ("state", "problem", "said"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta
@@ -16,13 +17,27 @@ import pandas as pd
 import pytest
 
 from balance_bridge import cli, settings
-from balance_bridge.commands.store_check import check
+from balance_bridge.commands.store_check import Finding, check, folders, gaps
 from balance_bridge.commands.store_prune import old_days
 from balance_bridge.errors import StoreDamaged
 from balance_bridge.load import log
 from balance_bridge.load.place import Place as Leads
 from balance_bridge.store import Store, to_json
 from balance_bridge.transform import balances
+
+
+def findings(store: Store, kind: str = "damaged", **only: Any) -> list[Finding]:
+    chosen, found = folders(store, **only)
+    found += [finding for folder in chosen for finding in check(store, folder)]
+    return [finding for finding in (*found, *gaps(chosen)) if finding.kind == kind]
+
+
+def stages(store: Store, **only: Any) -> dict[str, int]:
+    """How many objects of each stage are read."""
+    counts: Counter[str] = Counter()
+    for folder in folders(store, **only)[0]:
+        counts[folder.stage] += len(folder.keys)
+    return dict(counts)
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +59,8 @@ def delivered(place: Any, kept_store: Path) -> Store:
 
 def test_a_sound_store_is_said_to_be_so_and_left_as_it_is(delivered: Store, capsys: pytest.CaptureFixture[str]) -> None:
     before = {key: delivered.read(key) for key in delivered.list("")}
-    report = check(delivered)
-    assert (report.damaged, report.gaps, report.foreign) == ([], [], [])
-    assert set(report.objects) == {"raw", "ledger", "reconciliation", "balances", "receipts"}
+    assert [findings(delivered, kind) for kind in ("damaged", "gap", "foreign")] == [[], [], []]
+    assert set(stages(delivered)) == {"raw", "ledger", "reconciliation", "balances", "receipts"}
     capsys.readouterr()
     assert cli.main(["store", "check"]) == 0
     assert "Every object is what was written." in capsys.readouterr().out
@@ -104,12 +118,12 @@ def test_an_object_that_was_changed_or_is_gone_is_found_by_name(
             found
         )
     with replaced(files(place, "raw/main_cash/*/history/*/*.gz")[0], None):
-        (damage,) = check(delivered).damaged
+        (damage,) = findings(delivered)
     assert "what it names is missing: 1 pages in raw/main_cash/" in damage.message
     with replaced(files(place, "receipts/main_cash/*/amlyze/plan-0001.jsonl.gz")[0], None):
-        (damage,) = check(delivered).damaged
+        (damage,) = findings(delivered)
     assert "plan-0001.jsonl.gz is missing" in damage.message
-    assert check(delivered).damaged == []
+    assert findings(delivered) == []
 
 
 # What a delivery to one destination leaves, and what each is.
@@ -172,10 +186,10 @@ def test_a_log_that_is_not_what_was_written_is_named_and_nothing_is_sent(
 def test_a_resolution_that_is_not_what_was_written_is_named(place: Any, delivered: Store) -> None:
     its_log = log.DayLog(delivered, "main_cash", place.yesterday, "amlyze")
     its_log.put_resolution(log.Resolution(log.VERSION, "Ada", "ticket 4711", "2026-11-21T00:00:00.000Z", {}))
-    assert check(delivered).damaged == []
+    assert findings(delivered) == []
     (path,) = files(place, "receipts/main_cash/*/amlyze/resolved-0001.jsonl")
     path.write_bytes(path.read_bytes().replace(b"Ada", b"Eve"))
-    (damage,) = check(delivered).damaged
+    (damage,) = findings(delivered)
     assert str(path) in damage.message
 
 
@@ -184,7 +198,7 @@ def test_an_object_in_a_log_that_is_no_part_of_it_is_damage_since_no_run_deliver
 ) -> None:
     path = files(place, "receipts/main_cash/*/amlyze/plan-0001.jsonl.gz")[0]
     (path.parent / "planned.json").write_text("{}")
-    (damage,) = check(delivered).damaged
+    (damage,) = findings(delivered)
     assert "planned.json is not part of a delivery log of this release" in damage.message
 
 
@@ -192,11 +206,11 @@ def test_a_dry_run_that_is_not_what_was_written_is_named(place: Any, capsys: pyt
     place.reconcile("main_cash", place.yesterday)
     assert cli.main(["preview", "main_cash", str(place.yesterday), "--destination", "amlyze"]) == 0
     store = settings.open_store()
-    assert check(store).damaged == []
+    assert findings(store) == []
     (path,) = files(place, "dry/main_cash/*/amlyze/0001.jsonl.gz")
     path.write_bytes(path.read_bytes()[:-10])
-    (damage,) = check(store).damaged
-    assert damage.key == str(path.relative_to(place.folder / "balances"))
+    (damage,) = findings(store)
+    assert damage.object == str(path.relative_to(place.folder / "balances"))
 
 
 def test_a_day_that_was_left_out_is_a_gap_and_no_damage(place: Any, delivered: Store) -> None:
@@ -207,16 +221,17 @@ def test_a_day_that_was_left_out_is_a_gap_and_no_damage(place: Any, delivered: S
                 for day in (place.yesterday, place.today - timedelta(days=3))
             )
         )
-    gaps = check(delivered).gaps
-    assert gaps == [f"main_cash {place.today - timedelta(days=2)}: no changes, no proof"]
+    assert [(gap.object, gap.message) for gap in findings(delivered, "gap")] == [
+        (f"main_cash {place.today - timedelta(days=2)}", "no changes, no proof")
+    ]
+    assert findings(delivered) == []
 
 
 def test_only_the_accounts_and_days_that_are_wanted_are_read(place: Any, delivered: Store) -> None:
     place.reconcile("main_margin", place.yesterday)
-    both, one = check(delivered), check(delivered, ["main_cash"])
-    assert 0 < one.objects["raw"] < both.objects["raw"]
+    assert 0 < stages(delivered, accounts=["main_cash"])["raw"] < stages(delivered)["raw"]
     # What is of no day in particular: whose account a key is, and where destinations lead.
-    late = check(delivered, days=[place.today + timedelta(days=2)]).objects
+    late = stages(delivered, days=[place.today + timedelta(days=2)])
     assert set(late) == {"raw", "receipts"}
     assert late["receipts"] == len(files(place, "receipts/*/places/*/*"))
 
@@ -234,8 +249,8 @@ def test_foreign_files_are_named_and_are_no_damage(place: Any, delivered: Store)
         path = place.folder / "balances" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("mine")
-    report = check(delivered)
-    assert (report.damaged, set(report.foreign)) == ([], names)
+    assert findings(delivered) == []
+    assert {finding.object for finding in findings(delivered, "foreign")} == names
 
 
 def test_an_old_day_that_was_delivered_can_go_and_its_receipts_stay(
@@ -311,7 +326,7 @@ def test_a_day_that_stays_keeps_the_snapshot_that_closes_it(place: Any) -> None:
     assert not any("/snapshot/" in key for key in second.keys)
     for key in second.keys:
         store.prune(key)
-    assert check(store, days=None).damaged == []
+    assert findings(store) == []
     assert [each.day for each in old_days(store, place.yesterday) if each.keys and not each.kept] == []
 
 
@@ -364,5 +379,5 @@ def test_an_object_that_cannot_be_read_is_damage_and_ends_nothing(
         return read(self, key)
 
     monkeypatch.setattr(Store, "read", fail)
-    (damage,) = check(delivered).damaged
+    (damage,) = findings(delivered)
     assert "Input/output error" in damage.message

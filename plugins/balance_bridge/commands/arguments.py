@@ -145,7 +145,7 @@ def chosen_accounts(names: Sequence[str]) -> list[Account]:
     return [account for name, account in file.accounts.items() if not names or name in names]
 
 
-def chosen_destination(account: Account, name: str | None) -> list[str]:
+def chosen_destinations(account: Account, name: str | None) -> list[str]:
     """The names of an account's destinations: the one that is wanted, or all of them.
 
     Raises:

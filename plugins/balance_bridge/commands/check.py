@@ -21,7 +21,7 @@ from balance_bridge.accounts import (
     load_accounts,
 )
 from balance_bridge.commands.output import Listing, Output
-from balance_bridge.commands.pools import SLOTS, PoolState, make_pools, pool_states
+from balance_bridge.commands.pools import SLOTS, make_pools, pool_slots, pool_state
 from balance_bridge.errors import BalanceBridgeError, ConfigurationError
 from balance_bridge.extract.budget import open_budget, redacted
 from balance_bridge.hooks.connection import ApiHook
@@ -82,11 +82,6 @@ def findings(*, deep: bool = False, pools: bool = True, fix: bool = False) -> It
 
 def run(*, deep: bool, fix: bool, output: Output) -> int:
     """Show the findings.
-
-    Args:
-        deep: Look at the destinations as well.
-        fix: Create the pools that are missing.
-        output: How to show it.
 
     Returns:
         The exit code: 1 if anything is wrong.
@@ -241,23 +236,15 @@ def _clock(url: str, skew_s: float | None) -> Finding:
 
 def _pools(file: AccountsFile, *, fix: bool) -> Iterator[Finding]:
     try:
-        states = (make_pools if fix else pool_states)(file)
+        created = make_pools(file) if fix else []
+        slots = pool_slots(file)
     except Exception as error:
         message = f"Airflow's database cannot be read ({type(error).__name__}): run airflow db migrate first"
         yield Finding("pools", False, message)
         return
-    for state in states:
-        yield Finding(f"pool {state.name}", state.slots == SLOTS, _pool(state))
-
-
-def _pool(state: PoolState) -> str:
-    if state.made:
-        return "was missing, and was created"
-    if state.slots is None:
-        return "does not exist, so its extraction tasks never start: balance-bridge check --fix creates it"
-    if state.slots != SLOTS:
-        return f"has {state.slots} slots; with {SLOTS}, extraction tasks do not wait for each other in their slots"
-    return "1 slot"
+    for name, count in slots.items():
+        message = "was missing, and was created" if name in created else pool_state(count) or "1 slot"
+        yield Finding(f"pool {name}", count == SLOTS, message)
 
 
 def _finding(what: str, look: Callable[[], str]) -> Finding:

@@ -11,7 +11,7 @@ from balance_bridge.commands.arguments import (
     Decision,
     UsageError,
     chosen_accounts,
-    chosen_destination,
+    chosen_destinations,
     destinations_of,
     suggestion,
 )
@@ -20,7 +20,7 @@ from balance_bridge.errors import ConfigurationError
 from balance_bridge.load.audit import unconfirmed
 from balance_bridge.load.fold import fold
 from balance_bridge.load.log import VERSION, DayLog, Resolution, time_text
-from balance_bridge.load.place import Places
+from balance_bridge.load.place import Place, Places
 from balance_bridge.load.replies import Said, Word
 
 
@@ -29,19 +29,7 @@ def resolve(
 ) -> int:
     """Record what a person found out about balances whose outcome nobody has confirmed.
 
-    Args:
-        account: The account's name.
-        day: The UTC day.
-        destination: The destination's name.
-        numbers: The communication numbers; None for all that are not confirmed.
-        said: ``accepted`` or ``rejected``.
-        decision: Who found it out, and how.
-
-    Returns:
-        The exit code.
-
     Raises:
-        UsageError: If a number is not one of those that are not confirmed.
         ConfigurationError: If there is nothing to resolve, or a request may still be under way.
     """
     store, now_s = settings.open_store(), datetime.now(UTC).timestamp()
@@ -78,56 +66,35 @@ def resolve(
 def adopt(account: str, *, destination: str, decision: Decision) -> int:
     """Record that a destination only changed its address.
 
-    Args:
-        account: The account's name.
-        destination: The destination's name.
-        decision: Who says so, and why.
-
-    Returns:
-        The exit code.
-
     Raises:
         PlaceChanged: If there is nothing to adopt.
     """
-    places = _places(account, destination)
-    before, now = places.newest(), places.adopt(decision.by, decision.reason)
-    print(f"{destination} of {account} leads to another address:")
-    _print_changes(before.leads_to if before else {}, now.leads_to)
-    print("What was delivered under the old address counts as delivered; the next run goes on from there.")
-    return 0
+    places, before = _places(account, destination)
+    now = places.adopt(decision.by, decision.reason)
+    return _show(destination, before.leads_to if before else {}, now.leads_to, "; the next run goes on from there")
 
 
 def rekey(account: str, *, destination: str, decision: Decision) -> int:
-    """Record that what was delivered under other key settings counts as delivered.
-
-    Args:
-        account: The account's name.
-        destination: The destination's name.
-        decision: Who says so, and why.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        PlaceChanged: If the settings have not changed.
-    """
-    places = _places(account, destination)
-    before, now = places.newest(), places.rekey(decision.by, decision.reason)
-    print(f"{destination} of {account} makes its keys with other settings:")
-    _print_changes(before.key_settings if before else {}, now.key_settings)
-    print("What was delivered under the old settings counts as delivered and stays as it is.")
-    return 0
+    """Record that what was delivered under other key settings counts as delivered; otherwise like :func:`adopt`."""
+    places, before = _places(account, destination)
+    now = places.rekey(decision.by, decision.reason)
+    return _show(destination, before.key_settings if before else {}, now.key_settings, " and stays as it is")
 
 
-def _places(account: str, destination: str) -> Places:
+def _places(account: str, destination: str) -> tuple[Places, Place | None]:
+    """Where a destination leads and led, and what the log has of it so far."""
     from balance_bridge.hooks.destinations import open_destination
 
     (found,) = chosen_accounts([account])
-    (name,) = chosen_destination(found, destination)
-    return Places(settings.open_store(), account, open_destination(found.destinations[name], account))
+    (name,) = chosen_destinations(found, destination)
+    places = Places(settings.open_store(), account, open_destination(found.destinations[name], account))
+    return places, places.newest()
 
 
-def _print_changes(before: dict[str, str], now: dict[str, str]) -> None:
+def _show(destination: str, before: dict[str, str], now: dict[str, str], rest: str) -> int:
+    print(f"{destination} has changed:")
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
             print(printable(f"  {name}: from {before.get(name, 'not set')} to {now.get(name, 'not set')}"))
+    print(f"What was delivered before counts as delivered{rest}.")
+    return 0

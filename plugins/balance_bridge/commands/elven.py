@@ -12,13 +12,6 @@ _KEYS = ("entity_account_id", "account", "source_id", "source", "type")
 def accounts(conn_id: str, output: Output) -> int:
     """List the entity accounts that a connection's key can see, and their sources.
 
-    Args:
-        conn_id: The Airflow connection.
-        output: How to show it.
-
-    Returns:
-        The exit code.
-
     Raises:
         BalanceBridgeError: As the requests end.
     """
@@ -37,15 +30,6 @@ def accounts(conn_id: str, output: Output) -> int:
 
 def create(conn_id: str, account: str, name: str, output: Output) -> int:
     """Make a source for balances and show its id.
-
-    Args:
-        conn_id: The Airflow connection.
-        account: The ``entity_account_id``.
-        name: The source's name, unique within the Entity.
-        output: How to show it.
-
-    Returns:
-        The exit code.
 
     Raises:
         BalanceBridgeError: As the request ends.

@@ -39,12 +39,6 @@ _QUESTIONS: dict[str, dict[str, tuple[str, str]]] = {
 def run(file: Path | None) -> int:
     """Ask for accounts and write the accounts file.
 
-    Args:
-        file: The file to write; that of the option ``accounts_file`` if None.
-
-    Returns:
-        The exit code: 0.
-
     Raises:
         ConfigurationError: If the file exists, or the answers end too early or stay wrong. Nothing is written then.
     """

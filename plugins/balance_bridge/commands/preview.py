@@ -11,7 +11,7 @@ from typing import Any
 
 from balance_bridge import settings
 from balance_bridge.accounts import Account
-from balance_bridge.commands.arguments import chosen_accounts, chosen_destination, only_assets
+from balance_bridge.commands.arguments import chosen_accounts, chosen_destinations, only_assets
 from balance_bridge.commands.output import Listing, Output, printable
 from balance_bridge.errors import ConfigurationError
 from balance_bridge.load.log import Action, Plan, Row, decode
@@ -37,25 +37,17 @@ def run(
 ) -> int:
     """Work out what a delivery would send now, from the balances that the store has, and show it.
 
-    Args:
-        account: The account's name.
-        days: The UTC days.
-        destination: Only this one; all if None.
-        assets: Only these; all if None.
-        output: How to show it. A table has what would be sent, and what cannot be; JSON and CSV have every balance.
-
     Returns:
         The exit code: 1 if a balance cannot be sent.
 
     Raises:
-        UsageError: If there is no such account, destination or asset.
         ConfigurationError: If a day was not worked out yet.
         PlaceChanged: If a delivery would be refused because the destination leads elsewhere by now.
     """
     (found,), store = chosen_accounts([account]), settings.open_store()
     records, remarks = list[dict[str, Any]](), list[str]()
     for day in days:
-        for name in chosen_destination(found, destination):
+        for name in chosen_destinations(found, destination):
             plan, summary = _preview(store, found, day, name)
             records += [_record(plan, row) for row in plan.rows]
             remarks += _remarks(plan, summary)

@@ -44,19 +44,7 @@ def show(
 ) -> int:
     """Show every attempt to deliver the balances of some days.
 
-    Args:
-        account: The account's name.
-        days: The UTC days.
-        destination: Only this one; all if None.
-        assets: Only these; all if None.
-        outcome: Only attempts that ended so; a rejection only if no later attempt has replaced it. All if None.
-        output: How to show it.
-
-    Returns:
-        The exit code: 0.
-
     Raises:
-        UsageError: If there is no such account, destination, asset or outcome.
         StoreDamaged: If part of a log cannot be read.
     """
     if outcome is not None and outcome not in OUTCOMES:

@@ -70,16 +70,8 @@ class Line:
 def run(accounts: Sequence[str], days: Sequence[date], output: Output) -> int:
     """Show what is delivered and what is wrong.
 
-    Args:
-        accounts: Only these; all if empty.
-        days: Which days; before an account's start only those that were run.
-        output: How to show it.
-
     Returns:
         The exit code: 1 if anything is wrong or missing.
-
-    Raises:
-        UsageError: If there is no account of a given name.
     """
     chosen = chosen_accounts(accounts)
     broken = {} if accounts else load_accounts(settings.accounts_file()).broken
@@ -201,10 +193,12 @@ def _raw(store: Store, account: Account, day: date) -> tuple[str, int | None]:
 
 def _verdict(accounts: Sequence[Account], lines: Sequence[Line], wrong: Sequence[Line]) -> str:
     if wrong:
-        kinds = Counter(line.problem for line in wrong)
+        kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(line.problem for line in wrong).most_common())
         where = _counted(len({line.account for line in wrong}), "account")
-        return f"{_counted(len(wrong), 'problem')} in {where}: {', '.join(f'{number} {kind}' for kind, number in kinds.most_common())}"
+        return f"{_counted(len(wrong), 'problem')} in {where}: {kinds}"
     days = len({(line.account, line.day) for line in lines})
+    if not days:
+        return f"Nothing is due: {_counted(len(accounts), 'account')}, no day that is over."
     return f"All is well: {_counted(len(accounts), 'account')}, {_counted(days, 'day')}, every balance delivered."
 
 

@@ -75,16 +75,7 @@ def _needed(store: Store, before: date, kept: Iterable[tuple[str, str]]) -> Iter
 
 
 def run(*, keep_days: int, yes: bool, output: Output) -> int:
-    """Show what can be removed, and remove it if that is wanted.
-
-    Args:
-        keep_days: Days that are kept, counted back from today.
-        yes: Whether to remove it.
-        output: How to show it.
-
-    Returns:
-        The exit code: 0.
-    """
+    """Show what can be removed, and remove it if that is wanted."""
     store, before = settings.open_store(), today() - timedelta(days=keep_days)
     days = old_days(store, before)
     records = [
