@@ -151,6 +151,11 @@ def _argument(*flags: str, **settings: Any) -> tuple[tuple[str, ...], dict[str, 
     return flags, settings
 
 
+def _only(flag: str, what: str) -> tuple[tuple[str, ...], dict[str, Any]]:
+    text = f"only {what}; repeatable (default: all)"
+    return _argument(flag, dest=f"{flag[2:]}s", action="append", default=[], metavar="NAME", help=text)
+
+
 _DAYS = "YYYY-MM-DD, yesterday, today, or FIRST..LAST"
 _HOME = _argument(
     "--home",
@@ -162,12 +167,7 @@ _ACCOUNT = _argument("account", metavar="ACCOUNT", help="the account's name in t
 _ACCOUNTS = _argument("accounts", nargs="*", metavar="ACCOUNT", help="only these accounts (default: all)")
 _DATE = _argument("day", type=parse_day, metavar="DATE", help="YYYY-MM-DD or yesterday (UTC)")
 _DATES = _argument("days", type=parse_days, metavar="DATE", help=f"{_DAYS} (UTC)")
-_ONLY = (
-    _argument("--destination", metavar="NAME", help="only this destination (default: all)"),
-    _argument(
-        "--asset", dest="assets", action="append", metavar="CODE", help="only this asset; repeatable (default: all)"
-    ),
-)
+_ONLY = _only("--destination", "this destination"), _only("--asset", "this asset")
 _RECENT = f"how many days back from yesterday, or {_DAYS}"
 _CONN_ID = _argument("--conn-id", default="elven_default", metavar="ID", help="the connection (default: %(default)s)")
 _OUTPUT = (
@@ -315,10 +315,7 @@ _COMMANDS: tuple[tuple[Any, ...], ...] = (
         _ACCOUNT,
         _DATES,
         *_ONLY,
-        _argument(
-            "--outcome",
-            help="only accepted, rejected, seen, unknown, planned, ignored or superseded ones (default: all)",
-        ),
+        _only("--outcome", "accepted, rejected, seen, unknown, planned, ignored or superseded ones"),
         *_OUTPUT,
     ),
     (

@@ -11,17 +11,17 @@ from argparse import ArgumentTypeError
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from balance_bridge.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from balance_bridge.accounts import Account
-    from balance_bridge.store import Store
 
 DAYS_HELP = "YYYY-MM-DD, yesterday, today, or FIRST..LAST"
 LEAST_KEPT_DAYS = 30
 _MAX_DAYS = 3660
+_MAX_NAMED = 10
 
 
 class UsageError(ConfigurationError):
@@ -108,16 +108,24 @@ def today() -> date:
     return datetime.now(UTC).date()
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
-    """The error for a name that does not exist, with what was probably meant and what there is.
+def choose(missing: str, wanted: Sequence[str], known: Iterable[str]) -> list[str]:
+    """Those of the known names that are wanted; all of them if none is named.
 
     Args:
-        what: What is said of it, such as ``there is no account``.
-        name: As it was typed.
+        missing: How the message about an unknown one begins, such as ``there is no account``.
+        wanted: Names as they were typed.
         known: The names that there are.
+
+    Raises:
+        UsageError: If a wanted one is not known; with what was probably meant, and what there is.
     """
     names = list(known)
-    return UsageError(f"{what} {name!r}{suggestion(name, names)}", do=f"use {_listed(names)}")
+    for name in wanted:
+        if name not in names:
+            more = f" or one of {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+            do = f"use {', '.join(names[:_MAX_NAMED])}{more}" if names else "there are none at all"
+            raise UsageError(f"{missing} {name!r}{suggestion(name, names)}", do=do)
+    return [name for name in names if not wanted or name in wanted]
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -127,8 +135,8 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f": did you mean {by_lower[close[0]]}?" if close else ""
 
 
-def chosen_accounts(names: Sequence[str]) -> list[Account]:
-    """The accounts of the accounts file with these names; all of them if there are none.
+def choose_accounts(names: Sequence[str]) -> list[Account]:
+    """The usable accounts of the accounts file with these names; all of them if none is named.
 
     Raises:
         UsageError: If the file has no usable account of such a name.
@@ -137,49 +145,9 @@ def chosen_accounts(names: Sequence[str]) -> list[Account]:
     from balance_bridge.accounts import load_accounts
 
     file = load_accounts(settings.accounts_file())
-    for name in names:
-        if name in file.broken:
-            raise UsageError(f"the account {name} is wrong in the accounts file", do="run balance-bridge check")
-        if name not in file.accounts:
-            raise unknown("there is no account", name, file.accounts)
-    return [account for name, account in file.accounts.items() if not names or name in names]
-
-
-def chosen_destinations(account: Account, name: str | None) -> list[str]:
-    """The names of an account's destinations: the one that is wanted, or all of them.
-
-    Raises:
-        UsageError: If there is no such destination.
-    """
-    if name is not None and name not in account.destinations:
-        raise unknown(f"{account.name} has no destination", name, account.destinations)
-    return [each for each in account.destinations if name in (None, each)]
-
-
-def destinations_of(store: Store, account: str, days: Sequence[date], wanted: str | None) -> list[str]:
-    """Destinations that have a receipt of these days, or stand in the accounts file: one may have left it since.
-
-    Raises:
-        UsageError: If there is no such account or destination.
-    """
-    from balance_bridge import settings
-    from balance_bridge.accounts import load_accounts
-    from balance_bridge.load.log import destinations_with_logs
-
-    file = load_accounts(settings.accounts_file())
-    known = {name for day in days for name in destinations_with_logs(store, account, day)}
-    if account in file.accounts:
-        known |= set(file.accounts[account].destinations)
-    if not known:
-        raise unknown("there is no account", account, file.accounts)
-    if wanted is not None and wanted not in known:
-        raise unknown(f"{account} has no destination", wanted, sorted(known))
-    return [wanted] if wanted is not None else sorted(known)
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f", or one of {len(names) - 10} more" if len(names) > 10 else ""
-    return ", ".join(names[:10]) + more if names else "none: there are none"
+    for name in file.broken.keys() & set(names):
+        raise UsageError(f"the account {name} is wrong in the accounts file", do="run balance-bridge check")
+    return [file.accounts[name] for name in choose("there is no account", names, file.accounts)]
 
 
 def _day(text: str) -> date:
@@ -192,16 +160,3 @@ def _day(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError as error:
         raise ArgumentTypeError(f"{text!r} is a date that does not exist") from error
-
-
-def only_assets(records: list[dict[str, Any]], assets: Sequence[str] | None) -> list[dict[str, Any]]:
-    """The records of these assets; all if None.
-
-    Raises:
-        UsageError: If there is none of an asset.
-    """
-    known = {record["asset"] for record in records}
-    for asset in assets or ():
-        if asset not in known:
-            raise unknown("there is no asset", asset, sorted(known))
-    return [record for record in records if assets is None or record["asset"] in assets]

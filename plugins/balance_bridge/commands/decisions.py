@@ -10,11 +10,11 @@ from balance_bridge import settings
 from balance_bridge.commands.arguments import (
     Decision,
     UsageError,
-    chosen_accounts,
-    chosen_destinations,
-    destinations_of,
+    choose,
+    choose_accounts,
     suggestion,
 )
+from balance_bridge.commands.deliveries import delivered_to
 from balance_bridge.commands.output import printable
 from balance_bridge.errors import ConfigurationError
 from balance_bridge.load.audit import unconfirmed
@@ -33,7 +33,7 @@ def resolve(
         ConfigurationError: If there is nothing to resolve, or a request may still be under way.
     """
     store, now_s = settings.open_store(), datetime.now(UTC).timestamp()
-    (name,) = destinations_of(store, account, [day], destination)
+    (name,) = delivered_to(store, account, [day], [destination])
     log = DayLog(store, account, day, name)
     events = log.read()
     left_s = max((made.left_s(now_s) for at, made in events.tries.items() if at not in events.results), default=0.0)
@@ -85,8 +85,8 @@ def _places(account: str, destination: str) -> tuple[Places, Place | None]:
     """Where a destination leads and led, and what the log has of it so far."""
     from balance_bridge.hooks.destinations import open_destination
 
-    (found,) = chosen_accounts([account])
-    (name,) = chosen_destinations(found, destination)
+    (found,) = choose_accounts([account])
+    (name,) = choose(f"{account} has no destination", [destination], found.destinations)
     places = Places(settings.open_store(), account, open_destination(found.destinations[name], account))
     return places, places.newest()
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 
+from balance_bridge import settings
+from balance_bridge.accounts import load_accounts
+from balance_bridge.commands.arguments import choose, choose_accounts
 from balance_bridge.load.fold import SETTLED, Folded, Status, fold, outcomes
-from balance_bridge.load.log import DayLog
+from balance_bridge.load.log import DayLog, destinations_with_logs
 from balance_bridge.store import Store
 
 #: The folder of a day's raw responses whose objects name all of them, once they are complete.
@@ -61,6 +65,27 @@ def read_delivered(store: Store, account: str, day: date, name: str, *, compare:
         never_sent = sum(balance not in planned for balance in _balances(store, newest))
     is_planned = plan is not None and not plan.so_far
     return Delivered(folded, Counter(each.outcome.status for each in found), newest is not None, never_sent, is_planned)
+
+
+def delivered_to(store: Store, account: str, days: Sequence[date], wanted: Sequence[str]) -> list[str]:
+    """Destinations that have a receipt of these days, or stand in the accounts file: one may have left it since.
+
+    Args:
+        store: The store.
+        account: The account's name; it may have left the accounts file too.
+        days: The UTC days.
+        wanted: Only these; all of them if none is named.
+
+    Raises:
+        UsageError: If there is no such account or destination.
+    """
+    file = load_accounts(settings.accounts_file())
+    known = {name for day in days for name in destinations_with_logs(store, account, day)}
+    if account in file.accounts:
+        known |= set(file.accounts[account].destinations)
+    if not known:
+        choose_accounts([account])
+    return choose(f"{account} has no destination", wanted, sorted(known))
 
 
 def _balances(store: Store, key: str) -> list[tuple[str, int, Decimal]]:

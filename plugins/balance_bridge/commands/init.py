@@ -88,7 +88,7 @@ def _ask_account(accounts: dict[str, Any], name: str, category: str) -> None:
     fill(source, "category", "Category at AscendEX: cash or margin")
     fill(source, "conn_id", "Airflow connection with the AscendEX key")
     fill(account, "start_date", f"First day to deliver (UTC); AscendEX serves {today() - timedelta(days=7)} and later")
-    kinds = [kind for kind in _QUESTIONS if _ask_yes(f"Deliver to {kind}?", default=kind != "webhook")]
+    kinds = [kind for kind in _QUESTIONS if _ask_yes(f"Deliver to {kind.capitalize()}?", default=kind != "webhook")]
     if not kinds:
         raise ConfigurationError(f"{name} has no destination: nothing was written", do="run balance-bridge init again")
     destinations.clear()

@@ -11,7 +11,7 @@ from typing import Any
 
 from balance_bridge import settings
 from balance_bridge.accounts import Account
-from balance_bridge.commands.arguments import chosen_accounts, chosen_destinations, only_assets
+from balance_bridge.commands.arguments import choose, choose_accounts
 from balance_bridge.commands.output import Listing, Output, printable
 from balance_bridge.errors import ConfigurationError
 from balance_bridge.load.log import Action, Plan, Row, decode
@@ -33,7 +33,7 @@ _COLUMNS = {
 
 
 def run(
-    account: str, days: Sequence[date], *, destination: str | None, assets: Sequence[str] | None, output: Output
+    account: str, days: Sequence[date], *, destinations: Sequence[str], assets: Sequence[str], output: Output
 ) -> int:
     """Work out what a delivery would send now, from the balances that the store has, and show it.
 
@@ -44,14 +44,15 @@ def run(
         ConfigurationError: If a day was not worked out yet.
         PlaceChanged: If a delivery would be refused because the destination leads elsewhere by now.
     """
-    (found,), store = chosen_accounts([account]), settings.open_store()
+    (found,), store = choose_accounts([account]), settings.open_store()
     records, remarks = list[dict[str, Any]](), list[str]()
     for day in days:
-        for name in chosen_destinations(found, destination):
+        for name in choose(f"{account} has no destination", destinations, found.destinations):
             plan, summary = _preview(store, found, day, name)
             records += [_record(plan, row) for row in plan.rows]
             remarks += _remarks(plan, summary)
-    records = only_assets(records, assets)
+    chosen = choose("there is no asset", assets, sorted({record["asset"] for record in records}))
+    records = [record for record in records if record["asset"] in chosen]
     if output.form == "table":
         records = [record for record in records if record["action"] in (Action.SEND, Action.REJECT)]
     colours = ["red" if record["action"] == Action.REJECT else "" for record in records]

@@ -10,7 +10,8 @@ from decimal import Decimal
 from typing import Any
 
 from balance_bridge import settings
-from balance_bridge.commands.arguments import destinations_of, only_assets, unknown
+from balance_bridge.commands.arguments import choose
+from balance_bridge.commands.deliveries import delivered_to
 from balance_bridge.commands.output import Listing, Output, Record
 from balance_bridge.load.audit import SUPERSEDED, Entry, entries
 from balance_bridge.load.fold import LOCAL, Status, fold
@@ -37,9 +38,9 @@ def show(
     account: str,
     days: Sequence[date],
     *,
-    destination: str | None,
-    assets: Sequence[str] | None,
-    outcome: str | None,
+    destinations: Sequence[str],
+    assets: Sequence[str],
+    outcomes: Sequence[str],
     output: Output,
 ) -> int:
     """Show every attempt to deliver the balances of some days.
@@ -47,19 +48,21 @@ def show(
     Raises:
         StoreDamaged: If part of a log cannot be read.
     """
-    if outcome is not None and outcome not in OUTCOMES:
-        raise unknown("there is no outcome", outcome, OUTCOMES)
+    choose("there is no outcome", outcomes, OUTCOMES)
     store, records = settings.open_store(), list[dict[str, Any]]()
-    names = destinations_of(store, account, days, destination)
+    names = delivered_to(store, account, days, destinations)
     for day in days:
         for name in names:
             found = entries(fold(DayLog(store, account, day, name).read()), name)
             records += [_record(account, day, entry) for entry in found]
-    records = only_assets(records, assets)
-    if outcome is not None:
-        records = [record for record in records if record["outcome"] == outcome and not _is_replaced(record)]
+    chosen = choose("there is no asset", assets, sorted({record["asset"] for record in records}))
+    records = [
+        record
+        for record in records
+        if record["asset"] in chosen and (not outcomes or (record["outcome"] in outcomes and not _is_replaced(record)))
+    ]
     remarks = list(_remarks(records)) if records else [f"{account}: there are no such receipts"]
-    if output.form == "table" and outcome != Status.IGNORED:
+    if output.form == "table" and Status.IGNORED not in outcomes:
         # What the accounts file leaves out is no attempt: there may be much of it, and it has a line of its own.
         records = [record for record in records if record["outcome"] != Status.IGNORED]
     colours = [_COLOURS.get(record["outcome"], "") if record["current"] else "dim" for record in records]

@@ -10,7 +10,7 @@ from typing import Any
 
 from balance_bridge import settings
 from balance_bridge.accounts import Account, load_accounts
-from balance_bridge.commands.arguments import chosen_accounts, today
+from balance_bridge.commands.arguments import choose_accounts, today
 from balance_bridge.commands.deliveries import MANIFEST, Delivered, read_delivered
 from balance_bridge.commands.output import Listing, Output
 from balance_bridge.load.fold import Status
@@ -73,7 +73,7 @@ def run(accounts: Sequence[str], days: Sequence[date], output: Output) -> int:
     Returns:
         The exit code: 1 if anything is wrong or missing.
     """
-    chosen = chosen_accounts(accounts)
+    chosen = choose_accounts(accounts)
     broken = {} if accounts else load_accounts(settings.accounts_file()).broken
     store, states = settings.open_store(), dag_states()
     lines = [

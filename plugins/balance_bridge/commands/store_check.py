@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 
 from balance_bridge import settings
-from balance_bridge.commands.arguments import unknown
+from balance_bridge.commands.arguments import choose
 from balance_bridge.commands.deliveries import MANIFEST
 from balance_bridge.commands.output import Listing, Output
 from balance_bridge.errors import BalanceBridgeError, StoreDamaged
@@ -107,15 +107,12 @@ def folders(
             foreign.append(_foreign(key))
         else:
             found.setdefault((parts[0], parts[1], parts[2]), []).append(key)
-    known = sorted({account for _, account, _ in found})
-    for name in accounts:
-        if name not in known:
-            raise unknown("the store has no account", name, known)
+    names = choose("the store has no account", accounts, sorted({account for _, account, _ in found}))
     wanted = None if days is None else {str(day) for day in days}
     chosen = [
         Folder(stage, account, day, keys)
         for (stage, account, day), keys in found.items()
-        if (not accounts or account in accounts) and (wanted is None or not _is_day(day) or day in wanted)
+        if account in names and (wanted is None or not _is_day(day) or day in wanted)
     ]
     return chosen, foreign
 
