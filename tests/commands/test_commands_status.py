@@ -12,7 +12,7 @@ from balance_bridge import cli, settings
 from balance_bridge.accounts import load_accounts
 from balance_bridge.commands import status, verdict
 from balance_bridge.errors import RecordsRejected
-from balance_bridge.store import to_json
+from balance_bridge.store import Store, to_json
 
 KEYS = {"main_cash": "sandbox-cash-key", "main_margin": "sandbox-margin-key"}
 
@@ -41,20 +41,18 @@ def yesterday(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
 
 
 def test_where_all_is_delivered_the_first_line_says_so_and_quiet_says_nothing(
-    place: Any, capsys: pytest.CaptureFixture[str]
+    place: Any, delivered: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place.deliver("main_cash", place.yesterday)
     code, lines, told = read(capsys, "main_cash", "--days", "yesterday")
     assert (code, told) == (0, "All is well: 1 account, 1 day, every balance delivered.")
-    arrived = {name: len(rows) for name, rows in place.sandbox.apis.delivered().items()}
-    assert [(line["destination"], line["proof"], line["raw"], line["accepted"]) for line in lines] == [
-        (name, "proven", "stored", arrived[name]) for name in ("elven", "amlyze")
+    assert [(line["destination"], line["proof"], line["raw"], line["accepted"] > 0) for line in lines] == [
+        (name, "proven", "stored", True) for name in ("elven", "amlyze")
     ]
     capsys.readouterr()
     assert cli.main(["status", "main_cash", "--days", "1"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == told
-    assert f"{arrived['elven']} accepted, 1 ignored" in said[2]
+    assert said[2].endswith(f"{lines[0]['accepted']} accepted, 1 ignored")
     assert cli.main(["status", "main_cash", "--days", "1", "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
 
@@ -96,11 +94,9 @@ def test_a_day_without_anything_due_is_delivered(
 
 
 def test_a_day_that_does_not_add_up_is_wrong_even_if_it_was_delivered(
-    place: Any, capsys: pytest.CaptureFixture[str]
+    place: Any, delivered: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place.deliver("main_cash", place.yesterday)
-    store = settings.open_store()
-    store.append(f"reconciliation/main_cash/{place.yesterday}", ".json", to_json({"status": "broken"}))
+    delivered.append(f"reconciliation/main_cash/{place.yesterday}", ".json", to_json({"status": "broken"}))
     assert yesterday(capsys) == {"elven": "broken", "amlyze": "broken"}
 
 
@@ -116,19 +112,20 @@ def test_balances_that_are_rejected_are_wrong_unless_they_are_tolerated(
     assert yesterday(capsys) == {"elven": "", "amlyze": ""}
 
 
-def test_a_balance_of_which_nobody_knows_what_became_is_wrong(place: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    place.deliver("main_cash", place.yesterday)
+def test_a_balance_of_which_nobody_knows_what_became_is_wrong(
+    place: Any, delivered: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     (result,) = (place.folder / "balances").glob("receipts/main_cash/*/amlyze/plan-0001/0001.res.jsonl")
     result.unlink()
     assert yesterday(capsys) == {"elven": "", "amlyze": "unknown"}
 
 
-def test_a_day_that_was_delivered_and_pruned_is_not_alarming(place: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    place.deliver("main_cash", place.yesterday)
-    store = settings.open_store()
+def test_a_day_that_was_delivered_and_pruned_is_not_alarming(
+    place: Any, delivered: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     for stage in ("raw", "ledger", "balances", "reconciliation"):
-        for key in store.list(stage):
-            store.prune(key)
+        for key in delivered.list(stage):
+            delivered.prune(key)
     assert yesterday(capsys) == {"elven": "", "amlyze": ""}
 
 
@@ -146,9 +143,14 @@ def test_where_no_day_is_over_it_is_not_said_that_all_is_delivered(
     ],
 )
 def test_an_account_whose_dag_does_not_run_is_wrong(
-    place: Any, dags: dict[str, str], capsys: pytest.CaptureFixture[str], state: str, problem: str, said: str
+    place: Any,
+    delivered: Store,
+    dags: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+    state: str,
+    problem: str,
+    said: str,
 ) -> None:
-    place.deliver("main_cash", place.yesterday)
     dags["balances_main_cash"] = state
     code, (line, *rest), told = read(capsys, "main_cash", "--days", "1")
     assert (code, line["problem"], line["day"], told) == (1, problem, "", f"1 problem in 1 account: 1 {problem}")
@@ -192,9 +194,8 @@ def test_an_account_that_is_wrong_in_the_file_is_wrong_and_the_others_are_shown(
 
 
 def test_without_airflow_s_database_it_is_said_that_dags_are_not_looked_at(
-    place: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    place: Any, delivered: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place.deliver("main_cash", place.yesterday)
     monkeypatch.setattr(status, "dag_states", lambda: None)
     capsys.readouterr()
     assert cli.main(["status", "main_cash", "--days", "1"]) == 0

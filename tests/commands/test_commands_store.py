@@ -40,23 +40,6 @@ def stages(store: Store, **only: Any) -> dict[str, int]:
     return dict(counts)
 
 
-@pytest.fixture(scope="module")
-def kept_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store of a delivered day, once it is there: a delivery takes a second, a copy of what it leaves does not."""
-    return tmp_path_factory.mktemp("delivered") / "balances"
-
-
-@pytest.fixture
-def delivered(place: Any, kept_store: Path) -> Store:
-    """The store after a delivered day. A test that delivers again delivers itself: each place has its own address."""
-    if kept_store.exists():
-        shutil.copytree(kept_store, place.folder / "balances", symlinks=True)
-    else:
-        place.deliver("main_cash", place.yesterday)
-        shutil.copytree(place.folder / "balances", kept_store, symlinks=True)
-    return settings.open_store()
-
-
 def test_a_sound_store_is_said_to_be_so_and_left_as_it_is(delivered: Store, capsys: pytest.CaptureFixture[str]) -> None:
     before = {key: delivered.read(key) for key in delivered.list("")}
     assert [findings(delivered, kind) for kind in ("damaged", "gap", "foreign")] == [[], [], []]
