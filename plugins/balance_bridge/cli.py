@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _STOPPED
     except BrokenPipeError:
-        # Whoever reads has seen enough, as `head` has. What is still buffered must go nowhere.
+        # The reader has seen enough, as `head` has. What is still buffered must go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _PIPE_CLOSED
     return code

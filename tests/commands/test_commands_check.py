@@ -91,6 +91,15 @@ def widen_the_pool(place: Any) -> None:
     Pool.create_or_update_pool("ascendex_cash", slots=4, description="", include_deferred=False)
 
 
+def test_each_problem_of_an_account_is_a_finding_of_its_own(right: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    break_the_account(right)
+    right.replace("points: [close]", "points: [closed]")
+    found = [finding.message for finding in findings() if finding.what == "account main_cash"]
+    assert len(found) == 2
+    assert "category" in found[0]
+    assert "points" in found[1]
+
+
 @pytest.mark.parametrize(
     ("spoil", "what", "message"),
     [

@@ -43,15 +43,15 @@ def yesterday(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
 def test_where_all_is_delivered_the_first_line_says_so_and_quiet_says_nothing(
     place: Any, delivered: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, lines, told = read(capsys, "main_cash", "--days", "yesterday")
-    assert (code, told) == (0, "All is well: 1 account, 1 day, every balance delivered.")
+    code, lines, verdict_line = read(capsys, "main_cash", "--days", "yesterday")
+    assert (code, verdict_line) == (0, "All is well: 1 account, 1 day, every balance delivered.")
     assert [(line["destination"], line["proof"], line["raw"], line["accepted"] > 0) for line in lines] == [
         (name, "proven", "stored", True) for name in ("elven", "amlyze")
     ]
     capsys.readouterr()
     assert cli.main(["status", "main_cash", "--days", "1"]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == told
+    assert said[0] == verdict_line
     assert said[2].endswith(f"{lines[0]['accepted']} accepted, 1 ignored")
     assert cli.main(["status", "main_cash", "--days", "1", "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
@@ -67,9 +67,9 @@ def test_a_day_that_is_missing_says_how_long_it_can_still_be_fetched(
         # Seven days back is the last one that the exchange serves: today is its last chance.
         expected = ("missing", "missing", 8 - back) if back <= 7 else ("gone", "gone", 0)
         assert (line.problem, line.raw, line.days_left) == expected
-    code, lines, told = read(capsys, "main_cash")
+    code, lines, verdict_line = read(capsys, "main_cash")
     # Only the days since its start: three, at two destinations.
-    assert (code, told, len(lines)) == (1, "6 problems in 1 account: 6 missing", 6)
+    assert (code, verdict_line, len(lines)) == (1, "6 problems in 1 account: 6 missing", 6)
     assert lines[-1]["state"] == "missing, 7 days left to fetch it"
 
 
@@ -152,8 +152,13 @@ def test_an_account_whose_dag_does_not_run_is_wrong(
     said: str,
 ) -> None:
     dags["balances_main_cash"] = state
-    code, (line, *rest), told = read(capsys, "main_cash", "--days", "1")
-    assert (code, line["problem"], line["day"], told) == (1, problem, "", f"1 problem in 1 account: 1 {problem}")
+    code, (line, *rest), verdict_line = read(capsys, "main_cash", "--days", "1")
+    assert (code, line["problem"], line["day"], verdict_line) == (
+        1,
+        problem,
+        "",
+        f"1 problem in 1 account: 1 {problem}",
+    )
     assert said in line["state"]
     assert not any(each["problem"] for each in rest)
 

@@ -66,7 +66,8 @@ def findings(*, deep: bool = False, pools: bool = True, fix: bool = False) -> It
     count = len(file.accounts)
     yield Finding("accounts file", True, f"{path}: {count} account{' is' if count == 1 else 's are'} right")
     for broken in file.broken.values():
-        yield Finding(f"account {broken.name}", False, broken.message)
+        for problem in broken.message.splitlines():
+            yield Finding(f"account {broken.name}", False, problem)
     yield from _options()
     hooks = _hooks(file)
     yield from _connections(hooks)

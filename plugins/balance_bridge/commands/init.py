@@ -101,7 +101,7 @@ def _ask_account(accounts: dict[str, Any], name: str, category: str) -> None:
 
 
 def _ask(question: str, default: str, check: Callable[[str], str]) -> str:
-    """Ask until the answer is right, but not for ever: it may come from a pipe."""
+    """Ask until the answer is right, but not endlessly: it may come from a pipe."""
     for _ in range(_MAX_TRIES):
         answer = input(f"{question}{f' [{default}]' if default else ''}: ").strip() or default
         if not sys.stdin.isatty():

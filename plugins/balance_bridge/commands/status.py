@@ -111,7 +111,7 @@ def read_days(store: Store, account: Account, days: Sequence[date]) -> Iterator[
 
 
 def dag_states() -> dict[str, str] | None:
-    """By id, what Airflow says of each DAG that does not run: that it is paused or gone; None without its database."""
+    """By DAG id: ``paused``, ``gone``, or empty for one that runs; None if Airflow's database cannot be read."""
     try:
         from airflow.models.dag import DagModel
         from airflow.utils.session import create_session
@@ -136,8 +136,8 @@ def _account(store: Store, account: Account, states: Mapping[str, str] | None) -
         yield Line(account.name, problem="start date", state=f"nothing is delivered before its start_date, {start}")
     oldest = start if retention is None else today() - timedelta(days=retention)
     if start < oldest and not _was_run(store, account.name, start):
-        told = f"its start_date {start} can no longer be fetched: set it to {oldest}, the oldest available day"
-        yield Line(account.name, problem="start date", state=told)
+        state = f"its start_date {start} can no longer be fetched: set it to {oldest}, the oldest available day"
+        yield Line(account.name, problem="start date", state=state)
 
 
 def _was_run(store: Store, account: str, day: date) -> bool:
