@@ -11,6 +11,7 @@ import pytest
 from balance_bridge import cli, settings
 from balance_bridge.accounts import load_accounts
 from balance_bridge.commands import status, verdict
+from balance_bridge.commands.deliveries import MANIFEST
 from balance_bridge.errors import RecordsRejected
 from balance_bridge.store import Store, to_json
 
@@ -181,7 +182,7 @@ def test_a_start_date_in_the_future_or_beyond_the_exchange_s_window_is_wrong(
 def test_a_start_date_that_was_delivered_in_time_is_right(place: Any, capsys: pytest.CaptureFixture[str]) -> None:
     start = place.today - timedelta(days=30)
     place.replace(str(place.today - timedelta(days=3)), str(start))
-    settings.open_store().put(f"raw/main_cash/{start}/whole/0001.json", to_json({}))
+    settings.open_store().put(f"raw/main_cash/{start}/{MANIFEST}/0001.json", to_json({}))
     _, lines, _ = read(capsys, "main_cash", "--days", "1")
     assert "start date" not in {line["problem"] for line in lines}
 

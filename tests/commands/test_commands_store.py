@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 from balance_bridge import cli, settings
+from balance_bridge.commands.deliveries import MANIFEST
 from balance_bridge.commands.store_check import Finding, check, folders, gaps
 from balance_bridge.commands.store_prune import old_days
 from balance_bridge.errors import StoreDamaged
@@ -85,7 +86,7 @@ def test_an_object_that_was_changed_or_is_gone_is_found_by_name(
     patterns = {
         "raw/main_cash/*/snapshot/*.gz": "damaged",
         "raw/main_cash/*/history/*/*.gz": "damaged",
-        "raw/main_cash/*/whole/*.json": "not what was written",
+        f"raw/main_cash/*/{MANIFEST}/*.json": "not what was written",
         "ledger/main_cash/*/*.parquet": "ledger",
         "balances/main_cash/*/*/*.parquet": "balances",
         "reconciliation/main_cash/*/*.json": "not what was written",
@@ -244,7 +245,7 @@ def test_an_old_day_that_was_delivered_can_go_and_its_receipts_stay(
     receipts = {key: delivered.read(key) for key in delivered.list("receipts")}
     order = [key.split("/", 1)[0] for key in day.keys]
     assert order == sorted(order, key=["raw", "ledger", "balances", "reconciliation"].index)
-    assert "/whole/" in day.keys[0]
+    assert f"/{MANIFEST}/" in day.keys[0]
     # Stopped anywhere, the next time goes on.
     for count, key in enumerate(day.keys):
         delivered.prune(key)
