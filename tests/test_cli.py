@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,15 +16,17 @@ import balance_bridge
 from balance_bridge import cli
 from balance_bridge.errors import ConfigurationError
 
-COMMANDS = {
-    "demo": "Starts a sandbox of the APIs and a real Airflow",
-    "up": "Starts the sandbox and a real Airflow with its UI",
-    "sandbox": "Serves AscendEX, Elven and Amlyze on 127.0.0.1",
-    "pools": "Makes a pool of one slot for each exchange connection",
-    "status": "Reads the store and shows per account and day",
-    "preview": "Works out what a delivery of the day would send now",
-    "receipts": "Shows what was sent, when, under which number",
-    "check": "Looks at everything that a run needs",
+NAMES = [name for name, *_ in cli._COMMANDS]
+IN_LIST = [name.split()[0] for name in NAMES if not name.startswith("receipts ")]
+# What each command needs at least.
+LEAST = {
+    "preview": "main_cash yesterday",
+    "receipts": "main_cash 2026-11-01..2026-11-07",
+    "receipts resolve": "main_cash yesterday --destination elven --by A --reason B --all --accepted",
+    "receipts adopt": "main_cash --destination elven --by A --reason B",
+    "receipts rekey": "main_cash --destination elven --by A --reason B",
+    "store prune": "--keep 400d",
+    "elven create-source": "--account ID --name NAME",
 }
 
 
@@ -30,90 +36,110 @@ def no_trace_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
 
 
-def ended(arguments: list[str]) -> int:
-    with pytest.raises(SystemExit) as caught:
-        cli.main(arguments)
-    return int(caught.value.code or 0)
+@pytest.mark.parametrize("name", NAMES)
+def test_each_command_has_a_help_in_which_every_option_says_its_default(
+    capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert cli.main([*name.split(), "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"usage: balance-bridge {name} " in shown
+    (arguments,) = [arguments for each, _, _, *arguments in cli._COMMANDS if each == name]
+    options = [each for each in arguments if not isinstance(each, list) and each[0][0].startswith("-")]
+    assert not [flags for flags, settings in options if not {"default", "required"} & words(settings["help"])]
 
 
-# Below a command, so not in the list of all.
-DECISIONS = {
-    "receipts resolve": "Writes down what a person found out, by asking the vendor",
-    "receipts adopt": "counts as delivered under the one that the connection and the accounts file have now",
-    "receipts rekey": 'To send past days again with the new settings, trigger each with {"redeliver": true} instead',
-}
+def words(text: str) -> set[str]:
+    return {word.strip("():") for word in text.split()}
 
 
-@pytest.mark.parametrize(("command", "told"), (COMMANDS | DECISIONS).items())
-def test_each_command_says_what_it_does(capsys: pytest.CaptureFixture[str], command: str, told: str) -> None:
-    assert ended([*command.split(), "--help"]) == 0
-    assert told in " ".join(capsys.readouterr().out.split())
+@pytest.mark.parametrize("name", NAMES)
+def test_each_command_is_called_with_the_arguments_that_it_takes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run,) = [run for each, run, *_ in cli._COMMANDS if each == name]
+    module, _, function = run.partition(":")
+    room = importlib.import_module(f"balance_bridge.{module}")
+    signature = inspect.signature(getattr(room, function))
+    assert len(signature.parameters) <= 6
+    called: list[Any] = []
+
+    def pretend(**given: Any) -> int:
+        called.append(signature.bind(**given))
+        return 7
+
+    monkeypatch.setattr(room, function, pretend)
+    assert cli.main([*name.split(), *LEAST.get(name, "").split()]) == 7
+    assert len(called) == 1
 
 
-def test_the_help_names_every_command_and_the_way_to_do_a_day_again(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ended(["--help"]) == 0
+def test_the_help_lists_every_command_and_shows_how_to_run_a_day_again(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert not [command for command in COMMANDS if f"\n    {command} " not in shown]
+    assert not [name for name in IN_LIST if f"\n    {name} " not in shown]
     assert "airflow dags trigger balances_ACCOUNT --conf" in shown
-
-
-def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ended(["--version"]) == 0
-    assert capsys.readouterr().out == f"balance-bridge {balance_bridge.__version__}\n"
+    assert max(map(len, shown.splitlines())) < 80
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "message"),
     [
-        [],
-        ["demoo"],
-        ["--nothing"],
-        ["check", "main_cash"],
-        ["status", "--days", "0"],
-        ["status", "--days", "-1"],
-        ["status", "--days", "some"],
-        ["sandbox", "--port", "http"],
-        ["demo", "--home"],
-        ["receipts", "adopt", "main_cash"],
-        ["receipts", "rekey", "main_cash", "--destination", "elven", "--by", "Ada"],
-        ["receipts", "resolve", "main_cash", "2026-11-20", "--destination", "elven", "--all"],
+        ("", "required: COMMAND"),
+        ("statu", "did you mean status?"),
+        ("store chek", "did you mean check?"),
+        ("status -o jsn", "did you mean json?"),
+        ("--nothing", "required: COMMAND"),
+        ("check main_cash", "unrecognized arguments"),
+        ("status --days 0", "0 is not between 1 and"),
+        ("status --days -1", "--days"),
+        ("status --days some", "'some' is not a day"),
+        ("receipts main_cash 2026-02-30", "a date that does not exist"),
+        ("receipts main_cash 20261120", "is not a day"),
+        ("receipts main_cash 2026-11-07..2026-11-01", "ends before it begins"),
+        ("receipts main_cash 0001-01-01..yesterday", "is longer than"),
+        ("sandbox --port http", "invalid int value"),
+        ("demo --home", "expected one argument"),
+        ("store prune --keep 29d", "30d or more"),
+        ("receipts adopt main_cash", "required: --destination"),
+        ("receipts rekey main_cash --destination elven --by Ada", "required: --reason"),
+        ("receipts resolve a 2026-11-20 --destination b --by c --reason d --accepted", "one of the arguments --number"),
+        ("receipts resolve a 2026-11-20 --destination b --by c --reason d --all", "one of the arguments --accepted"),
+        ("receipts resolve a 2026-11-20..2026-11-21", "more than one day"),
     ],
-    ids=" ".join,
 )
-def test_wrong_arguments_end_with_2_and_the_usage(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
-    assert ended(arguments) == 2
-    told = capsys.readouterr()
-    assert told.err.startswith("usage: balance-bridge")
-    assert told.out == ""
+def test_wrong_arguments_end_with_2_the_usage_and_what_is_wrong(
+    capsys: pytest.CaptureFixture[str], arguments: str, message: str
+) -> None:
+    assert cli.main(arguments.split()) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("usage: balance-bridge")
+    assert message in said.err
+    assert said.out == ""
 
 
 @pytest.mark.parametrize("command", ["pools", "status", "check"])
 def test_without_an_accounts_file_each_command_ends_with_1_and_its_path(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "400")
     monkeypatch.setenv("AIRFLOW__BALANCE_BRIDGE__ACCOUNTS_FILE", str(tmp_path / "nowhere.yaml"))
     assert cli.main([command]) == 1
-    told = capsys.readouterr()
-    assert str(tmp_path / "nowhere.yaml") in told.out + told.err
-    assert "Traceback" not in told.err
+    said = capsys.readouterr()
+    assert str(tmp_path / "nowhere.yaml") in said.out + said.err
+    assert "Traceback" not in said.err
 
 
-def test_what_is_known_to_go_wrong_is_one_line_and_what_is_not_is_a_bug(
+def test_a_known_error_is_shown_in_its_parts_and_an_unknown_one_is_a_bug(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def raises(error: BaseException) -> None:
-        def run() -> int:
+        def run(**_: Any) -> int:
             raise error
 
         monkeypatch.setattr("balance_bridge.commands.pools.run", run)
 
-    raises(ConfigurationError("what, where and what to do"))
+    raises(ConfigurationError("what and where", why="why", do="what to do"))
     assert cli.main(["pools"]) == 1
-    assert capsys.readouterr().err == "balance-bridge: what, where and what to do\n"
+    assert capsys.readouterr().err == "balance-bridge: what and where\n  why\n  what to do\n"
     raises(ConfigurationError("two lines:\nand \x1b[2J \x9b"))
     assert cli.main(["pools"]) == 1
-    assert capsys.readouterr().err == "balance-bridge: two lines:\nand \\x1b[2J \\x9b\n"
+    assert capsys.readouterr().err == "balance-bridge: two lines:\n  and \\x1b[2J \\x9b\n"
     raises(KeyboardInterrupt())
     assert cli.main(["pools"]) == 130
     raises(ZeroDivisionError("a bug"))
@@ -123,13 +149,25 @@ def test_what_is_known_to_go_wrong_is_one_line_and_what_is_not_is_a_bug(
 
 def test_the_help_costs_neither_airflow_nor_pandas() -> None:
     code = (
-        "import sys; from balance_bridge import cli\n"
-        "try: cli.main(['--help'])\n"
-        "except SystemExit: pass\n"
-        "print('HEAVY', *{'airflow', 'pandas', 'pyarrow', 'fastapi', 'rich'} & set(sys.modules))"
+        "import sys; from balance_bridge import cli; cli.main(['--help'])\n"
+        "print('HEAVY', *{'airflow', 'pandas', 'pyarrow', 'pydantic', 'fastapi', 'rich', 'yaml'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "HEAVY"
+
+
+def test_a_reader_that_has_seen_enough_causes_no_traceback() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "balance_bridge.cli", "receipts", "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
 
 
 def test_the_command_is_installed() -> None:

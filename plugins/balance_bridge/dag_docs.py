@@ -126,5 +126,5 @@ PREFLIGHT_DOC = """\
 
 Looks, on a worker, at everything that a run needs: the accounts file, options, connections and what they may do, the
 accounts and sources at the destinations, the store, the request budget, and the clocks. Delivers nothing. Trigger it
-after each change; `balance-bridge check --deep` does the same on the command line, and makes missing pools.
+after each change; `balance-bridge check --deep` does the same on the command line.
 """

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -10,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from balance_bridge import settings
 from balance_bridge.sandbox.server import Sandbox, accounts_yaml, connections
+from balance_bridge.store import Store
 
 
 class _NoEvents(dict[Any, Any]):
@@ -105,6 +108,23 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
         for conn_id in connections(sandbox.url):
             made.connect(conn_id)
         yield made
+
+
+@pytest.fixture(scope="session")
+def delivered_day(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a delivered day, once there is one: a delivery takes a second, a copy of what it leaves does not."""
+    return tmp_path_factory.mktemp("delivered") / "balances"
+
+
+@pytest.fixture
+def delivered(place: Place, delivered_day: Path) -> Store:
+    """The store after main_cash's yesterday. A test that delivers again delivers itself: addresses differ."""
+    if delivered_day.exists():
+        shutil.copytree(delivered_day, place.folder / "balances")
+    else:
+        place.deliver("main_cash", place.yesterday)
+        shutil.copytree(place.folder / "balances", delivered_day)
+    return settings.open_store()
 
 
 @pytest.fixture

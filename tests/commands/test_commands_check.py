@@ -23,7 +23,7 @@ def right(place: Any, no_pools: None) -> Any:
 
 
 def wrong() -> dict[str, str]:
-    return {finding.what: finding.told for finding in findings() if not finding.right}
+    return {finding.what: finding.message for finding in findings() if not finding.right}
 
 
 def test_where_all_is_right_everything_was_looked_at_and_nothing_is_left_behind(right: Any) -> None:
@@ -91,8 +91,17 @@ def widen_the_pool(place: Any) -> None:
     Pool.create_or_update_pool("ascendex_cash", slots=4, description="", include_deferred=False)
 
 
+def test_each_problem_of_an_account_is_a_finding_of_its_own(right: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    break_the_account(right)
+    right.replace("points: [close]", "points: [closed]")
+    found = [finding.message for finding in findings() if finding.what == "account main_cash"]
+    assert len(found) == 2
+    assert "category" in found[0]
+    assert "points" in found[1]
+
+
 @pytest.mark.parametrize(
-    ("spoil", "what", "told"),
+    ("spoil", "what", "message"),
     [
         (break_the_account, "account main_cash", "accounts.main_cash.source.category: 'cahs'"),
         (lose_the_connection, "connection elven_default", "AIRFLOW_CONN_ELVEN_DEFAULT"),
@@ -105,22 +114,35 @@ def widen_the_pool(place: Any) -> None:
         (widen_the_pool, "pool ascendex_cash", "has 4 slots"),
     ],
 )
-def test_one_thing_that_is_wrong_is_found_alone(right: Any, spoil: Callable[[Any], None], what: str, told: str) -> None:
+def test_one_thing_that_is_wrong_is_found_alone(
+    right: Any, spoil: Callable[[Any], None], what: str, message: str
+) -> None:
     spoil(right)
     found = wrong()
     assert set(found) == {what}
-    assert told in found[what]
+    assert message in found[what]
     assert "not-the-token" not in found[what]
 
 
-def test_a_pool_that_is_missing_is_made_and_told(right: Any) -> None:
+def test_a_pool_that_is_missing_is_reported_and_created_only_if_that_is_wanted(
+    right: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     from airflow.models.pool import Pool
 
+    def names() -> set[str]:
+        return {str(pool.pool) for pool in Pool.get_pools()}
+
     Pool.delete_pool("ascendex_margin")
-    told = {finding.what: finding for finding in findings()}
-    assert told["pool ascendex_margin"].right
-    assert "was missing, and was made" in told["pool ascendex_margin"].told
-    assert "ascendex_margin" in {pool.pool for pool in Pool.get_pools()}
+    assert set(wrong()) == {"pool ascendex_margin"}
+    assert "check --fix" in wrong()["pool ascendex_margin"]
+    assert cli.main(["check", "-q"]) == 1
+    assert "ascendex_margin" not in names()
+    capsys.readouterr()
+    assert cli.main(["check", "--fix"]) == 0
+    assert "was created" in capsys.readouterr().out
+    assert "ascendex_margin" in names()
+    assert cli.main(["check", "--quiet"]) == 0
+    assert capsys.readouterr().out == ""
 
 
 # Some seconds: a process of its own, since where connections are looked for is settled when Airflow is imported.
@@ -136,7 +158,7 @@ def test_a_connection_that_was_made_in_airflow_s_ui_is_found(right: Any) -> None
     with create_session() as session:
         session.add(Connection(conn_id="elven_default", **fields))
     try:
-        command = [Path(sys.executable).parent / "balance-bridge", "check"]
+        command = [Path(sys.executable).parent / "balance-bridge", "elven", "accounts"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     finally:
         with create_session() as session:
@@ -144,11 +166,11 @@ def test_a_connection_that_was_made_in_airflow_s_ui_is_found(right: Any) -> None
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_without_a_budget_the_exchange_is_not_asked_at_all(right: Any) -> None:
+def test_without_a_budget_nothing_is_fetched_from_the_exchange(right: Any) -> None:
     right.option("budget", "mysql://localhost/0")
     found = wrong()
     assert set(found) == {"option budget", "connection ascendex_cash", "connection ascendex_margin"}
-    assert all("the URL names no database that can hold it" in told for told in found.values())
+    assert all("the URL names no database that can hold it" in message for message in found.values())
 
 
 def test_a_server_that_cannot_be_reached_is_one_finding_per_connection(
@@ -170,31 +192,30 @@ def test_without_airflow_s_database_it_says_how_to_make_it(right: Any, monkeypat
     def broken(_: Any) -> Any:
         raise RuntimeError("no such table: slot_pool")
 
-    monkeypatch.setattr("balance_bridge.commands.check.make_pools", broken)
+    monkeypatch.setattr("balance_bridge.commands.check.pool_slots", broken)
     assert "run airflow db migrate first" in wrong()["pools"]
 
 
 @pytest.mark.parametrize(
-    ("skew_s", "told"), [(40.0, "40 s behind it"), (-40.0, "40 s ahead of it"), (2.0, None), (None, None)]
+    ("skew_s", "message"), [(40.0, "40 s behind it"), (-40.0, "40 s ahead of it"), (2.0, None), (None, None)]
 )
 def test_a_clock_that_is_too_far_off_is_found(
-    right: Any, monkeypatch: pytest.MonkeyPatch, skew_s: float | None, told: str | None
+    right: Any, monkeypatch: pytest.MonkeyPatch, skew_s: float | None, message: str | None
 ) -> None:
     monkeypatch.setattr("balance_bridge.transport.Response.clock_skew_s", lambda _: skew_s)
-    assert [text for text in wrong().values() if "NTP" in text] == [
-        text for text in wrong().values() if told and told in text
-    ]
-    assert bool(wrong()) == (told is not None)
+    found = wrong()
+    assert len(found) == (message is not None)
+    assert all(message in text and "NTP" in text for text in found.values() if message)
 
 
 def test_the_command_ends_with_0_only_if_all_is_right(right: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check"]) == 0
-    assert "All is right." in capsys.readouterr().out
+    assert "All checks passed." in capsys.readouterr().out
     mistake_the_namespace(right)
     widen_the_pool(right)
     assert cli.main(["check"]) == 1
     shown = capsys.readouterr().out
-    assert "2 to mend." in shown
+    assert "2 problems found." in shown
     assert "namespace = a:b" in shown
     assert "has 4 slots" in shown
 

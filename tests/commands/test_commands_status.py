@@ -1,9 +1,8 @@
-"""``balance-bridge status`` tells what the receipts tell, and ``verdict`` what the sandbox's books tell."""
+"""``balance-bridge status`` says whether anything is wrong; ``verdict`` compares with the sandbox's books."""
 
 from __future__ import annotations
 
 import json
-import re
 from datetime import timedelta
 from typing import Any
 
@@ -12,65 +11,225 @@ import pytest
 from balance_bridge import cli, settings
 from balance_bridge.accounts import load_accounts
 from balance_bridge.commands import status, verdict
+from balance_bridge.commands.deliveries import MANIFEST
+from balance_bridge.errors import RecordsRejected
+from balance_bridge.store import Store, to_json
 
 KEYS = {"main_cash": "sandbox-cash-key", "main_margin": "sandbox-margin-key"}
 
 
-def test_a_delivered_day_shows_its_proof_and_every_balance_by_outcome(
-    place: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    place.deliver("main_cash", place.yesterday)
+@pytest.fixture(autouse=True)
+def dags(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What Airflow says of its DAGs."""
+    states = {"balances_main_cash": "", "balances_main_margin": ""}
+    monkeypatch.setattr(status, "dag_states", lambda: states)
+    return states
+
+
+def read(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[dict[str, Any]], str]:
+    """The exit code, the lines, and the verdict."""
     capsys.readouterr()
-    assert cli.main(["status", "main_cash", "--days", "2", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert [(row["account"], row["day"], row["destination"], row["proof"]) for row in rows] == [
-        ("main_cash", str(place.yesterday - timedelta(days=1)), "elven", "not run"),
-        ("main_cash", str(place.yesterday - timedelta(days=1)), "amlyze", "not run"),
-        ("main_cash", str(place.yesterday), "elven", "proven"),
-        ("main_cash", str(place.yesterday), "amlyze", "proven"),
+    code = cli.main(["status", *arguments, "-o", "json"])
+    said = capsys.readouterr()
+    return code, json.loads(said.out), said.err.splitlines()[0] if said.err else ""
+
+
+def yesterday(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """By destination, what is wrong with yesterday; the exit code must agree."""
+    code, lines, _ = read(capsys, "main_cash", "--days", "1")
+    assert code == any(line["problem"] for line in lines)
+    return {line["destination"]: line["problem"] for line in lines}
+
+
+def test_where_all_is_delivered_the_first_line_says_so_and_quiet_says_nothing(
+    place: Any, delivered: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, lines, verdict_line = read(capsys, "main_cash", "--days", "yesterday")
+    assert (code, verdict_line) == (0, "All is well: 1 account, 1 day, every balance delivered.")
+    assert [(line["destination"], line["proof"], line["raw"], line["accepted"] > 0) for line in lines] == [
+        (name, "proven", "stored", True) for name in ("elven", "amlyze")
     ]
-    assert [row["outcomes"] for row in rows[:2]] == [{}, {}]
-    arrived = place.sandbox.apis.delivered()
-    assert rows[2]["outcomes"]["accepted"] == len(arrived["elven"])
-    assert rows[3]["outcomes"]["accepted"] == len(arrived["amlyze"])
-    assert cli.main(["status", "main_cash", "--days", "2"]) == 0
-    shown = [line for line in capsys.readouterr().out.splitlines() if f"{place.yesterday}" in line]
-    assert len(shown) == 2
-    assert f" {len(arrived['elven'])} " in shown[0]
-    assert "proven" in shown[0]
-    # The account's own file holds it against the books of the other side.
-    accounts = {"main_cash": load_accounts(place.accounts_file).accounts["main_cash"]}
-    verdicts = verdict.compare(place.sandbox.url, accounts, KEYS, [place.yesterday])
-    assert [(one.right, one.missing, one.wrong) for one in verdicts] == [(one.due, (), ()) for one in verdicts]
+    capsys.readouterr()
+    assert cli.main(["status", "main_cash", "--days", "1"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == verdict_line
+    assert said[2].endswith(f"{lines[0]['accepted']} accepted, 1 ignored")
+    assert cli.main(["status", "main_cash", "--days", "1", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
 
 
-def test_nothing_is_shown_of_days_before_an_accounts_start(place: Any) -> None:
-    accounts = list(load_accounts(place.accounts_file).accounts.values())
-    rows = status.read_status(settings.open_store(), accounts, last=place.yesterday, days=10)
-    assert {row.day for row in rows} == {str(place.today - timedelta(days=back)) for back in (1, 2, 3)}
-    assert len(rows) == 3 * (2 + 3)  # two destinations of one account, three of the other
-    assert {row.proof for row in rows} == {"not run"}
+def test_a_day_that_is_missing_says_how_long_it_can_still_be_fetched(
+    place: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account = load_accounts(place.accounts_file).accounts["main_cash"]
+    early = account.model_copy(update={"start_date": place.today - timedelta(days=30)})
+    for back in range(1, 11):
+        (line, _) = status.read_days(settings.open_store(), early, [place.today - timedelta(days=back)])
+        # Seven days back is the last one that the exchange serves: today is its last chance.
+        expected = ("missing", "missing", 8 - back) if back <= 7 else ("gone", "gone", 0)
+        assert (line.problem, line.raw, line.days_left) == expected
+    code, lines, verdict_line = read(capsys, "main_cash")
+    # Only the days since its start: three, at two destinations.
+    assert (code, verdict_line, len(lines)) == (1, "6 problems in 1 account: 6 missing", 6)
+    assert lines[-1]["state"] == "missing, 7 days left to fetch it"
 
 
-def test_without_names_all_accounts_are_shown_and_broken_ones_named(
+def test_a_day_that_is_proven_and_not_delivered_is_wrong(place: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    proof = place.reconcile("main_cash", place.yesterday)
+    assert yesterday(capsys) == {"elven": "not delivered", "amlyze": "not delivered"}
+    place.load("main_cash", "elven", proof)
+    assert yesterday(capsys) == {"elven": "", "amlyze": "not delivered"}
+    # Fetched and never worked out.
+    for path in (place.folder / "balances").glob("reconciliation/main_cash/*/*"):
+        path.unlink()
+    assert yesterday(capsys) == {"elven": "", "amlyze": "not run"}
+
+
+def test_a_day_without_anything_due_is_delivered(
+    place: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.reconcile("main_cash", place.yesterday)
+    monkeypatch.setattr("balance_bridge.commands.deliveries._balances", lambda *_: [])
+    _, lines, _ = read(capsys, "main_cash", "--days", "1")
+    assert [(line["problem"], line["state"]) for line in lines] == [("", "nothing to deliver")] * 2
+
+
+def test_a_day_that_does_not_add_up_is_wrong_even_if_it_was_delivered(
+    place: Any, delivered: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delivered.append(f"reconciliation/main_cash/{place.yesterday}", ".json", to_json({"status": "broken"}))
+    assert yesterday(capsys) == {"elven": "broken", "amlyze": "broken"}
+
+
+def test_balances_that_are_rejected_are_wrong_unless_they_are_tolerated(
+    place: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.replace("BTMX-S: {symbol: BTMX}", "BTMX-S: {symbol: BTMX2}")
+    with pytest.raises(RecordsRejected):
+        place.deliver("main_cash", place.yesterday)
+    place.load("main_cash", "amlyze", place.reconcile("main_cash", place.yesterday))
+    assert yesterday(capsys) == {"elven": "rejected", "amlyze": ""}
+    place.replace("conn_id: elven_default", "conn_id: elven_default\n        max_rejected: 1")
+    assert yesterday(capsys) == {"elven": "", "amlyze": ""}
+
+
+def test_a_balance_of_which_nobody_knows_what_became_is_wrong(
+    place: Any, delivered: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (result,) = (place.folder / "balances").glob("receipts/main_cash/*/amlyze/plan-0001/0001.res.jsonl")
+    result.unlink()
+    assert yesterday(capsys) == {"elven": "", "amlyze": "unknown"}
+
+
+def test_a_day_that_was_delivered_and_pruned_is_not_alarming(
+    place: Any, delivered: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stage in ("raw", "ledger", "balances", "reconciliation"):
+        for key in delivered.list(stage):
+            delivered.prune(key)
+    assert yesterday(capsys) == {"elven": "", "amlyze": ""}
+
+
+def test_where_no_day_is_over_it_is_not_said_that_all_is_delivered(
+    place: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert read(capsys, "main_cash", "--days", "today") == (0, [], "Nothing is due: 1 account, no day that is over.")
+
+
+@pytest.mark.parametrize(
+    ("state", "problem", "said"),
+    [
+        ("paused", "paused", "airflow dags unpause balances_main_cash"),
+        ("gone", "no DAG", "Airflow has no DAG balances_main_cash"),
+    ],
+)
+def test_an_account_whose_dag_does_not_run_is_wrong(
+    place: Any,
+    delivered: Store,
+    dags: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+    state: str,
+    problem: str,
+    said: str,
+) -> None:
+    dags["balances_main_cash"] = state
+    code, (line, *rest), verdict_line = read(capsys, "main_cash", "--days", "1")
+    assert (code, line["problem"], line["day"], verdict_line) == (
+        1,
+        problem,
+        "",
+        f"1 problem in 1 account: 1 {problem}",
+    )
+    assert said in line["state"]
+    assert not any(each["problem"] for each in rest)
+
+
+@pytest.mark.parametrize(
+    ("days", "said"), [(1, "nothing is delivered before"), (-8, "can no longer be fetched"), (-7, ""), (0, "")]
+)
+def test_a_start_date_in_the_future_or_beyond_the_exchange_s_window_is_wrong(
+    place: Any, capsys: pytest.CaptureFixture[str], days: int, said: str
+) -> None:
+    start = place.today + timedelta(days=days)
+    place.replace(str(place.today - timedelta(days=3)), str(start))
+    code, lines, _ = read(capsys, "main_cash", "--days", "1")
+    found = [line["state"] for line in lines if line["problem"] == "start date"]
+    assert bool(found) == bool(said)
+    assert all(said in text for text in found)
+    assert code == any(line["problem"] for line in lines)
+
+
+def test_a_start_date_that_was_delivered_in_time_is_right(place: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    start = place.today - timedelta(days=30)
+    place.replace(str(place.today - timedelta(days=3)), str(start))
+    settings.open_store().put(f"raw/main_cash/{start}/{MANIFEST}/0001.json", to_json({}))
+    _, lines, _ = read(capsys, "main_cash", "--days", "1")
+    assert "start date" not in {line["problem"] for line in lines}
+
+
+def test_an_account_that_is_wrong_in_the_file_is_wrong_and_the_others_are_shown(
     place: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place.replace("category: cash", "category: cahs")
-    assert cli.main(["status"]) == 0
-    shown = capsys.readouterr().out
-    assert "main_margin" in shown
-    assert "main_cash is wrong in the accounts file" in shown
+    code, lines, _ = read(capsys, "--days", "1")
+    assert code == 1
+    assert (lines[0]["account"], lines[0]["problem"]) == ("main_cash", "wrong account")
+    assert {line["account"] for line in lines[1:]} == {"main_margin"}
+    assert cli.main(["status", "main_cash"]) == 2
+    assert "is wrong in the accounts file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["nobody", "main_cash"])
-def test_an_account_that_cannot_be_shown_is_refused_with_those_that_can(
-    place: Any, capsys: pytest.CaptureFixture[str], name: str
+def test_without_airflow_s_database_it_is_said_that_dags_are_not_looked_at(
+    place: Any, delivered: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place.replace("category: cash", "category: cahs")
-    assert cli.main(["status", name]) == 1
-    told = capsys.readouterr().err
-    assert f"has no usable account {name}; it has main_margin" in told
-    assert str(place.accounts_file) in told
+    monkeypatch.setattr(status, "dag_states", lambda: None)
+    capsys.readouterr()
+    assert cli.main(["status", "main_cash", "--days", "1"]) == 0
+    assert "whether a DAG is paused is not known" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("airflow_db")
+def test_airflow_says_which_dags_are_paused_or_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.models.dag import DagModel
+    from airflow.models.dagbundle import DagBundleModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import delete
+
+    monkeypatch.undo()
+    kinds = {"runs": (False, False), "paused": (True, False), "gone": (False, True)}
+    with create_session() as session:
+        session.add(DagBundleModel(name="status"))
+        session.flush()
+        for name, (paused, stale) in kinds.items():
+            session.add(DagModel(dag_id=name, bundle_name="status", is_paused=paused, is_stale=stale))
+    try:
+        found = status.dag_states()
+        assert found is not None
+        assert {name: found[name] for name in kinds} == {"runs": "", "paused": "paused", "gone": "gone"}
+    finally:
+        with create_session() as session:
+            session.execute(delete(DagModel).where(DagModel.bundle_name == "status"))
+            session.execute(delete(DagBundleModel).where(DagBundleModel.name == "status"))
 
 
 def test_what_did_not_arrive_is_missing_and_what_is_not_due_is_wrong(place: Any) -> None:
@@ -79,6 +238,8 @@ def test_what_did_not_arrive_is_missing_and_what_is_not_due_is_wrong(place: Any)
     nothing = verdict.compare(place.sandbox.url, accounts, KEYS, [before])
     assert all(one.due == len(one.missing) > 0 and one.right == 0 and not one.wrong for one in nothing)
     place.deliver("main_cash", place.yesterday)
+    right = verdict.compare(place.sandbox.url, accounts, KEYS, [place.yesterday])
+    assert [(one.right, one.missing, one.wrong) for one in right] == [(one.due, (), ()) for one in right]
     other = verdict.compare(place.sandbox.url, accounts, KEYS, [before])
     assert all(len(one.missing) == one.due and one.wrong for one in other)
     lines = list(verdict.differences(other, most=3))
@@ -99,48 +260,3 @@ def test_a_balance_that_arrived_twice_or_with_another_amount_is_wrong(place: Any
     assert (len(elven.missing), len(elven.wrong)) == (0, 1)
     assert (len(amlyze.missing), len(amlyze.wrong)) == (1, 1)
     assert "1.5" in amlyze.wrong[0]
-
-
-def test_a_day_that_is_missing_says_how_long_it_can_still_be_fetched(
-    place: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    account = load_accounts(place.accounts_file).accounts["main_cash"]
-    early = account.model_copy(update={"start_date": place.today - timedelta(days=30)})
-    rows = status.read_status(settings.open_store(), [early], last=place.yesterday, days=10)
-    told = {(place.today - timedelta(days=back)).isoformat(): back for back in range(1, 11)}
-    for row in rows:
-        back = told[row.day]
-        # Seven days back is the last one that the exchange serves: today is its last chance.
-        assert (row.raw, row.days_left) == (("missing", 8 - back) if back <= 7 else ("gone", 0))
-    place.deliver("main_cash", place.yesterday)
-    (delivered, *_) = status.read_status(settings.open_store(), [account], last=place.yesterday, days=1)
-    assert (delivered.raw, delivered.days_left) == ("stored", None)
-    capsys.readouterr()
-    assert cli.main(["status", "main_cash"]) == 0
-    shown = capsys.readouterr().out
-    assert "missing, 6 days left to fetch it" in shown
-    assert not any("missing" in line for line in shown.splitlines() if str(place.yesterday) in line)
-
-
-def test_a_narrow_terminal_shows_every_count(
-    place: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    kinds = ["accepted", "ignored", "planned", "rejected", "seen", "unknown"]
-    counts = {kind: 1234 + index for index, kind in enumerate(kinds)}
-    row = status.DayStatus("main_margin", "2026-11-20", "treasury_ledger", "proven", "stored", None, counts)
-    monkeypatch.setattr(status, "read_status", lambda *_, **__: [row])
-    monkeypatch.setenv("COLUMNS", "80")
-    assert cli.main(["status"]) == 0
-    # A word of two may stand on the next line.
-    shown = " ".join(re.sub(r"main_margin|2026-11-20|proven|treasury_ledger", "", capsys.readouterr().out).split())
-    assert ", ".join(f"{count} {kind}" for kind, count in counts.items()) in shown
-
-
-def test_a_day_that_was_delivered_and_pruned_is_not_alarming(place: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    place.deliver("main_cash", place.yesterday)
-    store = settings.open_store()
-    for key in store.list("raw"):
-        store.prune(key)
-    capsys.readouterr()
-    assert cli.main(["status", "main_cash", "--days", "1"]) == 0
-    assert "missing" not in capsys.readouterr().out

@@ -1,19 +1,14 @@
-"""``balance-bridge check``: whether everything that a run needs is there and right, and how to mend what is not."""
+"""``balance-bridge check``: whether everything that a run needs is there and right, and what to do if it is not."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
-
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from balance_bridge import settings
 from balance_bridge.accounts import (
@@ -25,7 +20,8 @@ from balance_bridge.accounts import (
     FilesSource,
     load_accounts,
 )
-from balance_bridge.commands.pools import SLOTS, make_pools
+from balance_bridge.commands.output import Listing, Output
+from balance_bridge.commands.pools import SLOTS, make_pools, pool_slots, pool_state
 from balance_bridge.errors import BalanceBridgeError, ConfigurationError
 from balance_bridge.extract.budget import Budget
 from balance_bridge.hooks.connection import ApiHook
@@ -45,20 +41,21 @@ class Finding:
     Attributes:
         what: The thing.
         right: Whether it is right.
-        told: What was seen and, if it is not right, what to do.
+        message: What was seen and, if it is not right, what to do.
     """
 
     what: str
     right: bool
-    told: str
+    message: str
 
 
-def findings(*, deep: bool = False, pools: bool = True) -> Iterator[Finding]:
-    """Look at everything, one finding after another. Nothing is delivered; only a missing pool is made.
+def findings(*, deep: bool = False, pools: bool = True, fix: bool = False) -> Iterator[Finding]:
+    """Look at everything, one finding after another. Nothing is delivered, and nothing changed unless that is wanted.
 
     Args:
-        deep: Ask the destinations as well whether what the accounts file names is there and fits.
+        deep: Look at the destinations as well: whether what the accounts file names is there and fits.
         pools: Look at Airflow's pools, for which its database is needed: tasks have none.
+        fix: Create the pools that are missing.
     """
     path = settings.accounts_file()
     try:
@@ -69,7 +66,8 @@ def findings(*, deep: bool = False, pools: bool = True) -> Iterator[Finding]:
     count = len(file.accounts)
     yield Finding("accounts file", True, f"{path}: {count} account{' is' if count == 1 else 's are'} right")
     for broken in file.broken.values():
-        yield Finding(f"account {broken.name}", False, broken.message)
+        for problem in broken.message.splitlines():
+            yield Finding(f"account {broken.name}", False, problem)
     yield from _options()
     hooks = _hooks(file)
     yield from _connections(hooks)
@@ -80,29 +78,24 @@ def findings(*, deep: bool = False, pools: bool = True) -> Iterator[Finding]:
         for account in file.accounts.values():
             yield from _destinations(account)
     if pools:
-        yield from _pools(file)
+        yield from _pools(file, fix=fix)
 
 
-def run(*, deep: bool = False) -> int:
-    """Show the findings as they come.
-
-    Args:
-        deep: Ask the destinations as well.
+def run(*, deep: bool, fix: bool, output: Output) -> int:
+    """Show the findings.
 
     Returns:
         The exit code: 1 if anything is wrong.
     """
-    console = Console(soft_wrap=True, emoji=False)
-    wrong = 0
-    table = Table("", "what", title="balance-bridge check", box=box.SIMPLE_HEAD)
-    table.add_column("finding", overflow="fold")
-    with console.status("looking ..."):
-        for finding in findings(deep=deep):
-            wrong += not finding.right
-            sign = "[green]✓[/]" if finding.right else "[red]✗[/]"
-            table.add_row(sign, escape(finding.what), escape(finding.told))
-    console.print(table)
-    console.print("[green]All is right.[/]" if not wrong else f"[red]{wrong} to mend.[/]")
+    found = list(findings(deep=deep, fix=fix))
+    wrong = sum(not each.right for each in found)
+    verdict = f"{wrong} problem{'s' if wrong > 1 else ''} found." if wrong else "All checks passed."
+    # The sign is for a table: colours alone do not reach everybody.
+    records = [
+        asdict(each) | ({"sign": "✓" if each.right else "✗"} if output.form == "table" else {}) for each in found
+    ]
+    columns = {"": "sign", "what": "what", "finding": "message"}
+    output.show(Listing(records, columns, ["" if each.right else "red" for each in found], verdict))
     return 1 if wrong else 0
 
 
@@ -147,7 +140,7 @@ def _connections(hooks: list[ApiHook]) -> Iterator[Finding]:
 
 
 def _budgets(hooks: list[ApiHook]) -> Iterator[Finding]:
-    """How the request budget of each exchange key stands. One that cannot be asked shows as an option or connection."""
+    """What is left of each exchange key's request budget. One that cannot be read shows as an option or connection."""
     from balance_bridge.hooks.ascendex import AscendexHook
 
     for hook in hooks:
@@ -206,23 +199,23 @@ def _last_balances(account: Account, name: str, config: Destination, what: str) 
         if keys:
             due, _ = due_balances(store, max(keys), config, lambda _: None)
             rejected = open_destination(config, account.name).prepare(due).rejected
-            told = "; ".join(f"{each.balance.asset}: {each.text}" for each in rejected[:5])
+            named = "; ".join(f"{each.balance.asset}: {each.text}" for each in rejected[:5])
             day = max(keys).split("/")[2]
             if rejected:
-                yield Finding(f"{what}: balances of {day}", False, f"{len(rejected)} could not be sent: {told}")
+                yield Finding(f"{what}: balances of {day}", False, f"{len(rejected)} could not be sent: {named}")
             else:
                 yield Finding(f"{what}: balances of {day}", True, f"{len(due)} balances fit the API's limits")
 
 
 def _clocks(hooks: list[ApiHook]) -> Iterator[Finding]:
-    """How far this machine's clock is from each server's. A server that cannot be asked shows as a connection."""
+    """How far this machine's clock is from each server's. A server that cannot be reached shows as a connection."""
     seen: set[str] = set()
     for hook in hooks:
         with suppress(BalanceBridgeError):
             server = urljoin(hook.base_url, "/")
             if server not in seen:
                 seen.add(server)
-                # Whatever it answers: what counts is the Date in its header.
+                # Whatever the response: what counts is the Date in its header.
                 skew_s = Transport().send("GET", server, headers={"accept": "*/*"}, timeout_s=10).clock_skew_s()
                 yield _clock(server.rstrip("/"), skew_s)
 
@@ -230,7 +223,7 @@ def _clocks(hooks: list[ApiHook]) -> Iterator[Finding]:
 def _clock(url: str, skew_s: float | None) -> Finding:
     what = f"clock of {url}"
     if skew_s is None:
-        return Finding(what, True, "its answer tells no time: not compared")
+        return Finding(what, True, "its response has no date: not compared")
     if abs(skew_s) <= MOST_SKEW_S:
         return Finding(what, True, f"within {MOST_SKEW_S} s of this machine's")
     side = "behind" if skew_s > 0 else "ahead of"
@@ -239,22 +232,17 @@ def _clock(url: str, skew_s: float | None) -> Finding:
     )
 
 
-def _pools(file: AccountsFile) -> Iterator[Finding]:
+def _pools(file: AccountsFile, *, fix: bool) -> Iterator[Finding]:
     try:
-        states = make_pools(file)
+        created = make_pools(file) if fix else []
+        slots = pool_slots(file)
     except Exception as error:
-        yield Finding(
-            "pools", False, f"Airflow's database cannot be asked ({type(error).__name__}): run airflow db migrate first"
-        )
+        message = f"Airflow's database cannot be read ({type(error).__name__}): run airflow db migrate first"
+        yield Finding("pools", False, message)
         return
-    for state in states:
-        if state.made:
-            told = "was missing, and was made: without it the extraction tasks would never start"
-        elif state.slots != SLOTS:
-            told = f"has {state.slots} slots; with {SLOTS}, extraction tasks do not wait for each other in their slots"
-        else:
-            told = "1 slot"
-        yield Finding(f"pool {state.name}", state.slots == SLOTS, told)
+    for name, count in slots.items():
+        message = "was missing, and was created" if name in created else pool_state(count) or "1 slot"
+        yield Finding(f"pool {name}", count == SLOTS, message)
 
 
 def _finding(what: str, look: Callable[[], str]) -> Finding:

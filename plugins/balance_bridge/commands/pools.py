@@ -5,82 +5,67 @@ Under the scheduler a task whose pool does not exist is never started, with no m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from balance_bridge import settings
 from balance_bridge.accounts import AccountsFile, load_accounts
+from balance_bridge.commands.output import Listing, Output
 
 SLOTS = 1
 
 
-@dataclass(frozen=True)
-class PoolState:
-    """A pool that the accounts file needs.
+def pool_slots(file: AccountsFile) -> dict[str, int | None]:
+    """The slots of each pool that the accounts need, as Airflow's database has them; None for one that is missing.
 
-    Attributes:
-        name: The exchange's connection id.
-        slots: The slots that it has; None if it does not exist.
-        made: Whether it was made just now.
+    There is one for each exchange connection, none for a source that counts nothing. Those of wrong accounts too, as
+    far as they can be read: once it is corrected, an account need not wait for a pool.
     """
-
-    name: str
-    slots: int | None
-    made: bool = False
-
-
-def needed_pools(file: AccountsFile) -> list[str]:
-    """The pools that the accounts need: one for each exchange connection, none for a source that counts nothing.
-
-    Those of wrong accounts too, as far as they can be read: once mended, an account is not to wait for a pool.
-    """
-    wrong = {account.conn_id for account in file.broken.values() if account.conn_id}
-    return sorted(wrong | {account.source.pool for account in file.accounts.values() if account.source.pool})
-
-
-def pool_states(file: AccountsFile) -> list[PoolState]:
-    """The needed pools as Airflow's database has them."""
     from airflow.models.pool import Pool
 
+    wrong = {account.conn_id for account in file.broken.values() if account.conn_id}
+    needed = wrong | {account.source.pool for account in file.accounts.values() if account.source.pool}
     found = {str(pool.pool): int(pool.slots) for pool in Pool.get_pools()}
-    return [PoolState(name, found.get(name)) for name in needed_pools(file)]
+    return {name: found.get(name) for name in sorted(needed)}
 
 
-def make_pools(file: AccountsFile | None = None) -> list[PoolState]:
-    """Make the needed pools that do not exist. One that does is left as it is.
+def make_pools(file: AccountsFile | None = None) -> list[str]:
+    """Create the needed pools that do not exist. One that does is left as it is.
 
     Args:
         file: The accounts; those of the configured file by default.
+
+    Returns:
+        The pools that were created.
     """
     from airflow.models.pool import Pool
 
-    states = []
-    for state in pool_states(file or load_accounts(settings.accounts_file())):
-        if state.slots is None:
-            Pool.create_or_update_pool(
-                state.name,
-                slots=SLOTS,
-                description="balance-bridge: one request after another to this exchange",
-                include_deferred=False,
-            )
-            states.append(PoolState(state.name, SLOTS, made=True))
-        else:
-            states.append(state)
-    return states
+    slots = pool_slots(file or load_accounts(settings.accounts_file()))
+    created = [name for name, count in slots.items() if count is None]
+    for name in created:
+        Pool.create_or_update_pool(
+            name,
+            slots=SLOTS,
+            description="balance-bridge: one request after another to this exchange",
+            include_deferred=False,
+        )
+    return created
 
 
-def run() -> int:
-    """Make the pools and show them.
-
-    Returns:
-        The exit code.
-    """
-    table = Table("pool", "slots", "", title="Pools of the exchanges' connections", box=box.SIMPLE_HEAD)
-    for state in make_pools():
-        other = "" if state.slots == SLOTS else f"has other than {SLOTS} slot: left as it is"
-        table.add_row(state.name, str(state.slots), "made" if state.made else other or "was there")
-    Console().print(table)
+def run(output: Output) -> int:
+    """Create the pools and show them."""
+    file = load_accounts(settings.accounts_file())
+    created = make_pools(file)
+    records = [
+        {"pool": name, "slots": slots, "state": "created" if name in created else pool_state(slots) or "exists"}
+        for name, slots in pool_slots(file).items()
+    ]
+    colours = ["" if record["slots"] == SLOTS else "yellow" for record in records]
+    output.show(Listing(records, {"pool": "pool", "slots": "slots", "state": "state"}, colours))
     return 0
+
+
+def pool_state(slots: int | None) -> str:
+    """What is wrong with a pool of so many slots; empty if nothing is."""
+    if slots is None:
+        return "does not exist, so its extraction tasks never start: balance-bridge check --fix creates it"
+    if slots != SLOTS:
+        return f"has {slots} slots; with {SLOTS}, extraction tasks do not wait for each other in their slots"
+    return ""

@@ -1,181 +1,206 @@
-"""``balance-bridge status``: what was delivered, per account and day, by the receipts in the store."""
+"""``balance-bridge status``: whether everything is delivered, by the receipts in the store."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from balance_bridge import settings
-from balance_bridge.accounts import Account, AccountsFile, load_accounts
-from balance_bridge.commands.terminal import shown
-from balance_bridge.errors import ConfigurationError
-from balance_bridge.load.fold import Status, fold, outcomes
-from balance_bridge.load.log import DayLog
+from balance_bridge.accounts import Account, load_accounts
+from balance_bridge.commands.arguments import choose_accounts, today
+from balance_bridge.commands.deliveries import MANIFEST, Delivered, read_delivered
+from balance_bridge.commands.output import Listing, Output
+from balance_bridge.load.fold import Status
+from balance_bridge.load.log import destinations_with_logs
 from balance_bridge.load.summary import held_otherwise, other_keys
 from balance_bridge.store import Store
 
 NOT_RUN = "not run"
 STORED, MISSING, GONE = "stored", "missing", "gone"
-_URGENT_DAYS = 2
-_PROOF_COLOURS = {"proven": "green", "tolerated": "yellow", "broken": "red", NOT_RUN: "dim"}
-_OUTCOME_COLOURS: dict[str, str] = {
-    Status.REJECTED: "red",
-    Status.UNKNOWN: "red",
-    Status.PLANNED: "red",
-    Status.SEEN: "yellow",
+_STATES = {
+    "broken": "the day does not add up",
+    MISSING: "missing",
+    GONE: "gone: it can no longer be fetched",
+    NOT_RUN: "fetched and not run",
+    "not delivered": "not delivered",
 }
+_COLUMNS = {"account": "account", "UTC day": "day", "proof": "proof", "destination": "destination", "state": "state"}
 
 
 @dataclass(frozen=True)
-class DayStatus:
-    """One account's day at one destination.
+class Line:
+    """An account's day at a destination; or, without a day, something that stops the account altogether.
 
     Attributes:
         account: The account's name.
-        day: The UTC day, ``YYYY-MM-DD``.
-        destination: The destination's name.
+        day: The UTC day, ``YYYY-MM-DD``; empty for what concerns all days.
+        destination: The destination's name, or empty.
         proof: ``proven``, ``tolerated``, ``broken``, or ``not run`` where there is no reconciliation yet.
         raw: ``stored`` if the store has all changes of the day; else ``missing`` if they can still be fetched, and
             ``gone`` if not.
         days_left: Days that are left to fetch what is missing, today included; None where that does not matter.
-        outcomes: Number of balances by outcome; each balance counts once.
-        other_keys: How many are held under keys or settings that the accounts file no longer has.
-        example: One of them.
+        counts: Number of balances by outcome; each balance counts once.
+        not_sent: Balances that are worked out and were never sent.
+        problem: What kind of thing is wrong, in a word or two; empty if nothing is.
+        state: All of it in words.
+        needs_a_look: Whether it is not wrong, but not as usual either.
     """
 
     account: str
-    day: str
-    destination: str
-    proof: str
-    raw: str
-    days_left: int | None
-    outcomes: dict[str, int]
-    other_keys: int = 0
-    example: str = ""
+    day: str = ""
+    destination: str = ""
+    proof: str = ""
+    raw: str = ""
+    days_left: int | None = None
+    counts: Mapping[Status, int] = field(default_factory=Counter)
+    not_sent: int = 0
+    problem: str = ""
+    state: str = ""
+    needs_a_look: bool = False
+
+    def record(self) -> dict[str, Any]:
+        """The line for JSON and CSV."""
+        found = {name: value for name, value in vars(self).items() if name not in ("counts", "needs_a_look")}
+        return {**found, **{str(status): self.counts.get(status, 0) for status in Status}}
 
 
-def read_status(
-    store: Store, accounts: Sequence[Account], *, last: date, days: int, today: date | None = None
-) -> list[DayStatus]:
-    """What the store knows of accounts and days.
+def run(accounts: Sequence[str], days: Sequence[date], output: Output) -> int:
+    """Show what is delivered and what is wrong.
+
+    Returns:
+        The exit code: 1 if anything is wrong or missing.
+    """
+    chosen = choose_accounts(accounts)
+    broken = {} if accounts else load_accounts(settings.accounts_file()).broken
+    store, states = settings.open_store(), dag_states()
+    lines = [
+        Line(name, problem="wrong account", state=f"wrong in the accounts file: {wrong.message.splitlines()[0]}")
+        for name, wrong in broken.items()
+    ]
+    for account in chosen:
+        lines += _account(store, account, states)
+        lines += read_days(store, account, days)
+    wrong = [line for line in lines if line.problem]
+    colours = ["red" if line.problem else "yellow" if line.needs_a_look else "" for line in lines]
+    remarks = [] if states is not None else ["Airflow's database cannot be read: whether a DAG is paused is not known"]
+    output.show(
+        Listing([line.record() for line in lines], _COLUMNS, colours, _verdict(chosen, lines, wrong), remarks),
+        list(Line("").record()),
+    )
+    return 1 if wrong else 0
+
+
+def read_days(store: Store, account: Account, days: Sequence[date]) -> Iterator[Line]:
+    """What the store knows of an account's days, a line for each destination.
 
     Args:
         store: The store.
-        accounts: Which accounts.
-        last: The last day.
-        days: How many days back from it; before an account's start only those that were run.
-        today: The UTC day from which the days that are left are counted; the one after ``last`` by default.
+        account: The account.
+        days: Which days.
     """
-    found = []
-    today = today or last + timedelta(days=1)
-    for account in accounts:
-        for back in range(days - 1, -1, -1):
-            day = last - timedelta(days=back)
-            proof = _proof(store, account.name, day)
-            # A run with an explicit date may have delivered an earlier day.
-            if day >= account.start_date or proof != NOT_RUN:
-                raw, left = _raw(store, account, day, today)
-                for name in account.destinations:
-                    folded = fold(DayLog(store, account.name, day, name).read())
-                    counts = Counter(str(each.outcome.status) for each in outcomes(folded))
-                    by_outcome, other = dict(sorted(counts.items())), other_keys(folded.events.newest_plan, folded)
-                    found.append(DayStatus(account.name, day.isoformat(), name, proof, raw, left, by_outcome, *other))
-    return found
+    for day in days:
+        newest = store.newest(f"reconciliation/{account.name}/{day}", ".json")
+        proof = NOT_RUN if newest is None else str(store.read_json(newest)["status"])
+        # A run with an explicit date may have delivered an earlier day.
+        if account.start_date <= day < today() or proof != NOT_RUN:
+            for name in account.destinations:
+                yield _day(store, account, day, name, proof)
 
 
-def run(names: Sequence[str], *, days: int, as_json: bool) -> int:
-    """Show it.
+def dag_states() -> dict[str, str] | None:
+    """By DAG id: ``paused``, ``gone``, or empty for one that runs; None if Airflow's database cannot be read."""
+    try:
+        from airflow.models.dag import DagModel
+        from airflow.utils.session import create_session
+        from sqlalchemy import select
 
-    Args:
-        names: Only these accounts; all if empty.
-        days: How many days back from yesterday.
-        as_json: As JSON instead of a table.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        ConfigurationError: If there is no account of a given name.
-    """
-    file = load_accounts(settings.accounts_file())
-    accounts = _chosen(file, names)
-    yesterday = datetime.now(UTC).date() - timedelta(days=1)
-    rows = read_status(settings.open_store(), accounts, last=yesterday, days=days)
-    if as_json:
-        print(json.dumps([asdict(row) for row in rows], indent=1))
-    else:
-        console = Console(emoji=False)
-        console.print(_table(rows))
-        for name, broken in file.broken.items():
-            first = broken.message.splitlines()[0]
-            console.print(f"[red]{shown(name)} is wrong in the accounts file[/]: {shown(first)}", soft_wrap=True)
-    return 0
+        with create_session() as session:
+            found = session.execute(select(DagModel.dag_id, DagModel.is_paused, DagModel.is_stale)).all()
+    except Exception:  # whatever a database, its driver or its schema may raise
+        return None
+    return {dag: "gone" if stale else "paused" if paused else "" for dag, paused, stale in found}
 
 
-def _chosen(file: AccountsFile, names: Sequence[str]) -> list[Account]:
-    unknown = [name for name in names if name not in file.accounts]
-    if unknown:
-        raise ConfigurationError(
-            f"{settings.accounts_file()} has no usable account {', '.join(unknown)}; it has {', '.join(file.accounts)}"
-        )
-    return [account for name, account in file.accounts.items() if not names or name in names]
+def _account(store: Store, account: Account, states: Mapping[str, str] | None) -> Iterator[Line]:
+    """What stops an account altogether."""
+    dag, start, retention = f"balances_{account.name}", account.start_date, account.source.retention_days
+    state = "" if states is None else states.get(dag, "gone")
+    if state == "paused":
+        yield Line(account.name, problem="paused", state=f"its DAG is paused: airflow dags unpause {dag}")
+    elif state:
+        yield Line(account.name, problem="no DAG", state=f"Airflow has no DAG {dag}: is its DAGs folder right?")
+    if start > today():
+        yield Line(account.name, problem="start date", state=f"nothing is delivered before its start_date, {start}")
+    oldest = start if retention is None else today() - timedelta(days=retention)
+    if start < oldest and not _was_run(store, account.name, start):
+        state = f"its start_date {start} can no longer be fetched: set it to {oldest}, the oldest available day"
+        yield Line(account.name, problem="start date", state=state)
 
 
-def _proof(store: Store, account: str, day: date) -> str:
-    newest = store.newest(f"reconciliation/{account}/{day}", ".json")
-    if newest is None:
-        return NOT_RUN
-    document: dict[str, Any] = store.read_json(newest)
-    return str(document["status"])
+def _was_run(store: Store, account: str, day: date) -> bool:
+    stored = store.newest(f"raw/{account}/{day}/{MANIFEST}", ".json")
+    return stored is not None or any(destinations_with_logs(store, account, day))
 
 
-def _raw(store: Store, account: Account, day: date, today: date) -> tuple[str, int | None]:
-    if store.newest(f"raw/{account.name}/{day}/whole", ".json") is not None:
+def _day(store: Store, account: Account, day: date, name: str, proof: str) -> Line:
+    delivered = read_delivered(store, account.name, day, name)
+    raw, left = _raw(store, account, day)
+    counts = delivered.counts
+    problem = _problem(account, name, proof, raw, delivered)
+    parts = [f"{count} {status}" for status, count in sorted(counts.items())]
+    if delivered.never_sent:
+        parts.append(f"{delivered.never_sent} not delivered")
+    if problem in _STATES and not delivered.never_sent:
+        parts.append(_STATES[problem] + (f", {left} day{'s' if left > 1 else ''} left to fetch it" if left else ""))
+    held, example = other_keys(delivered.folded.events.newest_plan, delivered.folded)
+    if held:
+        parts.append(held_otherwise(held, example))
+    state = ", ".join(parts) or "nothing to deliver"
+    look = bool(held or proof == "tolerated" or counts[Status.SEEN] or counts[Status.REJECTED])
+    where = (account.name, day.isoformat(), name)
+    return Line(*where, proof, raw, left, counts, delivered.never_sent, problem, state, look)
+
+
+def _problem(account: Account, name: str, proof: str, raw: str, delivered: Delivered) -> str:
+    """What kind of thing is wrong with a day, the most serious first; empty if nothing is."""
+    counts, config = delivered.counts, account.destinations[name]
+    found = {
+        "broken": proof == "broken",
+        "rejected": counts[Status.REJECTED] > config.max_rejected,
+        "unknown": bool(counts[Status.UNKNOWN]),
+        "unconfirmed": bool(counts[Status.SEEN]) and config.on_unconfirmed == "fail",
+        # A day that was delivered and pruned has receipts and no proof.
+        NOT_RUN if raw == STORED else raw: proof == NOT_RUN and not delivered.is_planned,
+        "not delivered": bool(delivered.never_sent or counts[Status.PLANNED])
+        or not (delivered.is_planned or delivered.is_worked_out),
+    }
+    return next((kind for kind, is_so in found.items() if is_so), "")
+
+
+def _raw(store: Store, account: Account, day: date) -> tuple[str, int | None]:
+    if store.newest(f"raw/{account.name}/{day}/{MANIFEST}", ".json") is not None:
         return STORED, None
     retention_days = account.source.retention_days
     if retention_days is None:
         return MISSING, None
-    # Day D can be asked for while D >= today - retention: on its last day one is left.
-    left = (day - today).days + retention_days + 1
+    # Day D can be fetched while D >= today - retention: on its last day one is left.
+    left = (day - today()).days + retention_days + 1
     return (MISSING, left) if left > 0 else (GONE, 0)
 
 
-def _balances(row: DayStatus) -> str:
-    if row.outcomes or row.other_keys:
-        found = [_coloured(kind, count) for kind, count in row.outcomes.items()]
-        if row.other_keys:
-            found.append(f"[yellow]{shown(held_otherwise(row.other_keys, row.example))}[/]")
-        return ", ".join(found)
-    if row.raw == STORED or row.proof != NOT_RUN:
-        return ""
-    if row.raw == GONE:
-        return "[red]gone: it cannot be fetched any more[/]"
-    if row.days_left is None:
-        return "[yellow]missing[/]"
-    colour = "red" if row.days_left <= _URGENT_DAYS else "yellow"
-    return f"[{colour}]missing, {row.days_left} day{'s' if row.days_left > 1 else ''} left to fetch it[/]"
+def _verdict(accounts: Sequence[Account], lines: Sequence[Line], wrong: Sequence[Line]) -> str:
+    if wrong:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(line.problem for line in wrong).most_common())
+        where = _counted(len({line.account for line in wrong}), "account")
+        return f"{_counted(len(wrong), 'problem')} in {where}: {kinds}"
+    days = len({(line.account, line.day) for line in lines})
+    if not days:
+        return f"Nothing is due: {_counted(len(accounts), 'account')}, no day that is over."
+    return f"All is well: {_counted(len(accounts), 'account')}, {_counted(days, 'day')}, every balance delivered."
 
 
-def _coloured(outcome: str, count: int) -> str:
-    colour = _OUTCOME_COLOURS.get(outcome)
-    return f"[{colour}]{count} {outcome}[/]" if colour else f"{count} {outcome}"
-
-
-def _table(rows: Sequence[DayStatus]) -> Table:
-    table = Table(title="What was delivered", box=box.SIMPLE_HEAD)
-    for name in ("account", "UTC day", "proof", "destination"):
-        table.add_column(name, no_wrap=True)
-    # One column for all of it: a column for each outcome leaves no room for the counts in a narrow terminal.
-    table.add_column("balances")
-    for row in rows:
-        proof = f"[{_PROOF_COLOURS.get(row.proof, 'dim')}]{shown(row.proof)}[/]"
-        table.add_row(row.account, row.day, proof, row.destination, _balances(row))
-    return table
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -5,24 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from datetime import date, timedelta
 
 from balance_bridge import settings
-from balance_bridge.commands.terminal import shown
+from balance_bridge.commands.arguments import today
+from balance_bridge.commands.deliveries import MANIFEST, read_delivered
+from balance_bridge.commands.output import Listing, Output
 from balance_bridge.errors import BalanceBridgeError
-from balance_bridge.load.destination import balances_from_table
-from balance_bridge.load.fold import SETTLED, Status, fold, outcomes
-from balance_bridge.load.log import DayLog, destinations_with_logs
+from balance_bridge.load.log import destinations_with_logs
 from balance_bridge.store import PRUNABLE, Store
 
-LEAST_DAYS = 30
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_DONE = SETTLED | {Status.IGNORED}
 
 
 @dataclass(frozen=True)
@@ -64,7 +57,9 @@ def old_days(store: Store, before: date) -> list[OldDay]:
     days = []
     for (account, day), keys in sorted(found.items()):
         # A manifest before what it names: whoever finds it finds the rest.
-        ordered = sorted(keys, key=lambda key: (PRUNABLE.index(f"{key.split('/', 1)[0]}/"), "/whole/" not in key, key))
+        ordered = sorted(
+            keys, key=lambda key: (PRUNABLE.index(f"{key.split('/', 1)[0]}/"), f"/{MANIFEST}/" not in key, key)
+        )
         going = tuple(key for key in ordered if key not in needed)
         days.append(OldDay(account, day, going, sum(store.size(key) for key in going), why[account, day]))
     return days
@@ -79,39 +74,29 @@ def _needed(store: Store, before: date, kept: Iterable[tuple[str, str]]) -> Iter
             yield from store.list(f"raw/{account}/{following}/snapshot")
 
 
-def run(*, keep_days: int, yes: bool) -> int:
-    """Show what can be removed, and remove it if that is wanted.
-
-    Args:
-        keep_days: Days that are kept, counted back from today.
-        yes: Whether to remove it.
-
-    Returns:
-        The exit code.
-    """
-    store = settings.open_store()
-    before = datetime.now(UTC).date() - timedelta(days=keep_days)
-    days = list(old_days(store, before))
+def run(*, keep_days: int, yes: bool, output: Output) -> int:
+    """Show what can be removed, and remove it if that is wanted."""
+    store, before = settings.open_store(), today() - timedelta(days=keep_days)
+    days = old_days(store, before)
+    records = [
+        {"account": day.account, "day": day.day, "objects": len(day.keys), "bytes": day.size, "kept": day.kept}
+        for day in days
+    ]
     going = [day for day in days if not day.kept]
-    console = Console(emoji=False, soft_wrap=True)
-    table = Table(title=f"Days before {before}", box=box.SIMPLE_HEAD)
-    for name in ("account", "days", "objects", "bytes"):
-        table.add_column(name, justify="left" if name == "account" else "right")
-    for account in sorted({day.account for day in going}):
-        own = [day for day in going if day.account == account]
-        objects, size = sum(len(day.keys) for day in own), sum(day.size for day in own)
-        table.add_row(shown(account), str(len(own)), str(objects), f"{size:,}")
-    console.print(table)
-    for day in days:
-        if day.kept:
-            console.print(f"[yellow]kept[/] {shown(f'{day.account} {day.day}: {day.kept}')}")
-    if not yes:
-        console.print("Nothing was removed. With --yes this is removed; receipts stay, whatever their age.")
-        return 0
-    for day in going:
-        for key in day.keys:
-            store.prune(key)
-    console.print(f"{sum(len(day.keys) for day in going)} objects of {len(going)} days were removed.")
+    objects = sum(len(day.keys) for day in going)
+    for key in (key for day in going if yes for key in day.keys):
+        store.prune(key)
+    done = "were removed" if yes else "can be removed: --yes removes them"
+    columns = {"account": "account", "UTC day": "day", "objects": "objects", "bytes": "bytes", "kept because": "kept"}
+    output.show(
+        Listing(
+            records,
+            columns,
+            ["yellow" if day.kept else "" for day in days],
+            f"Days before {before}: {objects} objects of {len(going)} days {done}.",
+            ["Receipts stay, whatever their age."],
+        )
+    )
     return 0
 
 
@@ -128,27 +113,9 @@ def _undelivered(store: Store, account: str, day: date, keys: list[str]) -> str:
         names = sorted(worked_out.union(destinations_with_logs(store, account, day)))
         if not names:
             return f"it was not delivered: its proof is {proof}"
-        return next(filter(None, (_left(store, account, day, name) for name in names)), "")
+        left = {name: read_delivered(store, account, day, name, compare=True).left for name in names}
+        return ", ".join(
+            f"{count} of its balances are not delivered to {name}" for name, count in left.items() if count
+        )
     except BalanceBridgeError as error:
         return f"it cannot be read ({error})"
-
-
-def _left(store: Store, account: str, day: date, name: str) -> str:
-    """What is left to be delivered to one destination; empty if nothing is."""
-    from balance_bridge.transform import balances
-
-    planned = set[tuple[str, int, Decimal]]()
-    left: list[Status] = []
-    for each in outcomes(fold(DayLog(store, account, day, name).read())):
-        planned.add((*each.row.balance, Decimal(each.row.amount)))
-        if each.outcome.status not in _DONE:
-            left.append(each.outcome.status)
-    if left:
-        return f"{len(left)} of its balances are {', '.join(sorted(set(left)))} at {name}"
-    newest = store.newest(f"balances/{account}/{day}/{name}", ".parquet")
-    if newest is None:
-        return ""
-    # By content: numbers of what was pruned begin again, and a run that has nothing to change writes no plan.
-    due = balances_from_table(balances.from_parquet(store.read(newest)))
-    never = sum((each.asset, each.at_ms, each.amount) not in planned for each in due)
-    return f"{never} of its balances were never sent to {name}" if never else ""

@@ -29,11 +29,11 @@ class Preflight(BridgeOperator):
         wrong = []
         for finding in findings(deep=True, pools=False):
             if finding.right:
-                self.log.info("right: %s: %s", finding.what, finding.told)
-                right[finding.what] = finding.told
+                self.log.info("right: %s: %s", finding.what, finding.message)
+                right[finding.what] = finding.message
             else:
-                self.log.error("wrong: %s: %s", finding.what, finding.told)
-                wrong.append(f"{finding.what}: {finding.told}")
+                self.log.error("wrong: %s: %s", finding.what, finding.message)
+                wrong.append(f"{finding.what}: {finding.message}")
         if wrong:
             count = f"{len(wrong)} problem{'s' if len(wrong) > 1 else ''} found"
             raise ConfigurationError(
