@@ -464,4 +464,4 @@ def test_the_preflight_dag_is_started_by_hand_only(parse: Parse) -> None:
     dag = parse.preflight  # type: ignore[attr-defined]
     assert [task.task_id for task in dag.tasks] == ["look"]
     assert dag.schedule is None
-    assert "Is everything right?" in dag.doc_md
+    assert "Preflight check" in dag.doc_md
