@@ -31,7 +31,7 @@ def test_an_account_of_an_exchange_names_its_connection_and_its_destinations() -
 
     assert "From **ascendex** (cash, connection `ascendex_default`) since 2026-11-01." in doc
     assert "| daily | amlyze | `a` | close | UTC |\n| often | amlyze | `a` | open, changes, every 1h | UTC |\n" in doc
-    assert "the exchange is asked" in doc
+    assert "the day is fetched" in doc
     assert "_intraday" not in doc
 
 

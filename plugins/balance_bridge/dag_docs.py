@@ -26,9 +26,10 @@ def account_doc(account: Account) -> str:
             "This DAG uses its pages, and\ndelivers only what is new or has turned out differently.\n"
         )
     if account.source.type == "files":
-        asked, extracted, waited = "the files are read", "from the files", "A file that has not come yet is waited for."
+        fetched, extracted = "the files are read", "from the files"
+        waited = "A file that has not arrived yet is waited for."
     else:
-        asked, extracted = "the exchange is asked", "from the exchange, within\n   its key's request budget"
+        fetched, extracted = "the day is fetched", "from the exchange, within\n   its key's request budget"
         waited = "The closing snapshot of a day that has just ended is waited for."
     return f"""\
 ### {account.name}: the balances of each UTC day, proven and delivered
@@ -40,41 +41,41 @@ From {_origin(account)} since {account.start_date}.
 1. `day` resolves which UTC day D the run is about: parameter `date`, else the logical date, else the last whole day.
 2. `opening_snapshot`, `closing_snapshot`, `history` take what the store does not have yet {extracted}.
    {waited}
-3. `reconcile` proves that opening + every change = closing. If not, {asked} once more; if it still does
-   not add up, {on_break}.
+3. `reconcile` proves that opening + every change = closing. If not, {fetched} once more; if it still
+   does not add up, {on_break}.
 4. `load_...` delivers. What its log shows as accepted is not sent again.
 {followed}
 **To do a day again**: clear its run, or trigger with `{{"date": "YYYY-MM-DD"}}`
-(for many days create a backfill, without `date`). With `"refetch": true` {asked} again, with
+(for many days create a backfill, without `date`). With `"refetch": true` {fetched} again, with
 `"destinations": [...]` only those are served, with
 `"dry_run": true` nothing is sent. `"redeliver": true` sends again, under new numbers, what was delivered under other
 keys or settings. Any other parameter is refused.
 
-**When something is red**: the last lines of the red task's log say what, where and what to do.
+**When a task is red**: the last lines of its log say what happened, why, and what to do.
 """
 
 
 def intraday_doc(account: Account) -> str:
     """The documentation of the DAG that follows an account's day while it goes on, in Markdown."""
-    told = [(target, known_so_far(target.points)) for target in account.destinations.values()]
+    known = [(target, known_so_far(target.points)) for target in account.destinations.values()]
     return f"""\
 ### {account.name}: the UTC day that goes on, every {account.intraday}
 
-From {_origin(account)}. Off by default; it is there because the account has `intraday: {account.intraday}`.
+From {_origin(account)}. Off by default; this DAG exists because the account has `intraday: {account.intraday}`.
 
-{_table((destination, points) for destination, points in told if points)}
+{_table((destination, points) for destination, points in known if points)}
 
 1. `follow` goes on behind the last sequence number that the store has, checks the chain of balances from the opening
-   snapshot to the last change, and works out the balances after `changes` and at whole steps so far. An instant is told
-   only once its second has been over for more than 60 s.
+   snapshot to the last change, and works out the balances after `changes` and at whole steps so far. An instant is
+   delivered only once its second has been over for more than 60 s.
 2. `load_...` delivers, with the receipts of the day: what they show as accepted is never sent again.
 
-**If the chain does not hold**, the exchange is asked once more; if it still does not, nothing more is delivered before
-the day's own run, and this run is red. A change that is booked late goes out as a correction.
+**If the chain does not hold**, the changes are fetched once more; if it still does not, nothing more is delivered
+before the day's own run, and this run is red. A change that is booked late goes out as a correction.
 
 **The daily run** (`balances_{account.name}`) proves the whole day. It uses the pages that are in the store by then, and
-delivers only what is new or has turned out differently. A run that was left out needs no repeating: what it would have
-told is in the next one. With `"dry_run": true` nothing is sent; any other parameter is refused.
+delivers only what is new or has turned out differently. A run that was left out needs no repeating: the next one
+delivers what it would have delivered. With `"dry_run": true` nothing is sent; any other parameter is refused.
 """
 
 
@@ -122,9 +123,9 @@ def _table(rows: Iterable[tuple[Destination, Iterable[str]]]) -> str:
 
 
 PREFLIGHT_DOC = """\
-### Is everything right?
+### Preflight check
 
-Looks, on a worker, at everything that a run needs: the accounts file, options, connections and what they may do, the
+Checks, on a worker, everything that a run needs: the accounts file, options, connections and their permissions, the
 accounts and sources at the destinations, the store, the request budget, and the clocks. Delivers nothing. Trigger it
 after each change; `balance-bridge check --deep` does the same on the command line.
 """

@@ -36,17 +36,18 @@ def resolve_day(requested: str | None, logical_date: datetime | None, run_after:
         if run_type in _ONE_RUN_PER_DAY:
             raise InvalidDay(
                 f"date = {day} cannot be given to a run of a backfill or of the schedule",
-                why="each has its own day, from --from-date to --to-date, and all of them would deliver this one",
-                do=f'Trigger {{"date": "{day}"}}; repeat the backfill with --reprocess-behavior failed '
-                "--dag-run-conf '{}'.",
+                why="each of these runs has a day of its own, and all of them would deliver this one",
+                do=f'Trigger the DAG once with {{"date": "{day}"}}, or create the backfill again with '
+                "--reprocess-behavior failed --dag-run-conf '{}' (--from-date and --to-date name its days; without the "
+                "empty conf Airflow keeps the date)",
             )
         if day > last_ended:
             state = "is not over yet" if day == last_ended + timedelta(days=1) else "lies in the future"
+            due = f"{run_after.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
             raise InvalidDay(
                 f"date = {day} {state}",
-                why=f"this run was due at {run_after.astimezone(UTC):%Y-%m-%d %H:%M} UTC: the last whole day was "
-                f"{last_ended}",
-                do="Trigger the DAG again with that day or an earlier one.",
+                why=f"when this run was due ({due}) the last UTC day that had ended was {last_ended}",
+                do=f"Give {last_ended} or an earlier day",
             )
         return day
     if logical_date is not None and logical_date.astimezone(UTC).date() <= last_ended:
@@ -61,4 +62,4 @@ def _parse(text: str) -> date:
             return date.fromisoformat(text)
         except ValueError:
             pass
-    raise InvalidDay(f"date = {text!r} is not a day", why="YYYY-MM-DD is expected, such as 2026-11-20")
+    raise InvalidDay(f"date = {text!r} is not a day: YYYY-MM-DD is expected", do="Give it as in 2026-11-20")

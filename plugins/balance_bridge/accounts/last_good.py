@@ -1,9 +1,9 @@
 """Which accounts are in force: those of the accounts file or, where that cannot be read, of its last good version.
 
-Each machine keeps a copy of the last version that could be read, which whoever reads the file renews when it has
-changed: the DAG processor within its parsing interval, and every task. A copy that cannot be written is left out.
-The last line of the copy says which destinations were refused because another account had their place already, so
-that the account that delivered first keeps it whatever the order in the file.
+Each machine keeps a copy of the last version that could be read. Every process that reads the file renews it when it
+has changed: the DAG processor within its parsing interval, and every task. A copy that cannot be written is left out.
+Its last line says which destinations were refused because another account had their place already, so that the account
+that delivered first keeps its place, whatever the order in the file.
 """
 
 from __future__ import annotations

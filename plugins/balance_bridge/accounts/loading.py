@@ -44,9 +44,12 @@ class BrokenAccount:
 
     def error(self) -> AccountsFileError:
         """All of its problems as the error with which its runs fail."""
-        why = "\n".join(dict.fromkeys(problem.text() for problem in self._by_line()))
-        do = "Correct the file, run balance-bridge check, then clear the red runs"
-        return AccountsFileError(f"{self.file}: account {self.name} is wrong", why=why, do=do)
+        problems = self._by_line()
+        what = f"{self.file}:{problems[0].line}: account {self.name} is wrong"
+        why = "\n".join(dict.fromkeys(problem.text() for problem in problems))
+        return AccountsFileError(
+            what, why=why, do="Correct the file, run balance-bridge check, then clear the red runs"
+        )
 
     def _by_line(self) -> list[Problem]:
         return sorted(self.problems, key=lambda problem: problem.line)

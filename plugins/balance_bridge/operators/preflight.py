@@ -1,4 +1,4 @@
-"""The task that looks, on a worker, at everything that a run needs."""
+"""The task that checks, on a worker, everything that a run needs."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from balance_bridge.operators.base import BridgeOperator, without_traceback
 
 
 class Preflight(BridgeOperator):
-    """Looks at options, connections, accounts at the destinations, store, budget and clocks, as a worker sees them."""
+    """Checks options, connections, accounts at the destinations, store, budget and clocks, as a worker sees them."""
 
     ui_color = "#e8f0f8"
 
     @without_traceback
     def execute(self, context: Any) -> dict[str, str]:  # noqa: ARG002
-        """Look, and log each finding.
+        """Check, and log each finding.
 
         Returns:
-            What is right, by what was looked at.
+            What was found right, by what was checked.
 
         Raises:
             ConfigurationError: If anything is wrong: all of it, and what to do about each.
@@ -36,7 +36,5 @@ class Preflight(BridgeOperator):
                 wrong.append(f"{finding.what}: {finding.message}")
         if wrong:
             count = f"{len(wrong)} problem{'s' if len(wrong) > 1 else ''} found"
-            raise ConfigurationError(
-                count, why="; ".join(wrong), do="Correct what the log names, then clear this task."
-            )
+            raise ConfigurationError(count, why="; ".join(wrong), do="Correct them, then trigger this DAG again")
         return right
