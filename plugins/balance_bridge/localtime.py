@@ -83,7 +83,7 @@ def local_midnights(open_ms: int, close_ms: int, zone: str) -> list[int]:
     """The first instant of each local date, of those that fall in (open, close].
 
     Where clocks skip midnight, that is the instant of the change; where midnight happens twice, the earlier one; a date
-    that the zone skipped has none.
+    that the zone skipped has none. Exact from 1970 on.
 
     Args:
         open_ms: UTC milliseconds; an instant equal to it is not in the result.
@@ -113,7 +113,7 @@ def _zone_info(zone: str) -> ZoneInfo:
 
 
 def _first_instant_ms(day: pd.Timestamp, zone: str) -> int | None:
-    # Where midnight happens twice, these are both. Where clocks skip it, they are a time of the day before and the instant
-    # of the change, provided that the clocks skip from midnight on, as they did in every zone since 1970.
+    # Where midnight happens twice, these are both. Where clocks skip it, they are a time of the day before and the
+    # instant of the change, provided that the clocks skip from midnight on, as they did in every zone since 1970.
     readings = [pendulum.datetime(day.year, day.month, day.day, tz=zone, fold=fold) for fold in (0, 1)]
     return min((reading.int_timestamp * 1000 for reading in readings if reading.day == day.day), default=None)
