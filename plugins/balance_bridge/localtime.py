@@ -25,7 +25,7 @@ _FIRST_MS, _LAST_MS = (
 _LOOK_BACK_S = 36 * 3600
 
 
-def local_seconds(at_ms: Sequence[int] | Int64, zone: str) -> pd.DatetimeIndex:
+def local_seconds(at_ms: Sequence[int] | npt.NDArray[np.integer], zone: str) -> pd.DatetimeIndex:
     """What the zone's clocks show at each instant, cut (not rounded) to the second.
 
     Args:
@@ -48,7 +48,7 @@ def local_seconds(at_ms: Sequence[int] | Int64, zone: str) -> pd.DatetimeIndex:
     return utc.tz_convert(info).tz_localize(None).floor("s")
 
 
-def local_texts(at_ms: Sequence[int] | Int64, zone: str) -> list[str]:
+def local_texts(at_ms: Sequence[int] | npt.NDArray[np.integer], zone: str) -> list[str]:
     """Each instant as ``YYYY-MM-DD HH:mm:ss`` on the zone's clocks; arguments and errors as :func:`local_seconds`."""
     texts: list[str] = local_seconds(at_ms, zone).strftime("%Y-%m-%d %H:%M:%S").tolist()
     return texts
@@ -83,7 +83,7 @@ def local_midnights(open_ms: int, close_ms: int, zone: str) -> list[int]:
     """The first instant of each local date, of those that fall in (open, close].
 
     Where clocks skip midnight, that is the instant of the change; where midnight happens twice, the earlier one; a date
-    that the zone skipped has none.
+    that the zone skipped has none. Exact from 1970 on.
 
     Args:
         open_ms: UTC milliseconds; an instant equal to it is not in the result.
@@ -113,7 +113,7 @@ def _zone_info(zone: str) -> ZoneInfo:
 
 
 def _first_instant_ms(day: pd.Timestamp, zone: str) -> int | None:
-    # Both readings of midnight: where it happens twice, one each; where clocks skip it, pendulum goes back for the first
-    # one (into the day before) and on for the second one (to the change).
+    # Where midnight happens twice, these are both. Where clocks skip it, they are a time of the day before and the
+    # instant of the change, provided that the clocks skip from midnight on, as they did in every zone since 1970.
     readings = [pendulum.datetime(day.year, day.month, day.day, tz=zone, fold=fold) for fold in (0, 1)]
     return min((reading.int_timestamp * 1000 for reading in readings if reading.day == day.day), default=None)

@@ -170,7 +170,7 @@ def instants(open_ms: int) -> st.SearchStrategy[int]:
 
 
 @st.composite
-def histories(draw: st.DrawFn, open_ms: int = ms_of("2026-03-01"), most: int = 12) -> History:
+def histories(draw: st.DrawFn, open_ms: int = ms_of("2026-03-01"), most: int = 20) -> History:
     before = draw(st.dictionaries(st.sampled_from([*ASSETS, "IDLE", "EMPTY"]), UNITS, max_size=5))
     if "EMPTY" in before:
         before["EMPTY"] = 0

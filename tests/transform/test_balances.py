@@ -27,7 +27,7 @@ DAY_MS = 86_400_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 HOUR_MS = 3_600_000
 STEPS_MS = {"every 1h": 3_600_000, "every 15min": 900_000, "every 6h": 21_600_000, "every 24h": DAY_MS}
-QUICK = settings(max_examples=40, deadline=None)
+QUICK = settings(max_examples=20, deadline=None)
 DAY = date(2026, 3, 1)
 CLOSE = BalanceRequest("there", ["close"], "UTC", "instant", DAY)
 POINTS = ["open", "close", "changes", "local_midnight", *STEPS_MS]
@@ -119,8 +119,8 @@ def deliver(history: Any, points: list[str], zone: str = "UTC", key: Any = "inst
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)  # the plain answer looks at every minute of three days
-@pytest.mark.slow  # each example is answered a second time, minute by minute
+@settings(max_examples=40, deadline=None)
+@pytest.mark.slow  # each example is worked out a second time, minute by minute, for both kinds of keys
 def test_balances_are_what_a_plain_reading_of_the_rules_gives(world: SimpleNamespace, data: st.DataObject) -> None:
     zone, day = data.draw(st.sampled_from(world.DAYS))
     history = data.draw(world.histories(world.ms_of(day)))
@@ -147,7 +147,7 @@ def test_one_key_has_one_balance_and_no_column_is_a_float(world: SimpleNamespace
 
 
 @given(st.data())
-@settings(max_examples=25, deadline=None)
+@QUICK
 def test_what_is_delivered_does_not_depend_on_other_points_for_instants(
     world: SimpleNamespace, data: st.DataObject
 ) -> None:

@@ -52,7 +52,7 @@ def books(draw: st.DrawFn, first: date, days: int) -> Book:
     snapshots, records = [Snapshot(first, sn, amounts(held))], []
     for number in range(1, days + 1):
         midnight = midnight_ms(first + timedelta(days=number))
-        for _ in range(draw(st.integers(0, 5))):
+        for _ in range(draw(st.integers(0, 12))):
             sn += draw(st.integers(1, 3))
             touched = draw(st.sets(st.sampled_from(ASSETS), min_size=1, max_size=2))
             legs = []
@@ -85,9 +85,9 @@ def of_pipeline(book: Book, day: date, request: BalanceRequest) -> list[tuple[An
     return [(day, *row) for row in zip(frame["asset"], at, frame["balance"], strict=True)]
 
 
-@pytest.mark.slow  # hundreds of chains of days, each worked out twice
+@pytest.mark.slow  # chains of days, each worked out twice
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_over_days_in_a_row_each_balance_is_delivered_by_exactly_one(
     world: SimpleNamespace, data: st.DataObject
 ) -> None:
@@ -109,7 +109,7 @@ def test_over_days_in_a_row_each_balance_is_delivered_by_exactly_one(
 
 @pytest.mark.slow  # as above
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_what_an_account_came_to_hold_is_the_last_balance_of_every_destination_that_asks_for_changes(
     data: st.DataObject,
 ) -> None:
@@ -127,7 +127,7 @@ def test_what_an_account_came_to_hold_is_the_last_balance_of_every_destination_t
 
 @pytest.mark.slow  # as above
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_every_midnight_shows_each_asset_that_the_day_before_knew_also_if_it_has_gone_to_nothing(
     data: st.DataObject,
 ) -> None:

@@ -26,7 +26,7 @@ from balance_bridge.transform.reconciliation import (
 from balance_bridge.transform.schema import LEDGER
 
 DAY_MS = 86_400_000
-QUICK = settings(max_examples=30, deadline=None)
+QUICK = settings(max_examples=20, deadline=None)
 
 
 def amount(units: int) -> Decimal:
@@ -127,9 +127,9 @@ def test_an_altered_change_or_balance_is_caught_at_its_record(world: SimpleNames
     assert {found.asset for found in proof.breaks} == {asset}
 
 
-@pytest.mark.slow  # a hundred random histories, each proven a second time in plain Python
+@pytest.mark.slow  # random histories, each proven a second time in plain Python
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_the_proof_is_what_a_record_by_record_check_gives_for_any_corruption(
     world: SimpleNamespace, data: st.DataObject
 ) -> None:
@@ -160,7 +160,9 @@ def test_the_proof_is_what_a_record_by_record_check_gives_for_any_corruption(
 
 @given(st.data())
 @QUICK
-def test_what_is_missing_adds_up_to_the_drift(world: SimpleNamespace, data: st.DataObject) -> None:
+def test_what_is_missing_adds_up_to_the_drift_and_is_reported_exactly(
+    world: SimpleNamespace, data: st.DataObject
+) -> None:
     history = data.draw(world.histories())
     kept = [record for record in history.records if data.draw(st.booleans())]
     proof = prove(replace(history, records=tuple(kept)), closing=history.closing)
@@ -168,14 +170,7 @@ def test_what_is_missing_adds_up_to_the_drift(world: SimpleNamespace, data: st.D
     for found in proof.breaks:
         missing[found.asset] = money.EXACT.add(missing.get(found.asset, Decimal(0)), found.amount)
     assert {asset: value for asset, value in missing.items() if value} == proof.drift
-
-
-@given(st.data())
-@QUICK
-def test_the_report_is_json_and_holds_amounts_as_text(world: SimpleNamespace, data: st.DataObject) -> None:
-    history = data.draw(world.histories())
-    kept = [record for record in history.records if data.draw(st.booleans())]
-    proof = prove(replace(history, records=tuple(kept)), closing=history.closing)
+    # The same in the report, whose amounts are text.
     document = json.loads(json.dumps(proof.to_document()))
     assert document["version"] == 1
     assert document["status"] == proof.status

@@ -66,7 +66,7 @@ class Elven(Destination):
         return {"source_id": self.config.source_id, "timezone": self.config.timezone}
 
     def _translate(self, sendable: Sequence[tuple[Balance, str]], prepared: Prepared) -> None:
-        # Imported here: it needs numpy, and the connection test does not.
+        # Imported here: it needs pandas, and the connection test does not.
         from balance_bridge.localtime import local_texts
 
         texts = local_texts([balance.at_ms for balance, _ in sendable], self.config.timezone)

@@ -162,7 +162,7 @@ def _in_day(ledger: pd.DataFrame, open_ms: int, close_ms: int, seconds: Int64 | 
     if seconds is not None:
         # The first second, from its own on, that is the day's; the closing one where there is none.
         own = pd.Index(seconds).union([close_ms // 1000])
-        nearest = own[own.get_indexer(at // 1000, method="bfill")]
+        nearest = own[own.get_indexer(pd.Index(at // 1000), method="bfill")]
         at = at.where(at // 1000 == nearest, (nearest * 1000).to_series(index=at.index).clip(upper=close_ms))
     records = ledger[["sn", "asset", "balance"]].astype({"sn": "int64"}).assign(at=at)
     return records, records["sn"][at != booked].nunique()
@@ -230,6 +230,6 @@ def _collisions(collided: pd.DataFrame, kept: pd.DataFrame) -> tuple[Collision, 
     winners = kept.loc[kept["local"].isin(first["local"]), ["asset", "local", "at"]].astype({"at": "int64[pyarrow]"})
     pairs = first.merge(winners, on=["asset", "local"], how="left", suffixes=("", "_kept"))
     return tuple(
-        Collision(pair.asset, pair.at, str(pair.local), None if pd.isna(pair.at_kept) else pair.at_kept)
-        for pair in pairs.itertuples()
+        Collision(pair["asset"], pair["at"], str(pair["local"]), None if pd.isna(pair["at_kept"]) else pair["at_kept"])
+        for pair in pairs.to_dict("records")
     )

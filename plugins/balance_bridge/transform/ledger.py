@@ -46,7 +46,7 @@ def build_ledger(legs: pa.Table) -> pd.DataFrame:
     fee = _sums(rows, rows["fee"].astype(bool), row)
     rows = rows[~repeats].set_index(row[~repeats])
     rows["delta"] = delta.reindex(rows.index).fillna(rows["delta"])
-    rows["fee"] = fee.reindex(rows.index).fillna(Decimal(0))
+    rows["fee"] = fee.reindex(rows.index).fillna(0)
     return parquet.to_frame(pa.Table.from_pandas(rows[LEDGER.names], schema=LEDGER, preserve_index=False))
 
 
@@ -117,7 +117,7 @@ def _same_row(legs: pd.DataFrame) -> pd.Series:
 
 def _sums(legs: pd.DataFrame, summed: pd.Series, row: pd.Series) -> pd.Series:
     """The sum of some legs by the row of the ledger to which they belong."""
-    sums = legs.loc[summed, "delta"].astype(WIDE).groupby(row[summed]).sum()
+    sums: pd.Series = legs.loc[summed, "delta"].astype(WIDE).groupby(row[summed]).sum()
     too_large = sums[sums.abs() >= money.LIMIT]
     if len(too_large):
         leg = legs[row == too_large.index[0]].iloc[0]

@@ -1,16 +1,17 @@
 """The proof: opening snapshot plus every change is the closing snapshot, or the name of the place where it breaks.
 
-An asset's balances form a chain: the opening snapshot, each record, the closing snapshot. In each link the balance must
-be the one before plus the change, where a snapshot changes nothing. What is missing in a link is a break, named by the
-sequence numbers on both sides: a ``chain`` break at a record, a ``conservation`` break at the closing snapshot. What is
-missing in all links of an asset adds up to its drift, closing - (opening + sum of changes): so each breakage is reported
+An asset's balances form a chain: the opening snapshot, each record, the closing snapshot. At each link the balance must
+be the one before plus the change; a snapshot changes nothing. Where it is not, that is a break, named by the sequence
+numbers on both sides: a ``chain`` break at a record, a ``conservation`` break at the closing snapshot. What is missing
+at all the links of an asset adds up to its drift, closing - (opening + sum of changes): so each breakage is reported
 once, and an asset without breaks has no drift. A tolerance excuses only what is missing at the closing snapshot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from typing import Any
 
 import pandas as pd
 
@@ -87,22 +88,22 @@ def _prove(
     found = chain.assign(last_good_sn=before["sn"], amount=missing)[broken]
     drift = found.groupby("asset")["amount"].sum()
     gaps = found[found.index >= len(chain) - len(last)]
-    excused = [gap.Index for gap in gaps.itertuples() if gap.amount.copy_abs() <= allowed.get(gap.asset, 0)]
+    excused = [row for row, gap in _rows(gaps) if gap["amount"].copy_abs() <= allowed.get(gap["asset"], 0)]
     breaks = found.drop(index=excused).sort_values(["sn", "asset"])
     return Reconciliation(
         status="broken" if len(breaks) else "tolerated" if (drift != 0).any() else "proven",
         opening=opening,
         closing=closing,
-        drift={asset: money.EXACT.normalize(amount) for asset, amount in drift[drift != 0].items()},
+        drift={str(asset): money.EXACT.normalize(amount) for asset, amount in drift[drift != 0].items()},
         breaks=tuple(
             Break(
-                kind="conservation" if row.Index in gaps.index else "chain",
-                asset=row.asset,
-                amount=money.EXACT.normalize(row.amount),
-                last_good_sn=row.last_good_sn,
-                first_bad_sn=row.sn,
+                kind="conservation" if row in gaps.index else "chain",
+                asset=each["asset"],
+                amount=money.EXACT.normalize(each["amount"]),
+                last_good_sn=each["last_good_sn"],
+                first_bad_sn=each["sn"],
             )
-            for row in breaks.head(MAX_BREAKS).itertuples()
+            for row, each in _rows(breaks.head(MAX_BREAKS))
         ),
         break_count=len(breaks),
         tolerance=dict(sorted(allowed.items())),
@@ -110,6 +111,10 @@ def _prove(
         assets=len(assets),
         outside=_outside(ledger, opening.at_ms, closing_at_ms),
     )
+
+
+def _rows(frame: pd.DataFrame) -> Iterable[tuple[Any, dict[Any, Any]]]:
+    return frame.to_dict("index").items()
 
 
 def _check_between(opening: Snapshot, closing: Snapshot, ledger: pd.DataFrame) -> None:
