@@ -124,13 +124,6 @@ def test_the_demo_empties_only_what_it_made(tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "precious.txt").exists()
 
 
-def test_the_demo_s_folder_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("BALANCE_BRIDGE_DEMO", raising=False)
-    assert demo.default_home() == Path(".demo")
-    monkeypatch.setenv("BALANCE_BRIDGE_DEMO", "/somewhere")
-    assert demo.default_home() == Path("/somewhere")
-
-
 class PlayedWorld:
     """What the demo's own world is to what prints it."""
 

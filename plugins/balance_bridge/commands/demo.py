@@ -7,7 +7,6 @@ other day goes through. The demo then does what a person would do: it fetches th
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 import signal
@@ -230,11 +229,6 @@ def run_sandbox(port: int, seed: int, show: bool) -> int:
 
     with _interruptible():
         return serve(port, seed, show)
-
-
-def default_home() -> Path:
-    """Where demo and up keep what they make: ``.demo`` in the current folder, or BALANCE_BRIDGE_DEMO."""
-    return Path(os.environ.get("BALANCE_BRIDGE_DEMO", ".demo"))
 
 
 def _show_what_is_wrong(
