@@ -237,17 +237,18 @@ def _dag(name: str, start: datetime, *, catchup: bool = True, schedule: Any = No
     )
 
 
-def make(makers: Mapping[str, Callable[[str], DAG]]) -> dict[str, DAG]:
-    """The DAGs; in the process of a task only the one that it asks for."""
+def make() -> dict[str, DAG]:
+    """The DAGs, by id; in the process of a task only the one that it asks for."""
     wanted = get_parsing_context().dag_id
-    # Looking for garbage among all that Airflow has loaded, again and again while many DAGs are made, would be a third
-    # of the time, and there is none.
+    # Looking for garbage among all that Airflow has loaded, again and again while many accounts are read and their DAGs
+    # made, would be a third of the time, and there is none.
     gc.disable()
     try:
-        return {name: maker(name) for name, maker in makers.items() if wanted in (None, name)}
+        found = makers(accounts_in_force(settings.accounts_file(), settings.last_good_folder()))
+        return {name: maker(name) for name, maker in found.items() if wanted in (None, name)}
     finally:
         gc.enable()
 
 
-DAGS = make(makers(accounts_in_force(settings.accounts_file(), settings.last_good_folder())))
+DAGS = make()
 globals().update(DAGS)
