@@ -87,7 +87,7 @@ def test_a_delay_that_is_none_is_refused_with_its_value(monkeypatch: pytest.Monk
     monkeypatch.setenv("AIRFLOW__BALANCE_BRIDGE__RETRY_DELAY", value)
     with pytest.raises(ConfigurationError, match="a whole number of seconds, 1 or more") as caught:
         settings.retry_delay()
-    assert f"retry_delay = {value!r}" in str(caught.value)
+    assert f"retry_delay = {value}".strip() in str(caught.value)
 
 
 @pytest.mark.parametrize("value", ["bb", "acme.eu", "A1", "x" * 32])

@@ -86,7 +86,7 @@ def retry_delay() -> timedelta:
     text = _get("retry_delay")
     if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) == 0:
         raise ConfigurationError(
-            f"[{SECTION}] retry_delay = {text!r}", why="a whole number of seconds, 1 or more, is expected", do=_CORRECT
+            f"[{SECTION}] retry_delay = {text}", why="a whole number of seconds, 1 or more, is expected", do=_CORRECT
         )
     return timedelta(seconds=int(text))
 
@@ -105,7 +105,7 @@ def namespace() -> str:
     text = _get("namespace")
     if not re.fullmatch(r"[A-Za-z0-9.]{1,32}", text):
         raise ConfigurationError(
-            f"[{SECTION}] namespace = {text!r}", why="1 to 32 letters, digits or points are expected", do=_CORRECT
+            f"[{SECTION}] namespace = {text}", why="1 to 32 letters, digits or points are expected", do=_CORRECT
         )
     return text
 

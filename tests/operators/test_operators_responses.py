@@ -102,14 +102,9 @@ def first_change(document: Any) -> Any:
 
 
 @pytest.mark.slow  # Airflow runs the day
-@pytest.mark.parametrize(
-    ("endpoint", "tasks"), [("snapshot", {"opening_snapshot"}), ("history", {"history"})], ids=["snapshot", "history"]
-)
-def test_an_invalid_response_makes_one_red_task_without_a_retry_and_nothing_is_delivered(
-    world: Any, endpoint: str, tasks: set[str]
-) -> None:
-    bend(world, endpoint, lambda _: b"<html><head><title>Maintenance</title></head></html>")
-    assert "<html><head><title>Maintenance" in run_fails(world, tasks, InvalidResponse)
+def test_an_invalid_response_makes_one_red_task_without_a_retry_and_nothing_is_delivered(world: Any) -> None:
+    bend(world, "history", lambda _: b"<html><head><title>Maintenance</title></head></html>")
+    assert "<html><head><title>Maintenance" in run_fails(world, {"history"}, InvalidResponse)
 
 
 @pytest.mark.slow  # Airflow runs the day
@@ -308,21 +303,19 @@ def test_a_wrong_secret_fails_at_once_and_airflow_s_log_says_what_to_do_before_t
     assert world.requests("exchange") == 2
 
 
-@pytest.mark.slow  # Airflow runs the day
-def test_a_connection_that_is_missing_is_named_with_what_to_do(world: Any) -> None:
+def test_a_connection_that_is_missing_is_named_with_what_to_do(world: Any, airflow_db: Any) -> None:
     world.monkeypatch.delenv("AIRFLOW_CONN_ASCENDEX_CASH")
-    message = run_fails(world, BOTH, ConfigurationError)
+    message = fails(world, "opening_snapshot", ConfigurationError)
     assert "connection 'ascendex_cash' does not exist" in message
     assert "AIRFLOW_CONN_ASCENDEX_CASH" in message
 
 
-@pytest.mark.slow  # Airflow runs the day
-def test_without_a_network_it_is_tried_again_later(world: Any, closed_port: int) -> None:
+def test_without_a_network_three_attempts_within_seconds_fail_with_the_address(world: Any, closed_port: int) -> None:
     world.connect("ascendex_cash", host=f"http://127.0.0.1:{closed_port}")
-    message = run_fails(world, BOTH, ConnectionFailed)
+    message = fails(world, "opening_snapshot", ConnectionFailed)
     assert "no connection" in message
     assert f"127.0.0.1:{closed_port}" in message
-    assert world.naps == [1.0, 2.0] * 2
+    assert world.naps == [1.0, 2.0]
 
 
 def test_a_store_that_cannot_be_written_is_tried_again_later(world: Any) -> None:
