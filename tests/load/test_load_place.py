@@ -256,7 +256,7 @@ def test_adopting_a_place_does_not_let_other_key_settings_pass():
 @pytest.mark.parametrize("command", ["adopt", "rekey"])
 def test_where_nothing_has_changed_there_is_nothing_to_decide(command):
     for store in (delivered(), MemoryStore()):
-        with pytest.raises(PlaceChanged, match=r"there is nothing to|has delivered nothing yet"):
+        with pytest.raises(PlaceChanged, match=r"there is nothing to|has delivered nothing so far"):
             getattr(place(store, kit.elven(None)), command)("Ada", "why")
 
 

@@ -410,8 +410,8 @@ def decode(data: bytes, kind: type[Document], place: str, *, all_rows: bool = Tr
         version = msgspec.json.decode(head, type=_Head).version
         if version != VERSION:
             raise StoreDamaged(
-                f"{place} has format version {version}; nothing was sent",
-                why=f"This release reads version {VERSION}",
+                f"{place} has format version {version}; this release reads {VERSION}",
+                why="Nothing was sent",
                 do="Deliver the day with the release that wrote it",
             )
         body, _, seal = text.rstrip(b"\n").rpartition(b"\n")

@@ -121,10 +121,12 @@ class Places:
         """Go on with one part of the place as it is now, and with the other as it was."""
         found = self.newest()
         if found is None:
-            raise PlaceChanged(f"{self._name} has delivered nothing yet", do="Just run it")
+            raise PlaceChanged(f"{self._name} has delivered nothing so far", do="Just run it")
         if getattr(found, changed) == getattr(now, changed):
-            what = "leads to the same place as before" if changed == "leads_to" else "makes its keys as before"
-            raise PlaceChanged(f"{self._name} {what}: there is nothing to decide")
+            what = "leads where it led: there is nothing to adopt"
+            if changed == "key_settings":
+                what = "makes its keys as before: there is nothing to rekey"
+            raise PlaceChanged(f"{self._name} {what}")
         if changed == "leads_to" and not _only_moved(found.leads_to, now.leads_to):
             difference = _difference(found.leads_to, now.leads_to)
             raise PlaceChanged(f"{self._name} is another account now: {difference}", do=_NEW)
