@@ -118,7 +118,7 @@ def one_long_day() -> Iterator[Row]:
         with quick(book) as made:
             patience_s = lab.MAX_INLINE_WAIT_S if gives_up else float("inf")
             begin = made.clock.now
-            snapshots = [
+            for which in ("opening", "closing"):
                 lab.deferring(
                     lambda which=which, made=made, patience_s=patience_s: daily.fetch_snapshot(
                         made.job(patience_s=patience_s), which
@@ -127,12 +127,8 @@ def one_long_day() -> Iterator[Row]:
                     chance,
                     waits,
                 )
-                for which in ("opening", "closing")
-            ]
             lab.deferring(
-                lambda made=made, patience_s=patience_s, snapshots=snapshots: daily.fetch_history(
-                    made.job(patience_s=patience_s), *snapshots, {}
-                ),
+                lambda made=made, patience_s=patience_s: daily.fetch_history(made.job(patience_s=patience_s), {}),
                 made.clock,
                 chance,
                 waits,
@@ -262,7 +258,7 @@ def peak_mib(pages: int) -> float:
             rows = [{"asset": name, "totalBalance": text(units)} for name, units in held.items()]
             return answered({"meta": meta, "snapshot": rows})
 
-        def fetch_changes(self, from_sn: int, day: date) -> Response:  # noqa: ARG002
+        def fetch_changes(self, from_sn: int, day: date, closing_sn: int | None) -> Response:  # noqa: ARG002
             first = from_sn - FIRST_SN - 1
             found = [record(n) for n in reversed(range(first, min(first + PAGE, last)))]
             return answered({"meta": {"ac": "cash", "accountId": "bench"}, "balance": found})
@@ -275,8 +271,7 @@ def peak_mib(pages: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         source = Made(None, Category.CASH, retention_days=7)  # type: ignore[arg-type]  # nothing is sent
         job = daily.Job(source, Store(Path(folder)), "bench", DAY, "bench")
-        opening, closing = daily.fetch_snapshot(job, "opening"), daily.fetch_snapshot(job, "closing")
-        found = daily.fetch_history(job, opening, closing, {})
+        found = daily.fetch_history(job, {})
         if found["records"] != last or found["pages"] != pages:
             raise SystemExit(f"a day of {last} records came out as {found}")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -60,7 +60,8 @@ def account_dag(account: Account) -> DAG:
         day = ResolveDay(task_id="day", **common).output
         opening = FetchSnapshot(task_id="opening_snapshot", which="opening", day=day, **asking).output
         closing = FetchSnapshot(task_id="closing_snapshot", which="closing", day=day, **asking).output
-        history = FetchHistory(task_id="history", day=day, opening=opening, closing=closing, **asking).output
+        history = FetchHistory(task_id="history", day=day, **asking).output
+        [opening, closing] >> history
         proof = Reconcile(task_id="reconcile", day=day, extracted=history, **common).output
         for name in account.destinations:
             Deliver(task_id=f"load_{name}", destination=name, reconciled=proof, **common)

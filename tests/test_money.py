@@ -199,5 +199,5 @@ def test_the_guard_sees_floats_and_lets_seconds_pass() -> None:
 
 
 def test_the_guard_covers_every_room_that_handles_amounts() -> None:
-    assert {"money.py", "extract/ascendex_answers.py", "transform/ledger.py"} < set(GUARDED)
+    assert {"money.py", "extract/ascendex_responses.py", "transform/ledger.py"} < set(GUARDED)
     assert {"load/elven.py", "load/amlyze.py", "load/destination.py"} < set(GUARDED)

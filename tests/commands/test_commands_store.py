@@ -51,7 +51,7 @@ def files(place: Any, pattern: str) -> list[Path]:
     [
         ("raw/main_cash/*/snapshot/*.gz", "damaged"),
         ("raw/main_cash/*/history/*/*.gz", "damaged"),
-        ("raw/main_cash/*/whole/*.json", "not JSON|digest|not what was written"),
+        ("raw/main_cash/*/manifest/*.json", "not JSON|digest|not what was written"),
         ("ledger/main_cash/*/*.parquet", "ledger"),
         ("balances/main_cash/*/*/*.parquet", "balances"),
         ("reconciliation/main_cash/*/*.json", "not JSON|digest"),
@@ -85,7 +85,7 @@ def test_what_a_manifest_names_must_be_there(place: Any, delivered: Store) -> No
     files(place, "raw/main_cash/*/history/*/*.gz")[0].unlink()
     (damage,) = check(delivered).damaged
     assert "what it names is missing: 1 pages in raw/main_cash/" in damage.told
-    assert "/whole/" in damage.key
+    assert "/manifest/" in damage.key
 
 
 # What a delivery to one destination leaves, and what each is.
@@ -221,7 +221,7 @@ def test_an_old_day_that_was_delivered_can_go_and_its_receipts_stay(
     receipts = {key: delivered.read(key) for key in delivered.list("receipts")}
     order = [key.split("/", 1)[0] for key in day.keys]
     assert order == sorted(order, key=["raw", "ledger", "balances", "reconciliation"].index)
-    assert "/whole/" in day.keys[0]
+    assert "/manifest/" in day.keys[0]
     # Stopped anywhere, the next time goes on.
     for count, key in enumerate(day.keys):
         delivered.prune(key)

@@ -121,8 +121,9 @@ class World:
         if task_id in ("opening_snapshot", "closing_snapshot"):
             which: Any = task_id.removesuffix("_snapshot")
             return daily.FetchSnapshot(which=which, **common).execute(context)
-        before = {name: self.task(f"{name}_snapshot", account, day=day, **params) for name in ("opening", "closing")}
-        return daily.FetchHistory(**before, **common).execute(context)
+        for name in ("opening", "closing"):
+            self.task(f"{name}_snapshot", account, day=day, **params)
+        return daily.FetchHistory(**common).execute(context)
 
     def differences(self, account: str = "main_cash", *days: date) -> list[str]:
         """Where what was delivered differs from the sandbox's own books."""

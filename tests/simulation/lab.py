@@ -24,7 +24,6 @@ from balance_bridge.errors import BudgetExhausted
 from balance_bridge.extract import ascendex
 from balance_bridge.extract.ascendex import AscendexClient, AscendexSource, Category
 from balance_bridge.extract.budget import SqliteBudget
-from balance_bridge.extract.pages import read_legs
 from balance_bridge.sandbox.exchange import Exchange, ExchangeOptions
 from balance_bridge.sandbox.wire import Call, Journal
 from balance_bridge.sandbox.world import DAY_MS, Book, Leg, Record, Snapshot, World, midnight_ms
@@ -239,15 +238,14 @@ class Lab:
 
     def extract(self, number: int = 0, **options: Any) -> dict[str, Any]:
         """The three tasks that ask the exchange, each with a source of its own."""
-        opening = daily.fetch_snapshot(self.job(number, **options), "opening")
-        closing = daily.fetch_snapshot(self.job(number, **options), "closing")
-        return daily.fetch_history(self.job(number, **options), opening, closing, {})
+        daily.fetch_snapshot(self.job(number, **options), "opening")
+        daily.fetch_snapshot(self.job(number, **options), "closing")
+        return daily.fetch_history(self.job(number, **options), {})
 
-    def legs(self, number: int, extracted: Mapping[str, Any]) -> list[tuple[int, str, Decimal, Decimal]]:
-        """A day's (sn, asset, change, balance) as the store has them."""
-        opening, closing = (self.book.snapshots[day_after(number + ahead)].sn for ahead in (0, 1))
-        found = read_legs(self.source(), self.store, extracted["history"], opening_sn=opening, closing_sn=closing)
-        frame = ledger.build_ledger(found)
+    def legs(self, extracted: Mapping[str, Any]) -> list[tuple[int, str, Decimal, Decimal]]:
+        """A day's (sn, asset, change, balance) as its ledger has them."""
+        manifest = self.store.read_json(extracted["manifest"])
+        frame = ledger.from_parquet(self.store.read(manifest["ledger"]))
         columns = (frame[name] for name in ("sn", "asset", "delta", "balance"))
         return [(int(sn), str(asset), delta, balance) for sn, asset, delta, balance in zip(*columns, strict=True)]
 

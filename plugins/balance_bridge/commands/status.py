@@ -138,7 +138,7 @@ def _proof(store: Store, account: str, day: date) -> str:
 
 
 def _raw(store: Store, account: Account, day: date, today: date) -> tuple[str, int | None]:
-    if store.newest(f"raw/{account.name}/{day}/whole", ".json") is not None:
+    if store.newest(f"raw/{account.name}/{day}/manifest", ".json") is not None:
         return STORED, None
     retention_days = account.source.retention_days
     if retention_days is None:

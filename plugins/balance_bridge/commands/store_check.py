@@ -18,7 +18,6 @@ from balance_bridge import settings
 from balance_bridge.commands.terminal import shown
 from balance_bridge.errors import BalanceBridgeError, StoreDamaged
 from balance_bridge.extract import raw
-from balance_bridge.extract.pages import newest_pages
 from balance_bridge.load.fold import fold, outcomes
 from balance_bridge.load.log import DayLog, Plan, decode
 from balance_bridge.load.place import Place
@@ -188,12 +187,12 @@ def _advice(stage: str) -> str:
 
 def _manifests(store: Store, report: Report, folder: _Folder) -> None:
     for key in folder.keys:
-        if f"/{folder.day}/whole/" not in key:
+        if f"/{folder.day}/manifest/" not in key:
             continue
         try:
             found = store.read_json(key)
             missing = [name for name in (found["opening"], found["closing"]) if not store.exists(name)]
-            pages = newest_pages(store, found["history"])
+            pages = raw.newest_pages(store, found["history"])
             if len(pages) < found["pages"]:
                 missing.append(f"{found['pages'] - len(pages)} pages in {found['history']}")
             if missing:
@@ -221,7 +220,7 @@ def _gaps(report: Report, folders: Sequence[_Folder]) -> None:
     for folder in folders:
         if _is_day(folder.day):
             names = have.setdefault(folder.account, {}).setdefault(folder.day, set())
-            if folder.stage == "raw" and any("/whole/" in key for key in folder.keys):
+            if folder.stage == "raw" and any("/manifest/" in key for key in folder.keys):
                 names.add("changes")
             elif folder.stage == "reconciliation":
                 names.add("proof")

@@ -13,11 +13,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from datetime import date, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 import tenacity
 
@@ -31,7 +30,7 @@ from balance_bridge.errors import (
     ResponseLost,
     ServerFault,
 )
-from balance_bridge.extract import ascendex_answers as answers
+from balance_bridge.extract import ascendex_responses as responses
 from balance_bridge.extract.ascendex_errors import (
     CLOCK_TOLERANCE_S,
     NOTED_SKEW_S,
@@ -40,11 +39,8 @@ from balance_bridge.extract.ascendex_errors import (
     refuse_errors,
 )
 from balance_bridge.extract.budget import WINDOW_S, Budget
-from balance_bridge.extract.source import Page, Record, SnapshotResponse, Source
+from balance_bridge.extract.source import Page, SnapshotResponse, Source
 from balance_bridge.transport import DEADLINE_S, Response, Transport
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 DEFAULT_URL = "https://ascendex.com"
 API_ROOT = "api/pro"
@@ -259,7 +255,8 @@ class AscendexSource(Source):
     Args:
         client: Asks with the account's key.
         category: Which of the key's accounts.
-        retention_days: Days before today for which the exchange still answers.
+        retention_days: Days before today that the exchange still serves.
+        settle: How long after a day's end its closing snapshot is first fetched.
         clock: Where instants come from.
     """
 
@@ -267,11 +264,18 @@ class AscendexSource(Source):
     page_limit = PAGE_LIMIT
 
     def __init__(
-        self, client: AscendexClient, category: Category, *, retention_days: int, clock: Clock = SYSTEM_CLOCK
+        self,
+        client: AscendexClient,
+        category: Category,
+        *,
+        retention_days: int,
+        settle: timedelta = timedelta(0),
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._client = client
         self._category = Category(category)
         self._retention_days = retention_days
+        self.settle = settle
         self._clock = clock
 
     def now(self) -> float:
@@ -286,32 +290,15 @@ class AscendexSource(Source):
         """See :meth:`Source.fetch_snapshot`."""
         return self._client.get(f"data/v1/{self._category}/balance/snapshot", {"date": day.isoformat()})
 
-    def fetch_changes(self, from_sn: int, day: date) -> Response:  # noqa: ARG002 - one sequence over all days
+    def fetch_changes(self, from_sn: int, day: date, closing_sn: int | None) -> Response:  # noqa: ARG002 - one sequence
         """See :meth:`Source.fetch_changes`."""
         params = {"sn": str(from_sn), "limit": str(PAGE_LIMIT)}
         return self._client.get(f"data/v1/{self._category}/balance/history", params)
 
     def read_snapshot(self, body: bytes, day: date) -> SnapshotResponse:
         """See :meth:`Source.read_snapshot`."""
-        return answers.read_snapshot(body, category=self._category, day=day)
+        return responses.read_snapshot(body, category=self._category, day=day)
 
     def read_page(self, body: bytes) -> Page:
         """See :meth:`Source.read_page`."""
-        return answers.read_page(body, category=self._category)
-
-    def legs(self, records: Sequence[Record]) -> pa.Table:
-        """See :meth:`Source.legs`."""
-        return answers.legs(records)
-
-    def legs_of_pages(
-        self, bodies: Sequence[bytes], cursors: Sequence[int], *, then: int | None, closing_sn: int
-    ) -> pa.Table | None:
-        """See :meth:`Source.legs_of_pages`."""
-        from balance_bridge.extract import ascendex_bulk
-
-        try:
-            return ascendex_bulk.legs_of_pages(
-                bodies, cursors, category=self._category, limit=PAGE_LIMIT, then=then, closing_sn=closing_sn
-            )
-        except ascendex_bulk.Unusual:
-            return None
+        return responses.read_page(body, category=self._category)

@@ -11,7 +11,7 @@ from balance_bridge.errors import (
     RequestRefused,
     ServerFault,
 )
-from balance_bridge.extract import ascendex_answers as answers
+from balance_bridge.extract import ascendex_responses as responses
 from balance_bridge.transport import Response
 
 _REFUSED_KEY = {"100009", "200001", "200003", "200014", "200015", "2100"}
@@ -44,7 +44,7 @@ def refuse_errors(answer: Response) -> None:
     """
     if answer.status == 200:
         try:
-            envelope = answers.read_envelope(answer.body)
+            envelope = responses.read_envelope(answer.body)
         except InvalidResponse as error:
             # Not the error's own look at the body: it was cut before any credential in it could be found.
             why = f"the answer is not what the exchange documents ({answer.clean(str(error.__cause__))})"
@@ -53,9 +53,9 @@ def refuse_errors(answer: Response) -> None:
             return
     else:
         try:
-            envelope = answers.read_envelope(answer.body)
+            envelope = responses.read_envelope(answer.body)
         except InvalidResponse:
-            envelope = answers.Envelope(message=answer.describe_body())
+            envelope = responses.Envelope(message=answer.describe_body())
     code = str(envelope.code) if envelope.code is not None else ""
     told = answer.clean(f"{envelope.reason or ''} {envelope.message or ''}".strip())
     shown = answer.clean(code, 50) or "none"

@@ -227,6 +227,25 @@ def reconcile(
     return prover.conclude(closing, tolerance)
 
 
+def reconcile_so_far(opening: Snapshot, ledger: pd.DataFrame, closing_at_ms: int) -> Reconciliation:
+    """Follow the chain of balances of a day that is still going on.
+
+    Args:
+        opening: The snapshot after which the records begin.
+        ledger: As ``build_ledger`` makes it, of the records after ``opening.sn``.
+        closing_at_ms: The instant at which the day ends, UTC milliseconds.
+
+    Returns:
+        ``proven`` or ``broken`` by the chain alone. Its closing snapshot is what the records lead to.
+
+    Raises:
+        InvalidResponse: If a record is not after the opening snapshot.
+    """
+    prover = Prover(opening, closing_at_ms)
+    prover.add(ledger)
+    return prover.interim()
+
+
 def _not_between(sn: int, opening: Snapshot, closing: Snapshot) -> InvalidResponse:
     return InvalidResponse(
         f"the ledger has a record of sn {sn}, which is not in ({opening.sn}, {closing.sn}]: "
