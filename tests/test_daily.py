@@ -53,8 +53,9 @@ class Run:
         return daily.Job(self.exchange, self.store, "main_cash", day, run_id, refetch, self.told.append)
 
     def extract(self, job: daily.Job, tolerance: Any = NONE) -> dict[str, Any]:
-        opening, closing = daily.fetch_snapshot(job, "opening"), daily.fetch_snapshot(job, "closing")
-        return self.handed_on(daily.fetch_history(job, self.handed_on(opening), self.handed_on(closing), tolerance))
+        self.handed_on(daily.fetch_snapshot(job, "opening"))
+        self.handed_on(daily.fetch_snapshot(job, "closing"))
+        return self.handed_on(daily.fetch_history(job, tolerance))
 
     def retried(self, job: daily.Job, handed_on: dict[str, Any]) -> None:
         """Run the stages that have not handed anything on yet, as a retried task does."""
@@ -62,8 +63,7 @@ class Run:
             if which not in handed_on:
                 handed_on[which] = self.handed_on(daily.fetch_snapshot(job, which))
         if "extracted" not in handed_on:
-            extracted = daily.fetch_history(job, handed_on["opening"], handed_on["closing"], {})
-            handed_on["extracted"] = self.handed_on(extracted)
+            handed_on["extracted"] = self.handed_on(daily.fetch_history(job, {}))
         daily.reconcile(job, handed_on["extracted"], tolerance={}, on_break="hold", destinations=WANTED)
 
     def all(self, job: daily.Job, *, tolerance: Any = NONE, on_break: Any = "hold") -> dict[str, Any]:
@@ -177,7 +177,7 @@ def test_a_break_is_asked_about_once_more_before_it_is_believed(run: Run) -> Non
     with pytest.raises(ReconciliationBroken):
         run.all(run.job())
     assert run.exchange.asked == ASKED_ONCE_MORE
-    assert any("asking once more before it is believed" in line for line in run.told)
+    assert any("fetching it once more before that is believed" in line for line in run.told)
     # A retry asks nothing a third time; a later run, whose exchange may know better, asks once.
     for run_id, asked in (("run-1", []), ("run-2", ASKED_ONCE_MORE[:3]), ("run-2", [])):
         run.exchange.asked.clear()
@@ -208,12 +208,12 @@ def test_a_snapshot_that_was_corrected_heals_the_day(run: Run) -> None:
 
     run.exchange.before_ask = correct
     job = run.job()
-    given = (daily.fetch_snapshot(job, "opening"), daily.fetch_snapshot(job, "closing"))
-    first = daily.fetch_history(job, *given, {})
-    assert first["closing"] != given[1]["key"]
-    # A retry is handed the old snapshots once more; it takes those that belong to the pages.
-    again = daily.fetch_history(job, *given, {})
-    assert again == first | {"pages_asked": 0}
+    given = daily.fetch_snapshot(job, "closing")
+    first = daily.fetch_history(job, {})
+    assert run.store.read_json(first["manifest"])["closing"] != given["key"]
+    # A retry takes the snapshots that belong to the pages.
+    again = daily.fetch_history(job, {})
+    assert again == first | {"pages_fetched": 0}
     done = daily.reconcile(run.job(), again, tolerance={}, on_break="hold", destinations=WANTED)
     assert done["status"] == "proven"
 
@@ -285,8 +285,9 @@ def test_asking_once_more_that_the_window_closes_on_leaves_what_there_was(run: R
     run.clock.now += 30 * 86_400
     with pytest.raises(ReconciliationBroken):
         run.retried(run.job(), handed_on)
-    assert handed_on["extracted"]["history"].endswith("/history/0001")
-    assert handed_on["extracted"]["opening"] == handed_on["opening"]["key"]
+    manifest = run.store.read_json(handed_on["extracted"]["manifest"])
+    assert manifest["history"].endswith("/history/0001")
+    assert manifest["opening"] == handed_on["opening"]["key"]
 
 
 def test_hold_delivers_nothing_and_leaves_ledger_and_report(run: Run) -> None:
@@ -342,7 +343,7 @@ def test_outside_the_window_a_break_is_believed_with_a_note(run: Run) -> None:
     with pytest.raises(ReconciliationBroken):
         run.all(run.job())
     assert run.exchange.asked == []
-    assert any("it cannot be asked for again" in line for line in run.told)
+    assert any("it cannot be fetched again" in line for line in run.told)
     assert run.all(run.job(), on_break="load")["status"] == "broken"
 
 
@@ -400,12 +401,19 @@ def test_a_sum_that_cannot_be_held_stops_the_day_by_its_number(run: Run) -> None
         run.extract(run.job())
 
 
-def test_a_stored_page_that_vanished_is_an_error_and_no_empty_day(run: Run) -> None:
+@pytest.mark.parametrize("damage", ["gone", "another"])
+def test_a_ledger_that_is_not_the_proven_one_is_refused_and_made_anew_from_the_pages(run: Run, damage: str) -> None:
     extracted = run.extract(run.job())
-    for key in run.store.list(extracted["history"]):
-        del run.store.objects[key]
-    with pytest.raises(StoreDamaged, match="lacks the page from sn 10001"):
+    (key,) = run.store.list("ledger")
+    right = run.store.objects.pop(key)
+    if damage == "another":
+        run.store.objects[key] = ledger.to_parquet(ledger.from_parquet(right).iloc[:-1])
+    with pytest.raises(StoreDamaged, match=r"is missing from the store|is not the ledger that was proven"):
         daily.reconcile(run.job(), extracted, tolerance={}, on_break="load", destinations=WANTED)
+    run.exchange.asked.clear()
+    done = run.all(run.job("run-2"))
+    assert run.store.read(done["ledger"]) == right
+    assert run.exchange.asked == []
 
 
 def test_days_that_the_exchange_is_about_to_forget_are_fetched_first(run: Run) -> None:

@@ -509,7 +509,7 @@ def opened(kit: Any, exchange: Any, store: Any, day: date = DAY) -> Any:
 
 
 def test_a_day_continued_while_it_goes_on_is_asked_for_once(kit: Any, store: Any, clock: Any) -> None:
-    exchange = kit.FakeExchange(kit.World(per_day=12), clock)
+    exchange = kit.FakeExchange(kit.World(per_day=12), clock, page_limit=40)
     midnight = kit.midnight_ms(DAY) / 1000
     for seconds in (0, 0, 2, 2, 4, 9, 9):
         clock.now = midnight + seconds + 0.6

@@ -85,7 +85,9 @@ def source(root: Any, **options: Any) -> FilesSource:
 
 def run(root: Any, store: Store, day: date, *, refetch: bool = False) -> dict[str, Any]:
     job = daily.Job(source(root), store, "custody", day, "run-1", refetch)
-    found = daily.fetch_history(job, daily.fetch_snapshot(job, "opening"), daily.fetch_snapshot(job, "closing"), {})
+    daily.fetch_snapshot(job, "opening")
+    daily.fetch_snapshot(job, "closing")
+    found = daily.fetch_history(job, {})
     return daily.reconcile(job, found, tolerance={}, on_break="hold", destinations=WANTED)
 
 
@@ -147,7 +149,7 @@ def test_a_part_that_is_missing_holds_the_day_until_it_is_asked_for_anew(folder:
 def test_a_file_that_is_being_written_or_is_none_of_the_day_is_not_looked_at(folder: Path, name: str) -> None:
     (folder / "changes" / f"{DAY}.csv").rename(folder / "changes" / name)
     with pytest.raises(NotYetAvailable, match=rf"neither changes/{DAY}\*.csv nor changes/{DAY}\*.json"):
-        source(folder).fetch_changes(1001, DAY)
+        source(folder).fetch_changes(1001, DAY, 1001)
 
 
 def test_what_is_not_there_yet_is_waited_for(folder: Path, tmp_path: Path) -> None:
@@ -234,7 +236,7 @@ def test_one_number_with_two_contents_in_two_files_is_refused(folder: Path) -> N
     (folder / "changes" / f"{DAY}-again.csv").write_text(CHANGES + row)
     found = source(folder)
     with pytest.raises(InvalidResponse, match="1001"):
-        found.read_page(found.fetch_changes(1001, DAY).body)
+        found.read_page(found.fetch_changes(1001, DAY, None).body)
 
 
 AMOUNTS = st.integers(-(10**38) + 1, 10**38 - 1).map(lambda units: EXACT.scaleb(Decimal(units), -18))
@@ -259,7 +261,7 @@ def test_amounts_come_exactly_however_the_records_are_divided_over_files(
         ]  # fmt: skip
         (folder / "changes" / f"{DAY}-{number}.json").write_text(json.dumps({"account": "1", "changes": listed}))
     found = source(folder)
-    page = found.read_page(found.fetch_changes(0, DAY).body)
-    table = found.legs([record for records in page.lists for record in records]).sort_by("sn")
+    page = found.read_page(found.fetch_changes(0, DAY, None).body)
+    table = page.legs.sort_by("sn")
     assert table["delta"].to_pylist() == [delta for delta, _ in rows]
     assert table["balance"].to_pylist() == [balance for _, balance in rows]

@@ -180,8 +180,9 @@ class DayExtraction:
 
             first = pages.first_cursor(opening_sn)
             # Each page was fetched from where the one before ended, so the last one says where to go on. Only then are
-            # those before it read: a task that gives up its worker in between does not read them each time.
-            last = max(pages.keys, default=first)
+            # those before it read: a task that gives up its worker in between does not read them each time. (Whether the
+            # last one brought anything new shows beside the one before it.)
+            last = max([first, *sorted(pages.keys)[-2 if to_empty else -1 :][:1]])
             tables = legs(last, closing_sn)
             if first < last:
                 tables = legs(first, min(closing_sn, last - 1)) + tables
