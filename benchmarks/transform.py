@@ -233,11 +233,14 @@ def make_history(root: Path, records: int) -> int:
     """Write snapshots and pages; returns the bytes of JSON."""
     import msgspec
 
-    from balance_bridge.store import Store
+    from balance_bridge.extract import raw
+    from balance_bridge.store import Store, to_json
     from balance_bridge.transport import Response
 
     rng = random.Random(11)
     store = Store(root)
+    for endpoint in ("snapshot", "history"):
+        store.put(f"raw/bench/account/{endpoint}.json", to_json({"account_ref": "bench"}))
     names = [f"A{n:03d}" if n % 10 else f"A{n:03d}-S" for n in range(ASSETS)]
     held = dict.fromkeys(names, 5_000_000_000_000)  # in 10**-9
     size = 0

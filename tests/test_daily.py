@@ -14,6 +14,7 @@ import pytest
 from balance_bridge import daily
 from balance_bridge.errors import (
     BudgetExhausted,
+    CredentialsRefused,
     InvalidAmount,
     InvalidResponse,
     NotYetAvailable,
@@ -480,3 +481,109 @@ def test_a_budget_that_is_used_up_stops_the_stage_which_goes_on_from_the_store(r
             waits += 1
     assert (waits, len(run.exchange.asked)) == (2, 5)
     assert extracted["records"] == 12
+
+
+def test_a_proven_day_is_replayed_though_a_refetch_stored_nonsense_and_the_window_closed(run: Run) -> None:
+    for endpoint in ("snapshot", "changes"):
+        proven = run.all(run.job())
+        run.exchange.alter = lambda request, document, of=endpoint: b"<html>" if of in request else document
+        with pytest.raises(InvalidResponse):
+            run.all(run.job(f"nonsense of {endpoint}", refetch=True))
+        run.exchange.alter = lambda _, document: document
+        then = run.clock.now
+        run.clock.now += 30 * 86_400
+        run.exchange.asked.clear()
+        assert run.all(run.job(f"after {endpoint}")) == proven
+        assert run.exchange.asked == []
+        run.clock.now = then
+
+
+@pytest.mark.parametrize("cap", [3, 5, 11])
+def test_an_exchange_that_caps_its_pages_is_paged_to_the_end_before_a_break_is_believed(run: Run, cap: int) -> None:
+    def capped(request: str, document: Any) -> Any:
+        kept = sorted(record["sn"] for name in ("order", "balance") for record in document.get(name, ()))[:cap]
+        for name in ("order", "balance") if request.startswith("changes") else ():
+            document[name] = [record for record in document[name] if record["sn"] in kept]
+        return document
+
+    run.exchange.alter = capped
+    done = run.all(run.job())
+    assert (done["status"], done["records"]) == ("proven", 12)
+    run.exchange.asked.clear()
+    assert run.all(run.job("run-2")) == done
+    assert run.exchange.asked == []
+
+
+def test_a_day_has_its_own_second_attempt_though_an_expiring_day_before_it_used_one(run: Run) -> None:
+    run.clock.now += 6 * 86_400  # today is the 27th: the 20th is the oldest available day
+    closing = date(2026, 11, 21)
+    own = run.exchange.world.between(*(run.exchange.world.snapshots[date(2026, 11, day)][0] for day in (21, 22)))
+    sn, right = run.exchange.world.snapshots[DAY]
+    run.exchange.world.snapshots[DAY] = (sn, right | {"BTC": Decimal(0)})  # the expiring day never adds up
+
+    def late(request: str, document: Any) -> Any:
+        if request.startswith("changes") and run.exchange.asked.count("snapshot 2026-11-22") < 2:
+            for name in ("order", "balance"):
+                document[name] = [record for record in document[name] if record["sn"] != own[4]]
+        return document
+
+    run.exchange.alter = late
+    job = run.job(day=closing)
+    assert daily.rescue_expiring_days(job, DAY, NONE) == [DAY]
+    for which in ("opening", "closing"):
+        daily.fetch_snapshot(job, which)  # type: ignore[arg-type]
+    found = daily.fetch_history(job, {})
+    assert (found["status"], found["history"]) == ("proven", f"raw/main_cash/{closing}/history/0002")
+
+
+def test_a_day_that_the_store_has_asks_nothing_though_others_are_about_to_expire(run: Run) -> None:
+    later = run.job(day=date(2026, 11, 23))
+    run.clock.now += 4 * 86_400
+    run.all(later)
+    run.clock.now += 2 * 86_400  # the 20th and the 21st are about to go
+    run.exchange.asked.clear()
+    replay = run.job("replay", day=date(2026, 11, 23))
+    assert daily.rescue_expiring_days(replay, DAY, NONE) == []
+    run.all(replay)
+    assert run.exchange.asked == []
+
+
+def test_a_refused_key_is_refused_once_and_no_other_day_is_tried_with_it(run: Run) -> None:
+    run.clock.now += 6 * 86_400
+    refused: list[str] = []
+
+    def refuse(request: str) -> None:
+        refused.append(request)
+        raise CredentialsRefused("not with this key")
+
+    run.exchange.before_ask = refuse
+    with pytest.raises(CredentialsRefused):
+        daily.rescue_expiring_days(run.job(day=date(2026, 11, 23)), DAY, NONE)
+    assert len(refused) == 1
+
+
+def test_what_the_exchange_said_it_does_not_have_is_not_asked_for_again_on_behalf_of_other_days(run: Run) -> None:
+    run.clock.now += 6 * 86_400
+    # It closes the 20th and opens the 21st, both about to expire.
+    del run.exchange.world.snapshots[date(2026, 11, 21)]
+    for run_id, asked in (("run-1", ["snapshot 2026-11-20", "snapshot 2026-11-21"]), ("run-1", []), ("run-2", [])):
+        run.exchange.asked.clear()
+        assert daily.rescue_expiring_days(run.job(run_id, day=date(2026, 11, 23)), DAY, NONE) == []
+        assert run.exchange.asked == asked
+
+
+def test_changed_tolerances_are_applied_to_the_proven_ledger(run: Run) -> None:
+    world, closing = run.exchange.world, date(2026, 11, 21)
+    sn, right = world.snapshots[closing]
+    world.snapshots[closing] = (sn, right | {"BTC": right["BTC"] + Decimal("1e-8")})
+    with pytest.raises(ReconciliationBroken):
+        run.all(run.job())
+    allowed = {"BTC": Decimal("1e-8")}
+    newest = run.store.newest(f"raw/main_cash/{DAY}/manifest", ".json")
+    done = daily.reconcile(run.job(), {"manifest": newest}, tolerance=allowed, on_break="hold", destinations=WANTED)
+    assert done["status"] == "tolerated"
+    run.exchange.asked.clear()
+    assert run.all(run.job("run-2"), tolerance=allowed)["status"] == "tolerated"
+    assert run.exchange.asked == []
+    with pytest.raises(ReconciliationBroken):
+        run.all(run.job("run-3"))

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import runpy
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -267,6 +268,30 @@ def test_what_is_settled_early_has_the_keys_and_amounts_that_the_day_gives_it_in
                 if asked[each] and (each[1] < ahead[0] if key == "instant" else local_texts([each[1]], zone)[0] < texts)
             }
             assert day.rows(found["balances"][key]) == settled
+
+
+@pytest.mark.parametrize("ahead_s", [-30, 45, 600, 7200])
+def test_no_instant_is_delivered_before_it_has_happened_by_the_exchange_s_clock(day: Day, ahead_s: int) -> None:
+    day.at(3600 + ahead_s)
+    exchange_s = day.midnight + 3600
+    day.exchange.server_date = lambda: format_datetime(datetime.fromtimestamp(exchange_s, UTC), usegmt=True)
+    found = day.follow()
+    assert found is not None
+    assert found["until_ms"] == (int(exchange_s) - intraday.SETTLED_S) * 1000
+    for name in ("elven", "amlyze"):
+        instants = [at_ms for _, at_ms in day.rows(found["balances"][name])]
+        assert instants
+        assert max(instants) < exchange_s * 1000
+
+
+def test_a_page_that_comes_after_midnight_leaves_the_closing_instant_to_the_daily_run(day: Day) -> None:
+    exchange_s = day.midnight + 86_400 + 600
+    day.exchange.server_date = lambda: format_datetime(datetime.fromtimestamp(exchange_s, UTC), usegmt=True)
+    found = day.at(86_399).follow()
+    assert found is not None
+    close_ms = int(day.midnight + 86_400) * 1000
+    assert found["until_ms"] == close_ms
+    assert all(at_ms < close_ms for _, at_ms in day.rows(found["balances"]["amlyze"]))
 
 
 def test_the_days_between_are_no_matter(day: Day) -> None:

@@ -5,7 +5,7 @@ import gzip
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -616,3 +616,103 @@ def test_a_store_that_cannot_be_written_loses_no_request(kit: Any, exchange: Any
     with pytest.raises(StoreUnwritable, match=r"cannot be written.*set another one with the option"):
         kit.extraction(exchange, Store(tmp_path / "store")).snapshot(DAY)
     assert len(exchange.asked) == 1
+
+
+def test_a_foreign_response_is_refused_and_fetched_again_once_the_connection_points_back(
+    kit: Any, exchange: Any, store: Any
+) -> None:
+    kit.extraction(exchange, store).snapshot(DAY)
+    exchange.alter = rename("cshB", lambda request: request.startswith("snapshot"))
+    with pytest.raises(Contradiction, match="Point the connection back"):
+        kit.fetch(exchange, store)
+    exchange.alter = rename("MPXB", lambda request: request.startswith("changes") and len(exchange.asked) > 4)
+    with pytest.raises(Contradiction, match="Point the connection back"):
+        kit.fetch(exchange, store)
+    exchange.alter = lambda _, document: document
+    history = kit.fetch(exchange, store)
+    assert numbers(history) == exchange.world.between(*of_day(exchange.world))
+    # Each foreign response was fetched again, and nothing else.
+    assert len(exchange.asked) == 5 + 2
+
+
+def test_a_renamed_account_is_fetched_again_once_the_note_of_its_name_is_removed(
+    kit: Any, exchange: Any, store: Any, clock: Any
+) -> None:
+    clock.now += 86_400
+    kit.fetch(exchange, store)
+    later = kit.after(DAY, 1)
+    exchange.alter = rename("new", lambda _: True)
+    with pytest.raises(Contradiction) as caught:
+        kit.fetch(exchange, store, later, "run-2")
+    assert "raw/main_cash/account/snapshot.json" in str(caught.value)
+    for endpoint in ("snapshot", "history"):
+        del store.objects[f"raw/main_cash/account/{endpoint}.json"]
+    history = kit.fetch(exchange, store, later, "run-3")
+    assert numbers(history) == exchange.world.between(*of_day(exchange.world, later))
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"{}", b""])
+def test_a_newest_snapshot_that_is_nonsense_does_not_hide_an_older_one(
+    kit: Any, exchange: Any, store: Any, clock: Any, content: bytes
+) -> None:
+    first = kit.extraction(exchange, store).snapshot(DAY)
+    exchange.alter = lambda request, document: content
+    with pytest.raises(InvalidResponse):
+        kit.extraction(exchange, store, "run-2", again="refetch").snapshot(DAY)
+    clock.now += 30 * 86_400
+    exchange.asked.clear()
+    assert kit.extraction(exchange, store, "run-3").snapshot(DAY) == first
+    assert exchange.asked == []
+
+
+def test_what_the_exchange_does_not_have_is_asked_for_once_in_a_run(kit: Any, exchange: Any, store: Any) -> None:
+    del exchange.world.snapshots[DAY]
+    for run_id, asked in (("run-1", 1), ("run-1", 1), ("run-2", 2)):
+        with pytest.raises(RequestRefused, match="the snapshot of 2026-11-20.*does not have it"):
+            kit.extraction(exchange, store, run_id).snapshot(DAY)
+        assert len(exchange.asked) == asked
+    assert kit.extraction(exchange, store).is_unavailable(DAY)
+    assert kit.extraction(exchange, store).is_unavailable(kit.after(DAY, -1)), "it would close the day before"
+    assert not kit.extraction(exchange, store).is_unavailable(kit.after(DAY, 1))
+
+
+def test_a_snapshot_is_not_fetched_before_the_day_has_settled(kit: Any, exchange: Any, store: Any, clock: Any) -> None:
+    exchange.settle = timedelta(minutes=10)
+    closing = kit.after(DAY, 1)
+    clock.now = kit.midnight_ms(closing) / 1000 + 599
+    with pytest.raises(NotYetAvailable) as caught:
+        kit.extraction(exchange, store).snapshot(closing)
+    assert caught.value.wait_s == 1
+    assert exchange.asked == []
+    clock.now += 1
+    found = kit.extraction(exchange, store).snapshot(closing)
+    # What is in the store needs no waiting.
+    clock.now -= 600
+    assert kit.extraction(exchange, store).snapshot(closing) == found
+
+
+def split_events(kit: Any, exchange: Any) -> int:
+    """Give some events a record for each of two assets, which share their number; how many."""
+    count = 0
+    for place, (sn, by_order, document) in enumerate(list(exchange.world.records)):
+        if by_order or count >= 3:
+            continue
+        twin = kit.change(sn, document["transactTime"], kit.leg(f"X{count}", 1, 1), event=document["eventType"])
+        exchange.world.records.insert(place + count + 1, (sn, False, twin))
+        count += 1
+    return count
+
+
+@pytest.mark.parametrize("page_limit", [3, 4, 5, 6, 7, 40])
+def test_an_event_in_several_records_of_one_number_is_whole_wherever_a_page_cuts_it(
+    kit: Any, store: Any, clock: Any, page_limit: int
+) -> None:
+    exchange = kit.FakeExchange(kit.World(), clock, page_limit=page_limit)
+    assert split_events(kit, exchange)
+    history = kit.fetch(exchange, store)
+    opening, closing = of_day(exchange.world)
+    due = [document for sn, _, document in exchange.world.records if opening < sn <= closing]
+    expected = sorted((each["sn"], leg["asset"], Decimal(leg["deltaQty"])) for each in due for leg in each["data"])
+    assert sorted((leg["sn"], leg["asset"], leg["delta"]) for leg in history.legs.to_pylist()) == expected
+    # One number again for each full page, and no request more.
+    assert history.fetched <= -(-len(due) // (page_limit - 1))

@@ -58,7 +58,7 @@ def test_every_request_starts_as_soon_as_it_may(seed: int, records: int, ended: 
 
 @pytest.mark.slow  # two hundred pages, twenty-six windows, each request through the real budget file
 def test_a_day_of_two_hundred_pages_keeps_the_schedule_to_the_end() -> None:
-    book = lab.a_book(random.Random(3), [997])
+    book = lab.a_book(random.Random(3), [997], orders=1)
     with lab.laboratory(book) as made:
         begin = made.clock.now
         made.extract()
@@ -132,7 +132,7 @@ def test_a_task_that_gives_up_its_worker_asks_for_nothing_twice_and_is_never_awa
     seed: int, pages: int, ended: int, dead: int
 ) -> None:
     chance = random.Random(seed)
-    book = lab.a_book(chance, [pages * 5])
+    book = lab.a_book(chance, [pages * 5], orders=1)
     with lab.laboratory(book, seed=seed) as made:
         made.wire.slowest_s = 1.0
         occupy(made, chance, min(ended, lab.LIMIT - dead), dead)
@@ -152,7 +152,7 @@ def test_a_task_that_gives_up_its_worker_asks_for_nothing_twice_and_is_never_awa
 def test_the_budget_is_used_up(seed: int, windows: int, patient: bool) -> None:
     chance = random.Random(seed)
     # The last request is the first of a window, so that every window before it is a whole one.
-    book = lab.a_book(chance, [(windows * lab.LIMIT - 1) * 5])
+    book = lab.a_book(chance, [(windows * lab.LIMIT - 1) * 5], orders=1)
     with lab.laboratory(book, seed=seed) as made:
         made.wire.slowest_s = 1.0
         if patient:

@@ -64,7 +64,9 @@ def old_days(store: Store, before: date) -> list[OldDay]:
     days = []
     for (account, day), keys in sorted(found.items()):
         # A manifest before what it names: whoever finds it finds the rest.
-        ordered = sorted(keys, key=lambda key: (PRUNABLE.index(f"{key.split('/', 1)[0]}/"), "/manifest/" not in key, key))
+        ordered = sorted(
+            keys, key=lambda key: (PRUNABLE.index(f"{key.split('/', 1)[0]}/"), "/manifest/" not in key, key)
+        )
         going = tuple(key for key in ordered if key not in needed)
         days.append(OldDay(account, day, going, sum(store.size(key) for key in going), why[account, day]))
     return days

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Literal
@@ -130,7 +131,7 @@ class DayExtraction:
                 found = read_snapshot(self.source, self.store, key, day)
                 if self.again and found.asked_by != self.asked_by:
                     break
-                self.check_same_account("snapshot", found.account_ref, found.asked_by)
+                self.check_same_account("snapshot", found.account_ref)
             except (InvalidResponse, StoreDamaged) as error:
                 trouble = trouble or self.unusable(key, error)
             else:
@@ -139,11 +140,12 @@ class DayExtraction:
         what = f"the snapshot of {day}"
         self.log(f"fetching {what}")
         response = self.fetch(lambda: self.source.fetch_snapshot(day), "snapshot", day, what, trouble)
+        self.note_account("snapshot", lambda: self.source.read_snapshot(response.body, day).account_ref)
         key = f"{series}/{raw.attempt_of(stored[-1]) + 1 if stored else 1:04d}{raw.SUFFIX}"
         self.store.put(key, raw.pack(response, asked_by=self.asked_by))
         # If another copy of this task was faster, its snapshot is the one that counts.
         found = read_snapshot(self.source, self.store, key, day)
-        self.check_same_account("snapshot", found.account_ref, self.asked_by)
+        self.check_same_account("snapshot", found.account_ref)
         return found
 
     def history(
@@ -207,7 +209,9 @@ class DayExtraction:
             for endpoint, of in (("snapshot", day), ("snapshot", day + timedelta(days=1)), ("history", day))
         )
 
-    def fetch(self, request: Callable[[], Response], endpoint: Endpoint, day: date, what: str, trouble: str) -> Response:
+    def fetch(
+        self, request: Callable[[], Response], endpoint: Endpoint, day: date, what: str, trouble: str
+    ) -> Response:
         """Fetch something of a day, unless that is known to be vain.
 
         Args:
@@ -248,23 +252,23 @@ class DayExtraction:
                 do=f"Ask {who} for it, then clear this task",
             ) from error
 
-    def check_same_account(self, endpoint: Endpoint, account_ref: str, asked_by: str) -> None:
-        """The first response of each endpoint names the account; every later one must agree.
+    def note_account(self, endpoint: Endpoint, account_ref: Callable[[], str]) -> None:
+        """Note the account that the first response of an endpoint names, before the response is stored."""
+        if not self.store.exists(self._account_note(endpoint)):
+            # What cannot be read names nobody, and is for whoever reads it to refuse.
+            with suppress(InvalidResponse):
+                self.store.put(self._account_note(endpoint), to_json({"account_ref": account_ref()}))
 
-        Args:
-            endpoint: Which one.
-            account_ref: What the response names.
-            asked_by: Who fetched it. What others have fetched is compared, but names no account: once the note is
-                removed, the next response counts.
+    def check_same_account(self, endpoint: Endpoint, account_ref: str) -> None:
+        """Refuse what the store has of another account than the one noted.
 
         Raises:
-            Contradiction: If it names another one.
+            Contradiction: If it names another one, or none is noted any more: who removes the note wants it noted, and
+                what is needed fetched, again.
         """
-        key = f"raw/{self.account}/account/{endpoint}.json"
+        key = self._account_note(endpoint)
         if not self.store.exists(key):
-            if asked_by != self.asked_by:
-                return
-            self.store.put(key, to_json({"account_ref": account_ref}))
+            raise Contradiction(f"{self.store.describe(key)} is not there to say whose account it is of")
         known = self.store.read_json(key)["account_ref"]
         if known != account_ref:
             raise Contradiction(
@@ -302,6 +306,9 @@ class DayExtraction:
             except StoreDamaged as error:
                 self.log(f"{key} cannot be read ({error}): looking at the next one")
         return False
+
+    def _account_note(self, endpoint: Endpoint) -> str:
+        return f"raw/{self.account}/account/{endpoint}.json"
 
     def _unavailable(self, endpoint: Endpoint, day: date) -> str:
         return f"raw/{self.account}/{day}/unavailable/{endpoint}.json"
@@ -387,6 +394,7 @@ class _DayPages:
             f"the page of changes of {self._day} from sn {cursor} on",
             trouble,
         )
+        self._extraction.note_account("history", lambda: self._source.read_page(response.body).account_ref)
         before = self.keys.get(cursor)
         key = raw.page_key(self.generation, cursor, 1 if before is None else raw.attempt_of(before) + 1)
         ours = self._store.put(key, raw.pack(response, asked_by=self._extraction.asked_by))
@@ -400,7 +408,7 @@ class _DayPages:
 
     def _read(self, stored: raw.RawResponse) -> Page:
         page = self._source.read_page(stored.body)
-        self._extraction.check_same_account("history", page.account_ref, stored.asked_by)
+        self._extraction.check_same_account("history", page.account_ref)
         return page
 
     def _reaches_the_closing(self, stored: raw.RawResponse) -> bool:
