@@ -185,7 +185,7 @@ def rescue_expiring_days(job: Job, since: date, tolerance: Mapping[str, Decimal]
         job.log(f"{job.source.who} is about to forget {day}, which the store does not have: fetching it first")
         try:
             for which in ("opening", "closing"):
-                fetch_snapshot(its, which)  # type: ignore[arg-type]  # a literal
+                fetch_snapshot(its, which)
             fetch_history(its, tolerance)
             rescued.append(day)
         except _ABOUT_THE_CALLER:
@@ -250,9 +250,9 @@ def reconcile(
     )
     if held:
         raise ReconciliationBroken(
-            f"{job.account} {job.day} does not add up, nothing of it is delivered: {summary}",
-            why=f"opening + changes is not closing; the report is {job.store.describe(report_key)}",
-            do=f'If the exchange corrects it, trigger {{"date": "{job.day}", "refetch": true}}; on_break: load delivers it',
+            f"{job.account} {job.day} does not add up, nothing of it is delivered",
+            why=f"{summary} (report: {job.store.describe(report_key)})",
+            do=f'once the exchange has corrected it: {{"date": "{job.day}", "refetch": true}}; or set on_break: load',
         )
     return {
         "day": job.day.isoformat(),

@@ -48,7 +48,7 @@ class SoFar:
 
 
 def asked_by(day: object) -> str:
-    """Who fetches: the same for all runs of a day, so that a broken chain is fetched again once a day, not each time."""
+    """Who fetches: the same for all runs of a day, so that a broken chain is fetched again once, not each time."""
     return f"intraday {day}"
 
 
@@ -132,9 +132,9 @@ def _fetch(job: Job) -> SoFar:
             message = str(error)
         job.log(f"the chain of balances does not hold; fetching the day once more before that is believed: {message}")
     raise ReconciliationBroken(
-        f"{job.account} {job.day} so far does not add up: {message}",
-        why="a record's balance is not the one before plus its change",
-        do="Nothing more of the day is delivered before its daily run, which fetches it again; look at its outcome",
+        f"{job.account} {job.day} so far does not add up, nothing more of it is delivered",
+        why=message,
+        do="Wait for the day's own run, which fetches it again before it believes that",
     )
 
 

@@ -668,7 +668,7 @@ def test_a_newest_snapshot_that_is_nonsense_does_not_hide_an_older_one(
 def test_what_the_exchange_does_not_have_is_asked_for_once_in_a_run(kit: Any, exchange: Any, store: Any) -> None:
     del exchange.world.snapshots[DAY]
     for run_id, asked in (("run-1", 1), ("run-1", 1), ("run-2", 2)):
-        with pytest.raises(RequestRefused, match="the snapshot of 2026-11-20.*does not have it"):
+        with pytest.raises(RequestRefused, match=r"the snapshot of 2026-11-20.*does not have it"):
             kit.extraction(exchange, store, run_id).snapshot(DAY)
         assert len(exchange.asked) == asked
     assert kit.extraction(exchange, store).is_unavailable(DAY)

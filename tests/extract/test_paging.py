@@ -106,7 +106,7 @@ def taken(step: Step, closing: int = NO_END) -> list[Item]:
 
 
 def draw_span(data: st.DataObject, server: Server) -> tuple[list[Item], int, int]:
-    """What the server has, and two snapshots' numbers: on a record's, between two, before the first, behind the last."""
+    """What the server has, and the numbers of two snapshots: on a record's, between two, before or behind all."""
     everything = sorted({item for items in server.lists for item in items}, key=lambda item: (item.sn, item.content))
     places = [0, *(item.sn for item in everything), *(item.sn + 1 for item in everything)]
     opening, closing = sorted((data.draw(st.sampled_from(places)), data.draw(st.sampled_from(places))))

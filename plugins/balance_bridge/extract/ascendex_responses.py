@@ -1,4 +1,4 @@
-"""AscendEX's responses, typed: what is missing or malformed is refused here, and nothing behind this border checks again.
+"""AscendEX's responses, typed: what is missing or malformed is refused here, and nothing behind it checks again.
 
 Accepted, because the documentation contradicts itself or clients have seen it: a response bare or inside
 ``{code: 0, data}``, the snapshot's list as ``snapshot`` or ``balance`` and its instant as ``snapshotTime`` or
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from itertools import chain
@@ -57,8 +57,8 @@ class SnapshotBody(msgspec.Struct):
     """A snapshot without its envelope. Its list may be null, but not missing: that would read as an empty account."""
 
     meta: Meta
-    snapshot: list[Holding] | None | msgspec.UnsetType = msgspec.UNSET
-    balance: list[Holding] | None | msgspec.UnsetType = msgspec.UNSET
+    snapshot: list[Holding] | msgspec.UnsetType | None = msgspec.UNSET
+    balance: list[Holding] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class Leg(msgspec.Struct, gc=False):
@@ -160,7 +160,8 @@ def read_snapshot(body: bytes, *, category: str, day: date) -> SnapshotResponse:
     """Interpret a response of ``balance/snapshot``.
 
     Raises:
-        InvalidResponse: If its list or a field is missing or malformed, an asset comes twice, or it is another day's or category's.
+        InvalidResponse: If its list or a field is missing or malformed, an asset comes twice, or it is another day's or
+            category's.
     """
     answer = _decode(_snapshot.decode, body)
     _check_category(answer.meta, category)

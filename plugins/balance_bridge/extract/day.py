@@ -182,8 +182,8 @@ class DayExtraction:
 
             first = pages.first_cursor(opening_sn)
             # Each page was fetched from where the one before ended, so the last one says where to go on. Only then are
-            # those before it read: a task that gives up its worker in between does not read them each time. (Whether the
-            # last one brought anything new shows beside the one before it.)
+            # those before it read: a task that gives up its worker in between does not read them each time. (Whether
+            # the last one brought anything new shows beside the one before it.)
             last = max([first, *sorted(pages.keys)[-2 if to_empty else -1 :][:1]])
             tables = legs(last, closing_sn)
             if first < last:
@@ -204,10 +204,8 @@ class DayExtraction:
 
     def is_unavailable(self, day: date) -> bool:
         """Whether the exchange has said that it does not have the day."""
-        return any(
-            self.store.exists(self._unavailable(endpoint, of))
-            for endpoint, of in (("snapshot", day), ("snapshot", day + timedelta(days=1)), ("history", day))
-        )
+        notes = [self._unavailable("snapshot", each) for each in (day, day + timedelta(days=1))]
+        return any(map(self.store.exists, [*notes, self._unavailable("history", day)]))
 
     def fetch(
         self, request: Callable[[], Response], endpoint: Endpoint, day: date, what: str, trouble: str
@@ -364,7 +362,7 @@ class _DayPages:
         return first
 
     def page_at(self, cursor: int) -> tuple[Page, bool]:
-        """The page that begins at a cursor, and whether all up to the closing snapshot was there when it was fetched."""
+        """The page that begins at a cursor, and whether all up to the closing was there when it was fetched."""
         page, all_there, trouble = self._stored(cursor)
         if page is None:
             page, all_there = self._fetched(cursor, trouble)

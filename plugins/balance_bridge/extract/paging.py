@@ -133,7 +133,7 @@ def _by_sn(page: Page) -> dict[int, list[Record]]:
 
 
 def _check_repeats(before: dict[int, list[Record]], found: dict[int, list[Record]], cursor: int) -> None:
-    """What the page before was good for must not come again with different content; its last number may be completed."""
+    """What the page before was good for must not come again with other content; its last event may be completed."""
     for sn in before.keys() & found.keys():
         for record in found[sn]:
             if record not in before[sn] and not (sn == cursor and record.shares_sn):

@@ -8,7 +8,7 @@ and packed again is found as surely as what a disk has damaged.
 
     raw/<account>/<date>/snapshot/0001.gz                    the snapshot dated so; a higher number was fetched later
     raw/<account>/<day>/history/0001/<from sn>-0001.gz       a page of the day's changes, named by its cursor
-    raw/<account>/<day>/manifest/0001.json                   the snapshots, pages and ledger of a whole day, and its proof
+    raw/<account>/<day>/manifest/0001.json                   a whole day: its snapshots, pages, ledger and proof
     raw/<account>/<day>/unavailable/<endpoint>.json          what the exchange said it does not have
     raw/<account>/account/<endpoint>.json                    whose account the exchange says that it is
 
