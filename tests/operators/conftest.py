@@ -214,12 +214,13 @@ def world(make_world: Callable[..., World]) -> World:
 
 
 def _without_sleep(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
-    from balance_bridge.extract.ascendex import AscendexClient
+    from balance_bridge.extract.ascendex import AscendexClient, AscendexSource
     from balance_bridge.extract.budget import open_budget
     from balance_bridge.load.elven import Elven
     from balance_bridge.load.webhook import Webhook
 
     monkeypatch.setattr("balance_bridge.hooks.ascendex.AscendexClient", functools.partial(AscendexClient, clock=clock))
+    monkeypatch.setattr("balance_bridge.hooks.ascendex.AscendexSource", functools.partial(AscendexSource, clock=clock))
     monkeypatch.setattr("balance_bridge.hooks.ascendex.open_budget", functools.partial(open_budget, clock=clock))
 
     class TimedElven(Elven):
