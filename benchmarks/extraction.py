@@ -157,7 +157,7 @@ def memory() -> Iterator[Row]:
     yield (
         f"peak memory, {PAGES[1]} pages / {PAGES[0]} pages",
         f"{many:.0f} / {few:.0f} = {many / few:.2f}",
-        "MiB of a process that extracts and proves a day; 1.00 is flat, the allocator adds a little",
+        "MiB of a process that extracts and proves a day, which it holds as a whole",
     )
     yield (
         "the same above an empty day's",

@@ -173,12 +173,12 @@ def test_a_stored_page_that_was_damaged_is_asked_for_again(day: Day) -> None:
     assert day.close()["status"] == "proven"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     per_day=st.integers(0, 30),
     page_limit=st.integers(2, 7),
-    at=st.lists(st.floats(0, 100), max_size=6),
+    at=st.lists(st.floats(0, 100), max_size=4),
 )
 def test_the_daily_run_is_the_same_with_and_without_having_followed(
     kit: SimpleNamespace, seed: int, per_day: int, page_limit: int, at: list[float]

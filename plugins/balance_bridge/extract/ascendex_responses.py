@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import lru_cache
 from itertools import chain
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -86,7 +87,12 @@ class OrderRecord(msgspec.Struct, gc=False):
     @property
     def event(self) -> str:
         """Side and type of the order; the case of both varies from response to response."""
-        return " ".join(part.lower() for part in (self.side, self.orderType) if part) or "order"
+        return _order_event(self.side, self.orderType)
+
+
+@lru_cache(1000)
+def _order_event(*parts: str | None) -> str:
+    return " ".join(part.lower() for part in parts if part) or "order"
 
 
 class BalanceRecord(msgspec.Struct, gc=False):
