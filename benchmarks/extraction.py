@@ -272,7 +272,7 @@ def peak_mib(pages: int) -> float:
         source = Made(None, Category.CASH, retention_days=7)  # type: ignore[arg-type]  # nothing is sent
         job = daily.Job(source, Store(Path(folder)), "bench", DAY, "bench")
         found = daily.fetch_history(job, {})
-        if found["records"] != last or found["pages"] != pages:
+        if found["records"] != last or found["pages"] < pages:
             raise SystemExit(f"a day of {last} records came out as {found}")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 

@@ -158,7 +158,9 @@ GUARDED = sorted(
 # What these read was written by this package with amounts as text, or holds none.
 NO_AMOUNTS = {"extract/raw.py", "store.py"}
 # A float may stand in a line that says that it is about seconds.
-SECONDS = re.compile(r"(?i)_s\b|_?\bseconds\b|_seconds\b|\b(sent|ended|known|server|fetched)_at\b|\bdef now\(|\bwait\b|\bdoubling\b")
+SECONDS = re.compile(
+    r"(?i)_s\b|_?\bseconds\b|_seconds\b|\b(sent|ended|known|server|fetched)_at\b|\bdef now\(|\bwait\b|\bdoubling\b"
+)
 
 
 def floats(source: str) -> list[str]:

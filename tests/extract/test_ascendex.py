@@ -410,7 +410,7 @@ def test_no_key_secret_or_signature_is_in_a_message_or_a_log(
         for hidden in (KEY, SECRET, *signatures):
             assert not any(hidden in text for text in told)
             assert hidden not in caplog.text
-    assert any("asking again in" in text for text in told)
+    assert any("fetching again in" in text for text in told)
 
 
 @pytest.fixture

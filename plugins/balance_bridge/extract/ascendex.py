@@ -4,7 +4,7 @@ A read is repeated within seconds, each attempt signed anew and counted in the b
 cannot pass within seconds, is raised as one of the classes in :mod:`balance_bridge.errors`.
 
 Two things that the exchange says are not errors at first. That there were too many requests, although they are counted:
-then the budget takes the window as full, and its next place is waited for, once. And that a timestamp is more than 30 s
+then the budget takes the window as full, and its next slot is waited for, once. And that a timestamp is more than 30 s
 off its clock: then requests are signed by its time from then on, as read from its Date header.
 """
 
@@ -46,7 +46,7 @@ DEFAULT_URL = "https://ascendex.com"
 API_ROOT = "api/pro"
 PAGE_LIMIT = 500
 ATTEMPTS = 3
-# Who is asked to wait longer leaves it to a later try.
+# A longer wait is left to a later try.
 MAX_WAIT_S = 600.0
 
 
@@ -78,9 +78,9 @@ class AscendexClient:
         base_url: Scheme, host and port.
         api_key: The API key.
         api_secret: The API secret.
-        budget: Counts the requests of this key; None for a client that only asks for ``info``.
+        budget: Counts the requests of this key; None for a client that only fetches ``info``.
         clock: Where instants and sleep come from.
-        log: Told what is waited for, and once if the clocks are too far apart.
+        log: Called with what is waited for, and once if the clocks are too far apart.
         name: What messages call this access, such as ``connection 'ascendex_default'``; they begin with it.
 
     Attributes:
@@ -113,23 +113,23 @@ class AscendexClient:
         self._told_about_clocks = False
 
     def info(self) -> Response:
-        """Ask who the key belongs to: cheap, read-only and outside the request budget."""
+        """Fetch who the key belongs to: cheap, read-only and outside the request budget."""
         return self._read(f"{API_ROOT}/v1/info", "info", {}, counted=False)
 
     def get(self, api_path: str, params: Mapping[str, str]) -> Response:
-        """Ask one of the budgeted data endpoints.
+        """Fetch from one of the budgeted data endpoints.
 
         Args:
             api_path: Path below ``api/pro/``, which is also what is signed.
             params: The query.
 
         Returns:
-            An answer with status 200 whose body is JSON and no error.
+            A response with status 200 whose body is JSON and no error.
 
         Raises:
             NotYetAvailable: The exchange says that there is no such data.
             RateLimited: The exchange refuses requests although the budget was waited for, or asks for more than 600 s.
-            BudgetExhausted: The budget's patience is shorter than the wait for a place. If that is because the exchange
+            BudgetExhausted: The budget's patience is shorter than the wait for a slot. If that is because the exchange
                 refused this very call, its ``refusal`` is that error.
             BalanceBridgeError: As :mod:`balance_bridge.errors` groups them.
         """
@@ -150,15 +150,15 @@ class AscendexClient:
         except BudgetExhausted as error:
             error.refusal = error.refusal or tries.refusal
             raise
-        raise AssertionError("tenacity ends with an answer or an exception")
+        raise AssertionError("tenacity ends with a response or an exception")
 
     def _attempt(self, path: str, signed_path: str, params: Mapping[str, str], *, counted: bool) -> Response:
         budget = self._budget if counted else None
         try:
             with budget.place() if budget is not None else nullcontext():
-                answer = self._send(path, signed_path, params)
-            self._look_at_clocks(answer)
-            refuse_errors(answer)
+                response = self._send(path, signed_path, params)
+            self._look_at_clocks(response)
+            refuse_errors(response)
         except BalanceBridgeError as error:
             if self._name:
                 error.args = (f"{self._name}: {error.args[0]}",)
@@ -169,7 +169,7 @@ class AscendexClient:
                 self._signing_skew_s = error.skew_s
                 self._tell_about_clocks(error.skew_s)
             raise
-        return answer
+        return response
 
     def _send(self, path: str, signed_path: str, params: Mapping[str, str]) -> Response:
         # Signed only now: the wait for a place may have been longer than a signature lives.
@@ -185,13 +185,13 @@ class AscendexClient:
             "GET", url, headers=headers, params=params, secrets=(self._api_secret,), deadline_s=DEADLINE_S
         )
 
-    def _look_at_clocks(self, answer: Response) -> None:
-        skew_s = answer.clock_skew_s()
+    def _look_at_clocks(self, response: Response) -> None:
+        skew_s = response.clock_skew_s()
         if skew_s is None:
             return
         self.clock_skew_s = skew_s
         # The header may have been written at any moment of a slow request.
-        if abs(skew_s) - (answer.ended_at - answer.sent_at) / 2 >= NOTED_SKEW_S:
+        if abs(skew_s) - (response.ended_at - response.sent_at) / 2 >= NOTED_SKEW_S:
             self._tell_about_clocks(skew_s)
 
     def _tell_about_clocks(self, skew_s: float) -> None:
@@ -208,9 +208,9 @@ class AscendexClient:
         error = state.outcome.exception() if state.outcome else None
         wait_s = state.next_action.sleep if state.next_action else 0
         if isinstance(error, RateLimited):
-            self._log(f"asking again when the request budget has a place: {error}")
+            self._log(f"fetching again when the request budget has a slot: {error}")
         elif not isinstance(error, TimestampRefused):
-            self._log(f"asking again in {wait_s:.0f} s: {error}")
+            self._log(f"fetching again in {wait_s:.0f} s: {error}")
 
 
 class _Tries:
@@ -236,7 +236,7 @@ class _Tries:
             kind = "window" if (error.retry_after_s or 0.0) <= MAX_WAIT_S else ""
         elif isinstance(error, TimestampRefused):
             kind = "timestamp" if error.skew_s is not None else ""
-        # A page in HTML or a cut answer is often a proxy's moment of weakness, and a read can be repeated.
+        # A page in HTML or a cut response is often a proxy's moment of weakness, and a read can be repeated.
         elif isinstance(error, (ConnectionFailed, ResponseLost, ServerFault, InvalidResponse)):
             kind, wait_s = "passing", 2.0 ** (ATTEMPTS - 1 - self._left["passing"])
         if not kind:
@@ -253,7 +253,7 @@ class AscendexSource(Source):
     """The balances and changes of one AscendEX account.
 
     Args:
-        client: Asks with the account's key.
+        client: Fetches with the account's key.
         category: Which of the key's accounts.
         retention_days: Days before today that the exchange still serves.
         settle: How long after a day's end its closing snapshot is first fetched.
