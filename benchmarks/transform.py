@@ -98,9 +98,8 @@ class Stages:
 
 
 def run_ours(root: Path) -> dict:
-    from balance_bridge.extract import raw
     from balance_bridge.extract.ascendex import AscendexSource, Category
-    from balance_bridge.extract.pages import read_legs
+    from balance_bridge.extract.day import DayExtraction
     from balance_bridge.points import BalanceRequest
     from balance_bridge.store import Store
     from balance_bridge.transform.balances import balances_at
@@ -109,11 +108,10 @@ def run_ours(root: Path) -> dict:
 
     store, source = Store(root), AscendexSource(None, Category.CASH, retention_days=7)  # type: ignore[arg-type]  # nothing is asked
     stages = Stages()
-    opening, closing = (
-        source.read_snapshot(raw.read(store, f"raw/bench/{day}/snapshot/0001.gz").body, day).snapshot
-        for day in (DAY, date(2026, 11, 21))
-    )
-    legs = read_legs(source, store, f"raw/bench/{DAY}/history/0001", opening_sn=opening.sn, closing_sn=closing.sn)
+    extraction = DayExtraction(source, store, "bench", asked_by="bench")
+    stored = [extraction.snapshot(day) for day in (DAY, date(2026, 11, 21))]
+    legs = extraction.history(DAY, *stored).legs
+    opening, closing = (each.snapshot for each in stored)
     stages.end("pages to legs")
     ledger = build_ledger(legs)
     del legs
@@ -241,11 +239,13 @@ def make_history(root: Path, records: int) -> int:
     import msgspec
 
     from balance_bridge.extract import raw
-    from balance_bridge.store import Store
+    from balance_bridge.store import Store, to_json
     from balance_bridge.transport import Response
 
     rng = random.Random(11)
     store = Store(root)
+    for endpoint in ("snapshot", "history"):
+        store.put(f"raw/bench/account/{endpoint}.json", to_json({"account_ref": "bench"}))
     names = [f"A{n:03d}" if n % 10 else f"A{n:03d}-S" for n in range(ASSETS)]
     held = dict.fromkeys(names, 5_000_000_000_000)  # in 10**-9
     size = 0

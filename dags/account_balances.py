@@ -63,7 +63,8 @@ def account_dag(name: str, account: Account) -> DAG:
         day = ResolveDay(task_id="day", **common).output
         opening = FetchSnapshot(task_id="opening_snapshot", which="opening", day=day, **fetching).output
         closing = FetchSnapshot(task_id="closing_snapshot", which="closing", day=day, **fetching).output
-        history = FetchHistory(task_id="history", day=day, opening=opening, closing=closing, **fetching).output
+        history = FetchHistory(task_id="history", day=day, **fetching).output
+        [opening, closing] >> history
         proof = Reconcile(task_id="reconcile", day=day, extracted=history, **common).output
         for destination in account.destinations:
             Deliver(task_id=f"load_{destination}", destination=destination, reconciled=proof, **common)

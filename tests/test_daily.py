@@ -14,6 +14,7 @@ import pytest
 from balance_bridge import daily
 from balance_bridge.errors import (
     BudgetExhausted,
+    CredentialsRefused,
     InvalidAmount,
     InvalidResponse,
     NotYetAvailable,
@@ -54,8 +55,9 @@ class Run:
         return daily.Job(self.exchange, self.store, "main_cash", day, run_id, refetch, self.told.append)
 
     def extract(self, job: daily.Job, tolerance: Any = NONE) -> dict[str, Any]:
-        opening, closing = daily.fetch_snapshot(job, "opening"), daily.fetch_snapshot(job, "closing")
-        return self.handed_on(daily.fetch_history(job, self.handed_on(opening), self.handed_on(closing), tolerance))
+        self.handed_on(daily.fetch_snapshot(job, "opening"))
+        self.handed_on(daily.fetch_snapshot(job, "closing"))
+        return self.handed_on(daily.fetch_history(job, tolerance))
 
     def retried(self, job: daily.Job, handed_on: dict[str, Any]) -> None:
         """Run the stages that have not handed anything on yet, as a retried task does."""
@@ -63,8 +65,7 @@ class Run:
             if which not in handed_on:
                 handed_on[which] = self.handed_on(daily.fetch_snapshot(job, which))
         if "extracted" not in handed_on:
-            extracted = daily.fetch_history(job, handed_on["opening"], handed_on["closing"], {})
-            handed_on["extracted"] = self.handed_on(extracted)
+            handed_on["extracted"] = self.handed_on(daily.fetch_history(job, {}))
         daily.reconcile(job, handed_on["extracted"], tolerance={}, on_break="hold", destinations=WANTED)
 
     def all(self, job: daily.Job, *, tolerance: Any = NONE, on_break: Any = "hold") -> dict[str, Any]:
@@ -178,7 +179,7 @@ def test_a_break_is_asked_about_once_more_before_it_is_believed(run: Run) -> Non
     with pytest.raises(ReconciliationBroken):
         run.all(run.job())
     assert run.exchange.asked == ASKED_ONCE_MORE
-    assert any("asking once more before it is believed" in line for line in run.told)
+    assert any("fetching it once more before that is believed" in line for line in run.told)
     # A retry asks nothing a third time; a later run, whose exchange may know better, asks once.
     for run_id, asked in (("run-1", []), ("run-2", ASKED_ONCE_MORE[:3]), ("run-2", [])):
         run.exchange.asked.clear()
@@ -209,12 +210,12 @@ def test_a_snapshot_that_was_corrected_heals_the_day(run: Run) -> None:
 
     run.exchange.before_ask = correct
     job = run.job()
-    given = (daily.fetch_snapshot(job, "opening"), daily.fetch_snapshot(job, "closing"))
-    first = daily.fetch_history(job, *given, {})
-    assert first["closing"] != given[1]["key"]
-    # A retry is handed the old snapshots once more; it takes those that belong to the pages.
-    again = daily.fetch_history(job, *given, {})
-    assert again == first | {"pages_asked": 0}
+    given = daily.fetch_snapshot(job, "closing")
+    first = daily.fetch_history(job, {})
+    assert run.store.read_json(first["manifest"])["closing"] != given["key"]
+    # A retry takes the snapshots that belong to the pages.
+    again = daily.fetch_history(job, {})
+    assert again == first | {"pages_fetched": 0}
     done = daily.reconcile(run.job(), again, tolerance={}, on_break="hold", destinations=WANTED)
     assert done["status"] == "proven"
 
@@ -282,8 +283,9 @@ def test_asking_once_more_that_the_window_closes_on_leaves_what_there_was(run: R
     run.clock.now += 30 * 86_400
     with pytest.raises(ReconciliationBroken):
         run.retried(run.job(), handed_on)
-    assert handed_on["extracted"]["history"].endswith("/history/0001")
-    assert handed_on["extracted"]["opening"] == handed_on["opening"]["key"]
+    manifest = run.store.read_json(handed_on["extracted"]["manifest"])
+    assert manifest["history"].endswith("/history/0001")
+    assert manifest["opening"] == handed_on["opening"]["key"]
 
 
 def test_hold_delivers_nothing_and_leaves_ledger_and_report(run: Run) -> None:
@@ -339,7 +341,7 @@ def test_outside_the_window_a_break_is_believed_with_a_note(run: Run) -> None:
     with pytest.raises(ReconciliationBroken):
         run.all(run.job())
     assert run.exchange.asked == []
-    assert any("it cannot be asked for again" in line for line in run.told)
+    assert any("it cannot be fetched again" in line for line in run.told)
     assert run.all(run.job(), on_break="load")["status"] == "broken"
 
 
@@ -397,12 +399,19 @@ def test_a_sum_that_cannot_be_held_stops_the_day_by_its_number(run: Run) -> None
         run.extract(run.job())
 
 
-def test_a_stored_page_that_vanished_is_an_error_and_no_empty_day(run: Run) -> None:
+@pytest.mark.parametrize("damage", ["gone", "another"])
+def test_a_ledger_that_is_not_the_proven_one_is_refused_and_made_anew_from_the_pages(run: Run, damage: str) -> None:
     extracted = run.extract(run.job())
-    for key in run.store.list(extracted["history"]):
-        del run.store.objects[key]
-    with pytest.raises(StoreDamaged, match="lacks the page from sn 10001"):
+    (key,) = run.store.list("ledger")
+    right = run.store.objects.pop(key)
+    if damage == "another":
+        run.store.objects[key] = ledger.to_parquet(ledger.from_parquet(right).iloc[:-1])
+    with pytest.raises(StoreDamaged, match=r"is missing from the store|is not the ledger that was proven"):
         daily.reconcile(run.job(), extracted, tolerance={}, on_break="load", destinations=WANTED)
+    run.exchange.asked.clear()
+    done = run.all(run.job("run-2"))
+    assert run.store.read(done["ledger"]) == right
+    assert run.exchange.asked == []
 
 
 def test_days_that_the_exchange_is_about_to_forget_are_fetched_first(run: Run) -> None:
@@ -469,3 +478,109 @@ def test_a_budget_that_is_used_up_stops_the_stage_which_goes_on_from_the_store(r
             waits += 1
     assert (waits, len(run.exchange.asked)) == (2, 5)
     assert extracted["records"] == 12
+
+
+def test_a_proven_day_is_replayed_though_a_refetch_stored_nonsense_and_the_window_closed(run: Run) -> None:
+    for endpoint in ("snapshot", "changes"):
+        proven = run.all(run.job())
+        run.exchange.alter = lambda request, document, of=endpoint: b"<html>" if of in request else document
+        with pytest.raises(InvalidResponse):
+            run.all(run.job(f"nonsense of {endpoint}", refetch=True))
+        run.exchange.alter = lambda _, document: document
+        then = run.clock.now
+        run.clock.now += 30 * 86_400
+        run.exchange.asked.clear()
+        assert run.all(run.job(f"after {endpoint}")) == proven
+        assert run.exchange.asked == []
+        run.clock.now = then
+
+
+@pytest.mark.parametrize("cap", [3, 5, 11])
+def test_an_exchange_that_caps_its_pages_is_paged_to_the_end_before_a_break_is_believed(run: Run, cap: int) -> None:
+    def capped(request: str, document: Any) -> Any:
+        kept = sorted(record["sn"] for name in ("order", "balance") for record in document.get(name, ()))[:cap]
+        for name in ("order", "balance") if request.startswith("changes") else ():
+            document[name] = [record for record in document[name] if record["sn"] in kept]
+        return document
+
+    run.exchange.alter = capped
+    done = run.all(run.job())
+    assert (done["status"], done["records"]) == ("proven", 12)
+    run.exchange.asked.clear()
+    assert run.all(run.job("run-2")) == done
+    assert run.exchange.asked == []
+
+
+def test_a_day_has_its_own_second_attempt_though_an_expiring_day_before_it_used_one(run: Run) -> None:
+    run.clock.now += 6 * 86_400  # today is the 27th: the 20th is the oldest available day
+    closing = date(2026, 11, 21)
+    own = run.exchange.world.between(*(run.exchange.world.snapshots[date(2026, 11, day)][0] for day in (21, 22)))
+    sn, right = run.exchange.world.snapshots[DAY]
+    run.exchange.world.snapshots[DAY] = (sn, right | {"BTC": Decimal(0)})  # the expiring day never adds up
+
+    def late(request: str, document: Any) -> Any:
+        if request.startswith("changes") and run.exchange.asked.count("snapshot 2026-11-22") < 2:
+            for name in ("order", "balance"):
+                document[name] = [record for record in document[name] if record["sn"] != own[4]]
+        return document
+
+    run.exchange.alter = late
+    job = run.job(day=closing)
+    assert daily.rescue_expiring_days(job, DAY, NONE) == [DAY]
+    for which in ("opening", "closing"):
+        daily.fetch_snapshot(job, which)  # type: ignore[arg-type]
+    found = daily.fetch_history(job, {})
+    assert (found["status"], found["history"]) == ("proven", f"raw/main_cash/{closing}/history/0002")
+
+
+def test_a_day_that_the_store_has_asks_nothing_though_others_are_about_to_expire(run: Run) -> None:
+    later = run.job(day=date(2026, 11, 23))
+    run.clock.now += 4 * 86_400
+    run.all(later)
+    run.clock.now += 2 * 86_400  # the 20th and the 21st are about to go
+    run.exchange.asked.clear()
+    replay = run.job("replay", day=date(2026, 11, 23))
+    assert daily.rescue_expiring_days(replay, DAY, NONE) == []
+    run.all(replay)
+    assert run.exchange.asked == []
+
+
+def test_a_refused_key_is_refused_once_and_no_other_day_is_tried_with_it(run: Run) -> None:
+    run.clock.now += 6 * 86_400
+    refused: list[str] = []
+
+    def refuse(request: str) -> None:
+        refused.append(request)
+        raise CredentialsRefused("not with this key")
+
+    run.exchange.before_ask = refuse
+    with pytest.raises(CredentialsRefused):
+        daily.rescue_expiring_days(run.job(day=date(2026, 11, 23)), DAY, NONE)
+    assert len(refused) == 1
+
+
+def test_what_the_exchange_said_it_does_not_have_is_not_asked_for_again_on_behalf_of_other_days(run: Run) -> None:
+    run.clock.now += 6 * 86_400
+    # It closes the 20th and opens the 21st, both about to expire.
+    del run.exchange.world.snapshots[date(2026, 11, 21)]
+    for run_id, asked in (("run-1", ["snapshot 2026-11-20", "snapshot 2026-11-21"]), ("run-1", []), ("run-2", [])):
+        run.exchange.asked.clear()
+        assert daily.rescue_expiring_days(run.job(run_id, day=date(2026, 11, 23)), DAY, NONE) == []
+        assert run.exchange.asked == asked
+
+
+def test_changed_tolerances_are_applied_to_the_proven_ledger(run: Run) -> None:
+    world, closing = run.exchange.world, date(2026, 11, 21)
+    sn, right = world.snapshots[closing]
+    world.snapshots[closing] = (sn, right | {"BTC": right["BTC"] + Decimal("1e-8")})
+    with pytest.raises(ReconciliationBroken):
+        run.all(run.job())
+    allowed = {"BTC": Decimal("1e-8")}
+    newest = run.store.newest(f"raw/main_cash/{DAY}/manifest", ".json")
+    done = daily.reconcile(run.job(), {"manifest": newest}, tolerance=allowed, on_break="hold", destinations=WANTED)
+    assert done["status"] == "tolerated"
+    run.exchange.asked.clear()
+    assert run.all(run.job("run-2"), tolerance=allowed)["status"] == "tolerated"
+    assert run.exchange.asked == []
+    with pytest.raises(ReconciliationBroken):
+        run.all(run.job("run-3"))

@@ -5,28 +5,35 @@ What is handed from stage to stage is small and readable: keys, sequence numbers
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 
+from balance_bridge import money
 from balance_bridge.errors import (
     BalanceBridgeError,
     BudgetExhausted,
+    ConfigurationError,
+    ConnectionFailed,
     Contradiction,
+    CredentialsRefused,
     InvalidResponse,
     NotYetAvailable,
+    RateLimited,
     ReconciliationBroken,
     RetentionExceeded,
     StoreDamaged,
 )
-from balance_bridge.extract.day import DayExtraction, StoredSnapshot, read_snapshot
-from balance_bridge.extract.pages import newest_pages, read_legs
+from balance_bridge.extract import raw
+from balance_bridge.extract.day import DayExtraction, read_snapshot
 from balance_bridge.extract.source import Source
 from balance_bridge.points import BalanceRequest
 from balance_bridge.store import Store, to_json
 from balance_bridge.transform import balances, ledger, reconciliation
+from balance_bridge.transform.snapshot import Snapshot
 
 Log = Callable[[str], None]
 
@@ -35,6 +42,8 @@ SO_FAR = "so far"
 
 # Days that the exchange is about to forget: today's last chance, and tomorrow's.
 _LAST_CHANCE_DAYS = 2
+# What is about the request or the line to the exchange, and not about the day that is being fetched.
+_ABOUT_THE_CALLER = (BudgetExhausted, RateLimited, CredentialsRefused, ConfigurationError, ConnectionFailed)
 
 
 @dataclass(frozen=True)
@@ -46,9 +55,9 @@ class Job:
         store: Where every stage's result lies.
         account: The account's name.
         day: The UTC day D.
-        run_id: Who asks; written with what is asked.
-        refetch: Whether to ask anew for what the store has.
-        log: Told of progress.
+        run_id: The run; written with what it fetches.
+        refetch: Whether to fetch again what the store has.
+        log: Called with progress.
     """
 
     source: Source
@@ -60,7 +69,7 @@ class Job:
     log: Log = lambda _: None
 
     def extraction(self, again: str | None = None) -> DayExtraction:
-        """The day's extraction; with a reason to ask again for everything, if one is given."""
+        """The day's extraction; with a reason to fetch everything again, if one is given."""
         return DayExtraction(
             self.source,
             self.store,
@@ -82,63 +91,65 @@ def fetch_snapshot(job: Job, which: Literal["opening", "closing"]) -> dict[str, 
         BudgetExhausted: As the source's budget decides.
     """
     day = job.day if which == "opening" else job.day + timedelta(days=1)
+    proven = None if job.refetch else _proven(job)
     try:
-        found = job.extraction().snapshot(day)
+        if proven is None:
+            found = job.extraction().snapshot(day)
+        else:
+            found = read_snapshot(job.source, job.store, proven[which], day)
     except NotYetAvailable as error:
-        raise NotYetAvailable(f"the {which} snapshot of {job.day}, dated {day}, is not there yet ({error})") from error
+        raise NotYetAvailable(
+            f"the {which} snapshot of {job.day}, dated {day}, is not there yet ({error})", wait_s=error.wait_s
+        ) from error
     snapshot = found.snapshot
     job.log(f"{which} snapshot of {job.day}: sn {snapshot.sn}, {len(snapshot.balances)} assets")
     return {"key": found.key, "sn": snapshot.sn, "at_ms": snapshot.at_ms, "assets": len(snapshot.balances)}
 
 
-def fetch_history(
-    job: Job, opening: Mapping[str, Any], closing: Mapping[str, Any], tolerance: Mapping[str, Decimal]
-) -> dict[str, Any]:
-    """The next stage: every change of the day.
+def fetch_history(job: Job, tolerance: Mapping[str, Decimal]) -> dict[str, Any]:
+    """The next stage: every change of the day, and the proof that it adds up.
 
-    A day that the store has whole and that adds up is not asked for again. Where what comes does not add up, the
-    exchange is asked once more for all of it before the break is believed: records can appear late.
+    A day that the store has proven is not fetched again. Where what comes does not add up, all of it is fetched once
+    more, and on to an empty page, before the break is believed: records can appear late, and pages can be capped.
 
     Args:
-        job: The account's day.
-        opening: What :func:`fetch_snapshot` gave for the opening.
-        closing: What it gave for the closing.
+        job: The account's day; its snapshots are in the store.
         tolerance: Per asset, on conservation only.
 
     Returns:
-        The keys of both snapshots, the ``history`` folder of the pages, and counts.
+        The key of the ``manifest``, the ``status`` of the proof, and counts.
 
     Raises:
+        NotYetAvailable: Not all of the day is there yet.
         RetentionExceeded: Neither the store nor the exchange has all of the day.
-        InvalidResponse: An answer is not what the exchange documents.
-        Contradiction: The answers contradict each other, also when asked for once more.
+        InvalidResponse: A response is not what the exchange documents.
+        Contradiction: The responses contradict each other, also when fetched once more.
         BudgetExhausted: As the source's budget decides; called again, it goes on where it was.
     """
-    if not job.refetch:
-        proven = _proven_before(job, tolerance)
-        if proven is not None:
-            return proven
-    given = _fetched(job, opening["key"], closing["key"])
-    again = job.extraction(again="it did not add up")
+    proven = None if job.refetch else _proven(job)
+    if proven is not None and (proven["status"] == "proven" or proven["tolerance"] == _texts(tolerance)):
+        job.log(f"{job.day} is in the store, whole and proven: nothing is fetched")
+        return _handed_on(proven, 0)
+    # Of this day: fetching one that is about to expire may have needed a second attempt of its own.
+    again = job.extraction(again=f"{job.day} did not add up")
     trouble: Contradiction | None = None
     found: dict[str, Any] | None = None
     if again.begun(job.day):
-        # A retry: what was given belongs to the asking before, the newest pages to this one.
-        found = _newest_whole(job)
+        # A retry: the first attempt is over.
+        newest = job.store.newest(raw.manifests(job.account, job.day), ".json")
+        found = None if newest is None else _handed_on({**job.store.read_json(newest), "manifest": newest}, 0)
     else:
         try:
-            found, proof = _fetch_and_prove(job, job.extraction(), given, tolerance)
-            if proof.status != "broken":
+            found, message = _fetch_and_prove(job, job.extraction(), tolerance)
+            if found["status"] != "broken":
                 return found
-            told = proof.summary()
         except Contradiction as error:
-            trouble, told = error, str(error)
-        job.log(f"what came does not add up; asking once more before it is believed: {told}")
+            trouble, message = error, str(error)
+        job.log(f"the day does not add up; fetching it once more before that is believed: {message}")
     try:
-        anew = _Fetched(again.snapshot(job.day), again.snapshot(job.day + timedelta(days=1)))
-        return _fetch_and_prove(job, again, anew, tolerance)[0]
+        return _fetch_and_prove(job, again, tolerance, to_empty=True)[0]
     except RetentionExceeded as error:
-        job.log(f"it cannot be asked for again: {error}")
+        job.log(f"it cannot be fetched again: {error}")
         if found is None:
             raise trouble or error from error
         return found
@@ -148,35 +159,40 @@ def rescue_expiring_days(job: Job, since: date, tolerance: Mapping[str, Decimal]
     """Fetch the days that the exchange is about to forget, before the job's own.
 
     Runs mostly come oldest first, but not always: a backfill can run backwards, and a run by hand can come before the
-    days that an outage has left out. What is fetched here is not asked for again by those days' own runs.
+    days that an outage has left out. What is fetched here is not fetched again by those days' own runs.
 
     Args:
-        job: The account's day; only earlier days are looked at.
+        job: The account's day; only earlier days are looked at, and none if this one is in the store.
         since: The account's first day.
         tolerance: Per asset, on conservation only.
 
     Returns:
-        The days that were fetched. One that could not be is told, and left to its own run.
+        The days that were fetched. One that could not be is logged, and left to its own run.
 
     Raises:
         BudgetExhausted: As the source's budget decides; called again, it goes on where it was.
+        CredentialsRefused: The exchange does not accept the key.
     """
     oldest = job.source.oldest()
-    saved = []
-    for ahead in range(_LAST_CHANCE_DAYS if oldest is not None else 0):
-        day = (oldest or since) + timedelta(days=ahead)
+    if oldest is None or (not job.refetch and _proven(job) is not None):
+        return []
+    rescued = []
+    for day in (oldest + timedelta(days=ahead) for ahead in range(_LAST_CHANCE_DAYS)):
         its = replace(job, day=day, refetch=False)
-        if not since <= day < job.day or job.store.newest(_whole(its), ".json") is not None:
+        known = job.store.newest(raw.manifests(job.account, day), ".json") or its.extraction().is_unavailable(day)
+        if not since <= day < job.day or known:
             continue
         job.log(f"{job.source.who} is about to forget {day}, which the store does not have: fetching it first")
         try:
-            fetch_history(its, fetch_snapshot(its, "opening"), fetch_snapshot(its, "closing"), tolerance)
-            saved.append(day)
-        except BudgetExhausted:
+            for which in ("opening", "closing"):
+                fetch_snapshot(its, which)
+            fetch_history(its, tolerance)
+            rescued.append(day)
+        except _ABOUT_THE_CALLER:
             raise
         except BalanceBridgeError as error:
             job.log(f"{day} could not be fetched ahead of its own run: {error}")
-    return saved
+    return rescued
 
 
 def reconcile(
@@ -187,7 +203,7 @@ def reconcile(
     on_break: Literal["hold", "load"],
     destinations: Sequence[BalanceRequest],
 ) -> dict[str, Any]:
-    """The transformation: ledger, proof, and the balances that each destination is to get.
+    """The transformation: from the proven ledger to the balances that each destination is to get.
 
     Args:
         job: The account's day.
@@ -201,124 +217,128 @@ def reconcile(
         ``balances`` (per destination).
 
     Raises:
+        StoreDamaged: If the ledger is not the one that was proven.
         ReconciliationBroken: If the day does not add up and ``on_break`` is ``hold``. Ledger and report are stored.
     """
-    fetched = _fetched(job, extracted["opening"], extracted["closing"])
-    opening, closing = fetched.opening.snapshot, fetched.closing.snapshot
-    legs = read_legs(job.source, job.store, extracted["history"], opening_sn=opening.sn, closing_sn=closing.sn)
-    book = ledger.build_ledger(legs)
-    proof = reconciliation.reconcile(opening, closing, book, tolerance)
-    job.log(f"{job.account} {job.day}: {proof.summary()}")
-    held = proof.status == "broken" and on_break == "hold"
+    manifest = job.store.read_json(extracted["manifest"])
+    opening, closing = _read_snapshots(job, manifest)
+    book = ledger.from_parquet(_read_ledger(job.store, manifest))
+    proof, summary = manifest["proof"], manifest["summary"]
+    if manifest["tolerance"] != _texts(tolerance):
+        # The accounts file was changed in between.
+        proven = reconciliation.reconcile(opening, closing, book, tolerance)
+        proof, summary = proven.to_document(), proven.summary()
+    job.log(f"{job.account} {job.day}: {summary}")
+    held = proof["status"] == "broken" and on_break == "hold"
     requests = [] if held else destinations
     due = {request.name: balances.balances_at(opening, closing, book, request) for request in requests}
-    place = f"{job.account}/{job.day}"
-    ledger_key = job.store.append(f"ledger/{place}", ".parquet", ledger.to_parquet(book))
-    document = {
-        "account": job.account,
-        "day": job.day.isoformat(),
-        "opening": fetched.opening.key,
-        "closing": fetched.closing.key,
-        "history": extracted["history"],
-        "ledger": ledger_key,
-        "collisions": {name: each.to_document() for name, each in due.items()},
-        "moved": {name: each.moved for name, each in due.items()},
-        **proof.to_document(),
-    }
-    report_key = job.store.append(f"reconciliation/{place}", ".json", to_json(document))
+    report_key = job.store.append(
+        f"reconciliation/{job.account}/{job.day}",
+        ".json",
+        to_json(
+            {
+                "account": job.account,
+                "day": job.day.isoformat(),
+                "manifest": extracted["manifest"],
+                "history": manifest["history"],
+                "ledger": manifest["ledger"],
+                "collisions": {name: each.to_document() for name, each in due.items()},
+                "moved": {name: each.moved for name, each in due.items()},
+                **proof,
+            }
+        ),
+    )
     if held:
         raise ReconciliationBroken(
-            f"{job.account} {job.day} does not add up, nothing of it is delivered: {proof.summary()} "
-            f"(report: {job.store.describe(report_key)}). If the exchange has corrected its records, trigger the DAG "
-            f'with {{"date": "{job.day}", "refetch": true}}; to deliver all the same, set on_break: load'
+            f"{job.account} {job.day} does not add up, nothing of it is delivered",
+            why=f"{summary} (report: {job.store.describe(report_key)})",
+            do=f'once the exchange has corrected it: {{"date": "{job.day}", "refetch": true}}; or set on_break: load',
         )
-    keys: dict[str, str] = {}
-    for request in destinations:
-        each = due[request.name]
-        keys[request.name] = job.store.append(
-            f"balances/{place}/{request.name}", ".parquet", balances.to_parquet(each.frame)
-        )
-        moved = f", {each.moved} records moved into the day" if each.moved else ""
-        collided = f", {each.collisions} instants gave way to another under the same key" if each.collisions else ""
-        job.log(f"{request.name}: {len(each.frame)} balances at {', '.join(request.points)}{moved}{collided}")
     return {
         "day": job.day.isoformat(),
-        "status": proof.status,
-        "summary": proof.summary(),
-        "records": extracted["records"],
-        "ledger": ledger_key,
+        "status": proof["status"],
+        "summary": summary,
+        "records": manifest["records"],
+        "ledger": manifest["ledger"],
         "reconciliation": report_key,
-        "balances": keys,
+        "balances": {request.name: _put_balances(job, request, due[request.name]) for request in requests},
         "collisions": {name: each.collisions for name, each in due.items()},
     }
 
 
-@dataclass(frozen=True)
-class _Fetched:
-    opening: StoredSnapshot
-    closing: StoredSnapshot
-
-
-def _fetched(job: Job, opening_key: str, closing_key: str) -> _Fetched:
-    return _Fetched(
-        read_snapshot(job.source, job.store, opening_key, job.day),
-        read_snapshot(job.source, job.store, closing_key, job.day + timedelta(days=1)),
-    )
-
-
-def _newest_whole(job: Job) -> dict[str, Any] | None:
-    key = job.store.newest(_whole(job), ".json")
-    return None if key is None else {**job.store.read_json(key), "pages_asked": 0}
-
-
-def _proven_before(job: Job, tolerance: Mapping[str, Decimal]) -> dict[str, Any] | None:
-    """The newest whole fetch of the day that the store has and that adds up."""
-    for key in reversed(job.store.series(_whole(job), ".json")):
-        try:
-            found: dict[str, Any] = job.store.read_json(key)
-            proof = _prove(job, _fetched(job, found["opening"], found["closing"]), found["history"], tolerance)
-        except (InvalidResponse, StoreDamaged) as error:
-            job.log(f"{job.store.describe(key)} cannot be used: {error}")
-            continue
-        if proof.status != "broken":
-            job.log(f"{job.day} is in the store, whole and proven: nothing is asked for")
-            return {**found, "pages_asked": 0}
-    return None
+def _put_balances(job: Job, request: BalanceRequest, due: balances.Balances) -> str:
+    moved = f", {due.moved} records moved into the day" if due.moved else ""
+    collided = f", {due.collisions} instants gave way to another under the same key" if due.collisions else ""
+    job.log(f"{request.name}: {len(due.frame)} balances at {', '.join(request.points)}{moved}{collided}")
+    prefix = f"balances/{job.account}/{job.day}/{request.name}"
+    return job.store.append(prefix, ".parquet", balances.to_parquet(due.frame))
 
 
 def _fetch_and_prove(
-    job: Job, extraction: DayExtraction, fetched: _Fetched, tolerance: Mapping[str, Decimal]
-) -> tuple[dict[str, Any], reconciliation.Reconciliation]:
-    history = extraction.history(job.day, fetched.opening, fetched.closing)
+    job: Job, extraction: DayExtraction, tolerance: Mapping[str, Decimal], *, to_empty: bool = False
+) -> tuple[dict[str, Any], str]:
+    """What the stage hands on, and the proof in words."""
+    opening, closing = extraction.snapshot(job.day), extraction.snapshot(job.day + timedelta(days=1))
+    history = extraction.history(job.day, opening, closing, to_empty=to_empty)
     try:
-        proof = _prove(job, fetched, history.generation, tolerance)
-    except StoreDamaged as error:
-        job.log(f"the stored pages of {job.day} are not whole ({error}): going through them from the first")
-        history = extraction.history(job.day, fetched.opening, fetched.closing, verify_all=True)
-        proof = _prove(job, fetched, history.generation, tolerance)
-    found = {
-        "opening": fetched.opening.key,
-        "closing": fetched.closing.key,
-        "history": history.generation,
-        "pages": len(newest_pages(job.store, history.generation)),
-        "records": proof.records,
-    }
-    # Which snapshots and pages belong together, and that they are all there.
-    job.store.append(_whole(job), ".json", to_json(found))
-    return {**found, "pages_asked": history.asked}, proof
-
-
-def _whole(job: Job) -> str:
-    return f"raw/{job.account}/{job.day}/whole"
-
-
-def _prove(
-    job: Job, fetched: _Fetched, history: str, tolerance: Mapping[str, Decimal]
-) -> reconciliation.Reconciliation:
-    opening, closing = fetched.opening.snapshot, fetched.closing.snapshot
-    try:
-        legs = read_legs(job.source, job.store, history, opening_sn=opening.sn, closing_sn=closing.sn)
-        return reconciliation.reconcile(opening, closing, ledger.build_ledger(legs), tolerance)
+        book = ledger.build_ledger(history.legs)
+        proof = reconciliation.reconcile(opening.snapshot, closing.snapshot, book, tolerance)
     except InvalidResponse as error:
         # Each page was found good when it came.
         raise Contradiction(str(error)) from error
+    data = ledger.to_parquet(book)
+    manifest = {
+        "opening": opening.key,
+        "closing": closing.key,
+        "history": history.generation,
+        "pages": history.pages,
+        "records": proof.records,
+        "ledger": job.store.append(f"ledger/{job.account}/{job.day}", ".parquet", data),
+        "ledger_sha256": hashlib.sha256(data).hexdigest(),
+        "tolerance": _texts(tolerance),
+        "status": proof.status,
+        "summary": proof.summary(),
+        "proof": proof.to_document(),
+    }
+    key = job.store.append(raw.manifests(job.account, job.day), ".json", to_json(manifest))
+    return _handed_on({**manifest, "manifest": key}, history.fetched), proof.summary()
+
+
+def _proven(job: Job) -> dict[str, Any] | None:
+    """The newest manifest of the day that adds up, with its key, if what it names is in the store as it was."""
+    for key in reversed(job.store.series(raw.manifests(job.account, job.day), ".json")):
+        try:
+            found: dict[str, Any] = job.store.read_json(key)
+            if found["status"] != "broken":
+                _read_snapshots(job, found)
+                _read_ledger(job.store, found)
+                return {**found, "manifest": key}
+        except (StoreDamaged, InvalidResponse) as error:
+            job.log(f"{job.store.describe(key)} cannot be used: {error}")
+    return None
+
+
+def _read_snapshots(job: Job, manifest: Mapping[str, Any]) -> tuple[Snapshot, Snapshot]:
+    opening = read_snapshot(job.source, job.store, manifest["opening"], job.day)
+    closing = read_snapshot(job.source, job.store, manifest["closing"], job.day + timedelta(days=1))
+    return opening.snapshot, closing.snapshot
+
+
+def _read_ledger(store: Store, manifest: Mapping[str, Any]) -> bytes:
+    data = store.read(manifest["ledger"])
+    if hashlib.sha256(data).hexdigest() != manifest["ledger_sha256"]:
+        raise StoreDamaged(
+            f"{store.describe(manifest['ledger'])} is not the ledger that was proven",
+            why="its digest is not the one in the day's manifest",
+            do="Run the day again: the ledger is made anew from the raw pages",
+        )
+    return data
+
+
+def _handed_on(manifest: Mapping[str, Any], fetched: int) -> dict[str, Any]:
+    counts = {name: manifest[name] for name in ("manifest", "status", "history", "pages", "records")}
+    return {**counts, "pages_fetched": fetched}
+
+
+def _texts(tolerance: Mapping[str, Decimal]) -> dict[str, str]:
+    return {asset: money.to_text(amount) for asset, amount in sorted(tolerance.items())}

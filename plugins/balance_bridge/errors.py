@@ -31,7 +31,7 @@ The base classes are recovery strategies: the code that catches one knows what t
         ├── BudgetExhausted     our own budget has no slot for longer than this worker should be held
         ├── OutcomeUnknown      a destination did not say what became of records
         ├── StoreUnwritable     an object could not be written: disk full, no permission, bucket not reached
-        └── NotYetAvailable     the closing snapshot of a day that has just ended
+        └── NotYetAvailable     the closing snapshot of a day that has just ended, a file that has not come
 """
 
 from __future__ import annotations
@@ -257,6 +257,14 @@ class StoreUnwritable(TransientError):
 
 
 class NotYetAvailable(TransientError):
-    """The exchange has no snapshot for that date yet."""
+    """The other side does not have it yet.
+
+    Attributes:
+        wait_s: Seconds before which it is not even asked for; None if it was asked for.
+    """
 
     remedy = "Nothing: the task waits for it."
+
+    def __init__(self, what: str, *, why: str = "", do: str = "", wait_s: float | None = None) -> None:
+        super().__init__(what, why=why, do=do)
+        self.wait_s = wait_s

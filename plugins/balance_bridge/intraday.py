@@ -1,11 +1,11 @@
 """The day that is still going on: its changes so far, and the balances that are settled by now.
 
-What is fetched lies where the daily run of that day looks for it, so it goes on from there and asks for nothing twice;
+What is fetched lies where the daily run of that day looks for it, so it goes on from there and fetches nothing twice;
 and what is delivered is on the receipts of that day, so it delivers only what is new or has turned out differently.
 
-A balance is settled once no later instant can have its key and its instant has been over for a minute: the exchange
-books a record some time after it happened. A record that is booked later still is a correction, which the next run
-delivers as such.
+A balance is settled once no later instant can have its key and its instant has been over for a minute, by the
+exchange's clock: the exchange books a record some time after it happened. A record that is booked later still is a
+correction, which the next run delivers as such.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ import numpy as np
 import pandas as pd
 
 from balance_bridge.daily import SO_FAR, Job
-from balance_bridge.errors import Contradiction, InvalidResponse, NotYetAvailable, ReconciliationBroken, StoreDamaged
-from balance_bridge.extract.day import DayExtraction, StoredSnapshot
-from balance_bridge.extract.pages import read_legs
+from balance_bridge.errors import Contradiction, InvalidResponse, NotYetAvailable, ReconciliationBroken
+from balance_bridge.extract.day import DayExtraction, StoredHistory, StoredSnapshot
 from balance_bridge.localtime import local_seconds
 from balance_bridge.points import BalanceRequest, known_so_far
 from balance_bridge.store import to_json
@@ -33,23 +32,23 @@ _DAY_MS = 86_400_000
 
 @dataclass(frozen=True)
 class SoFar:
-    """A day's changes so far, as the store has them.
+    """A day's changes so far.
 
     Attributes:
         opening: The snapshot at its start.
-        history: The folder of the pages.
+        history: Its changes as the store has them.
+        book: They as a ledger.
         proof: The chain of balances up to the last record.
-        asked: Number of pages that had to be asked for now.
     """
 
     opening: StoredSnapshot
-    history: str
+    history: StoredHistory
+    book: pd.DataFrame
     proof: reconciliation.Reconciliation
-    asked: int
 
 
 def asked_by(day: object) -> str:
-    """Who asks: the same for all runs of a day, so that a broken chain is asked about once a day, not each time."""
+    """Who fetches: the same for all runs of a day, so that a broken chain is fetched again once, not each time."""
     return f"intraday {day}"
 
 
@@ -66,45 +65,45 @@ def run(job: Job, destinations: Sequence[BalanceRequest]) -> dict[str, Any] | No
         snapshot yet, or is over.
 
     Raises:
-        ReconciliationBroken: If the chain of balances does not hold, also when asked for once more.
+        ReconciliationBroken: If the chain of balances does not hold, also when fetched once more.
         BudgetExhausted: As the source's budget decides; called again, it goes on where it was.
     """
     if job.source.today() != job.day:
         job.log(f"{job.day} is over: its daily run takes it from here")
         return None
-    # Before anything is asked for: what is booked meanwhile may be in the answers or not.
-    until_ms = (int(job.source.now()) - SETTLED_S) * 1000
     try:
         found = _fetch(job)
     except NotYetAvailable as error:
         job.log(f"the day has no opening snapshot yet ({error}): nothing to do")
         return None
     opening = found.opening.snapshot
-    legs = read_legs(job.source, job.store, found.history, opening_sn=opening.sn)
-    book = ledger.build_ledger(legs)
     # The closing instant is the day's, so that the balances at steps are those after the records before them.
     closing = Snapshot(found.proof.closing.sn, opening.at_ms + _DAY_MS, found.proof.closing.balances)
+    # By the exchange's clock, whatever ours says; and the closing instant is the daily run's.
+    until_ms = (int(found.history.known_at or 0) - SETTLED_S) * 1000
+    until_ms = min(max(until_ms, opening.at_ms), closing.at_ms)
     place = f"intraday/{job.account}/{job.day}"
     keys: dict[str, str] = {}
     counts: dict[str, int] = {}
     for request in destinations:
         known = replace(request, points=known_so_far(request.points))
-        frame = _settled(balances.balances_at(opening, closing, book, known).frame, known, until_ms, closing.at_ms)
+        frame = balances.balances_at(opening, closing, found.book, known).frame
+        frame = _settled(frame, known, until_ms, closing.at_ms)
         counts[request.name] = len(frame)
         keys[request.name] = job.store.append(f"{place}/{request.name}", ".parquet", balances.to_parquet(frame))
     summary = f"the chain holds up to sn {closing.sn} ({found.proof.records} records)"
     job.log(f"{job.account} {job.day} so far: {summary}; balances: {counts}")
     document = {"account": job.account, "day": job.day.isoformat(), "until_ms": until_ms, "balances": keys}
-    report = {**document, "opening": found.opening.key, "history": found.history, **found.proof.to_document()}
+    report = {**document, "opening": found.opening.key, "history": found.history.generation}
     return {
         "day": job.day.isoformat(),
         "status": SO_FAR,
         "summary": summary,
         "sn": closing.sn,
         "records": found.proof.records,
-        "pages_asked": found.asked,
+        "pages_fetched": found.history.fetched,
         "until_ms": until_ms,
-        "report": job.store.append(place, ".json", to_json(report)),
+        "report": job.store.append(place, ".json", to_json({**report, **found.proof.to_document()})),
         "balances": keys,
         "counts": counts,
     }
@@ -122,36 +121,29 @@ def _settled(frame: pd.DataFrame, request: BalanceRequest, until_ms: int, close_
 
 
 def _fetch(job: Job) -> SoFar:
-    told = ""
-    for extraction in (job.extraction(), job.extraction(again="the chain did not hold")):
+    message = ""
+    for again in (None, "the chain did not hold"):
         try:
-            found = _extend(job, extraction)
+            found = _extend(job, job.extraction(again), to_empty=again is not None)
             if found.proof.status != "broken":
                 return found
-            told = found.proof.summary()
+            message = found.proof.summary()
         except Contradiction as error:
-            told = str(error)
-        job.log(f"the chain of balances does not hold; asking once more before it is believed: {told}")
+            message = str(error)
+        job.log(f"the chain of balances does not hold; fetching the day once more before that is believed: {message}")
     raise ReconciliationBroken(
-        f"{job.account} {job.day} so far does not add up, nothing more of it is delivered before its daily run: {told}"
+        f"{job.account} {job.day} so far does not add up, nothing more of it is delivered",
+        why=message,
+        do="Wait for the day's own run, which fetches it again before it believes that",
     )
 
 
-def _extend(job: Job, extraction: DayExtraction) -> SoFar:
+def _extend(job: Job, extraction: DayExtraction, *, to_empty: bool) -> SoFar:
     opening = extraction.snapshot(job.day)
-    history = extraction.history(job.day, opening, None)
+    history = extraction.history(job.day, opening, None, to_empty=to_empty)
     try:
-        proof = _chain(job, opening.snapshot, history.generation)
-    except StoreDamaged as error:
-        job.log(f"the stored pages of {job.day} are not whole ({error}): going through them from the first")
-        history = extraction.history(job.day, opening, None, verify_all=True)
-        proof = _chain(job, opening.snapshot, history.generation)
-    return SoFar(opening, history.generation, proof, history.asked)
-
-
-def _chain(job: Job, opening: Snapshot, history: str) -> reconciliation.Reconciliation:
-    try:
-        legs = read_legs(job.source, job.store, history, opening_sn=opening.sn)
-        return reconciliation.reconcile_so_far(opening, ledger.build_ledger(legs), opening.at_ms + _DAY_MS)
+        book = ledger.build_ledger(history.legs)
+        proof = reconciliation.reconcile_so_far(opening.snapshot, book, opening.snapshot.at_ms + _DAY_MS)
     except InvalidResponse as error:
         raise Contradiction(str(error)) from error
+    return SoFar(opening, history, book, proof)

@@ -65,9 +65,9 @@ class Place:
         self.runs += 1
         context = _context()
         common: dict[str, Any] = {"account": account, "day": str(day)}
-        opening = daily.FetchSnapshot(task_id="o", which="opening", **common).execute(context)
-        closing = daily.FetchSnapshot(task_id="c", which="closing", **common).execute(context)
-        history = daily.FetchHistory(task_id="h", opening=opening, closing=closing, **common).execute(context)
+        daily.FetchSnapshot(task_id="o", which="opening", **common).execute(context)
+        daily.FetchSnapshot(task_id="c", which="closing", **common).execute(context)
+        history = daily.FetchHistory(task_id="h", **common).execute(context)
         proof: dict[str, Any] = daily.Reconcile(task_id="r", extracted=history, **common).execute(context)
         return proof
 

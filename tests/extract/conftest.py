@@ -10,16 +10,15 @@ from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 import doubles
 import servers
 from balance_bridge.errors import NotYetAvailable
-from balance_bridge.extract import ascendex_answers as answers
-from balance_bridge.extract import ascendex_bulk
+from balance_bridge.extract import ascendex_responses as responses
+from balance_bridge.extract import raw
 from balance_bridge.extract.day import DayExtraction, StoredHistory
-from balance_bridge.extract.source import Page, Record, SnapshotResponse, Source
+from balance_bridge.extract.source import Page, SnapshotResponse, Source
 from balance_bridge.store import Store, to_json
 from balance_bridge.transport import Response
 
@@ -118,8 +117,8 @@ class FakeExchange(Source):
     Attributes:
         asked: Each request: ``snapshot <day>`` or ``changes <from sn>``.
         before_ask: Called with each request before it is answered.
-        bulk: Whether pages are read in bulk where they can be.
         alter: Called with each request and the document that is about to be its answer; returns what is.
+        server_date: Gives the Date header of each response; None for no such header.
     """
 
     def __init__(self, world: World, clock: FakeClock, *, page_limit: int = 5) -> None:
@@ -129,7 +128,7 @@ class FakeExchange(Source):
         self.who = "the exchange"
         self.retention_days = 7
         self.asked: list[str] = []
-        self.bulk = True
+        self.server_date: Callable[[], str] | None = None
         self.before_ask: Callable[[str], None] = lambda _: None
         self.alter: Callable[[str, Any], Any] = lambda _, document: document
 
@@ -147,7 +146,7 @@ class FakeExchange(Source):
         sn, balances = self.world.snapshots[day]
         return self._answer(request, snapshot_document(sn, midnight_ms(day), balances))
 
-    def fetch_changes(self, from_sn: int, day: date) -> Response:
+    def fetch_changes(self, from_sn: int, day: date, closing_sn: int | None) -> Response:
         request = f"changes {from_sn}"
         self._begin(request)
         booked = [record for record in self.world.records if record[2]["transactTime"] <= self.clock.now * 1000]
@@ -157,32 +156,19 @@ class FakeExchange(Source):
         return self._answer(request, page_document(orders, [document for _, by, document in page if not by]))
 
     def read_snapshot(self, body: bytes, day: date) -> SnapshotResponse:
-        return answers.read_snapshot(body, category="cash", day=day)
+        return responses.read_snapshot(body, category="cash", day=day)
 
     def read_page(self, body: bytes) -> Page:
-        return answers.read_page(body, category="cash")
-
-    def legs(self, records: Sequence[Record]) -> pa.Table:
-        return answers.legs(records)
-
-    def legs_of_pages(
-        self, bodies: Sequence[bytes], cursors: Sequence[int], *, then: int | None, closing_sn: int
-    ) -> pa.Table | None:
-        if not self.bulk:
-            return None
-        try:
-            return ascendex_bulk.legs_of_pages(
-                bodies, cursors, category="cash", limit=self.page_limit, then=then, closing_sn=closing_sn
-            )
-        except ascendex_bulk.Unusual:
-            return None
+        return responses.read_page(body, category="cash")
 
     def _begin(self, request: str) -> None:
         self.before_ask(request)
         self.asked.append(request)
 
     def _answer(self, request: str, document: Any) -> Response:
-        return answer(self.alter(request, json.loads(json.dumps(document))), request=request, at_s=self.clock.now)
+        headers = {} if self.server_date is None else {"date": self.server_date()}
+        document = self.alter(request, json.loads(json.dumps(document)))
+        return answer(document, request=request, at_s=self.clock.now, **headers)
 
 
 def answer(
@@ -203,16 +189,16 @@ def fetch(
     day: date = DAY,
     run_id: str = "run-1",
     *,
-    verify_all: bool = False,
+    to_empty: bool = False,
     **options: Any,
 ) -> StoredHistory:
     """A whole day: both snapshots and the changes between them."""
     of_day = extraction(exchange, store, run_id, **options)
     opening, closing = of_day.snapshot(day), of_day.snapshot(after(day, 1))
-    found = of_day.history(day, opening, closing, verify_all=verify_all)
+    found = of_day.history(day, opening, closing, to_empty=to_empty)
     # As the day's stage notes it once the day is whole.
     if found.pages:
-        store.append(f"raw/{ACCOUNT}/{day}/whole", ".json", to_json({"history": found.generation}))
+        store.append(raw.manifests(ACCOUNT, day), ".json", to_json({"history": found.generation}))
     return found
 
 

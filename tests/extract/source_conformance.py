@@ -16,9 +16,7 @@ import pytest
 from balance_bridge.errors import Contradiction, InvalidResponse, NotYetAvailable
 from balance_bridge.extract import raw
 from balance_bridge.extract.day import DayExtraction
-from balance_bridge.extract.pages import read_legs
-from balance_bridge.extract.paging import NO_END, walk
-from balance_bridge.extract.source import Record as SourceRecord
+from balance_bridge.extract.paging import NO_END, Walk
 from balance_bridge.extract.source import Source
 from balance_bridge.sandbox.world import Book, Leg, Record, Snapshot, midnight_ms
 from balance_bridge.transform.ledger import build_ledger
@@ -83,15 +81,16 @@ class Harness(ABC):
         """The source of an account with this history and no other."""
 
 
-def changes(source: Source, day: date, cursor: int, closing_sn: int = NO_END) -> list[SourceRecord]:
-    """Every record from a cursor on, page by page."""
-    steps = walk(
-        lambda sn: (source.read_page(source.fetch_changes(sn, day).body), True),
-        limit=source.page_limit,
-        cursor=cursor,
-        closing_sn=closing_sn,
-    )
-    return [record for step in steps for record in step.records]
+def changes(source: Source, day: date, cursor: int, closing_sn: int = NO_END) -> list[dict[str, Any]]:
+    """The legs of every record from a cursor on, page by page."""
+    legs = []
+    closes = None if closing_sn == NO_END else closing_sn
+    pages = Walk(source.page_limit, closing_sn)
+    for step in pages.steps(lambda sn: (source.read_page(source.fetch_changes(sn, day, closes).body), True), cursor):
+        assert step.page.legs.schema == LEGS
+        wanted = range(step.cursor, min(step.end, closing_sn + 1))
+        legs += [leg for leg in step.page.legs.to_pylist() if leg["sn"] in wanted]
+    return legs
 
 
 def rows(records: Sequence[Record]) -> list[tuple[Any, ...]]:
@@ -102,7 +101,7 @@ def rows(records: Sequence[Record]) -> list[tuple[Any, ...]]:
     )
 
 
-def rows_of_table(table: Any) -> list[tuple[Any, ...]]:
+def rows_of_legs(legs: Any) -> list[tuple[Any, ...]]:
     return sorted(
         (
             row["sn"],
@@ -113,7 +112,7 @@ def rows_of_table(table: Any) -> list[tuple[Any, ...]]:
             row["delta"],
             row["balance"],
         )
-        for row in table.to_pylist()
+        for row in legs
     )
 
 
@@ -139,43 +138,41 @@ class SourceConformance:
         source = harness.source(book)
         opening, closing = book.snapshots[DAY], book.snapshots[NEXT]
         for cursor in (opening.sn + 1, book.records[3].sn, book.records[3].sn + 1):
-            found = [record.sn for record in changes(source, DAY, cursor, closing.sn)]
-            wanted = [record.sn for record in book.records if cursor <= record.sn <= closing.sn]
-            assert sorted(found) == wanted
+            wanted = [record for record in book.records if cursor <= record.sn <= closing.sn]
+            assert rows_of_legs(changes(source, DAY, cursor, closing.sn)) == rows(wanted)
 
     @pytest.mark.parametrize("per_day", [499, 500, 501, 1100])
     def test_nothing_is_lost_where_pages_are_full(self, harness: Harness, per_day: int) -> None:
         book = a_book(per_day=per_day, days=1)
         source = harness.source(book)
-        found = sorted(record.sn for record in changes(source, DAY, book.snapshots[DAY].sn + 1))
-        assert found == [record.sn for record in book.records]
+        assert rows_of_legs(changes(source, DAY, book.snapshots[DAY].sn + 1)) == rows(book.records)
 
     def test_a_page_behind_everything_is_not_full(self, harness: Harness) -> None:
         book = a_book(days=1)
         source = harness.source(book)
-        page = source.read_page(source.fetch_changes(book.records[-1].sn + 1, DAY).body)
+        page = source.read_page(source.fetch_changes(book.records[-1].sn + 1, DAY, None).body)
         assert len(page) < source.page_limit
 
     def test_amounts_come_as_they_were_told(self, harness: Harness) -> None:
         book = a_book()
         source = harness.source(book)
         closing = book.snapshots[NEXT]
-        table = source.legs(changes(source, DAY, book.snapshots[DAY].sn + 1, closing.sn))
-        assert table.schema == LEGS
-        assert rows_of_table(table) == rows([record for record in book.records if record.sn <= closing.sn])
+        found = changes(source, DAY, book.snapshots[DAY].sn + 1, closing.sn)
+        assert rows_of_legs(found) == rows([record for record in book.records if record.sn <= closing.sn])
 
     def test_reading_is_pure(self, harness: Harness) -> None:
         source = harness.source(a_book())
-        snapshot, page = source.fetch_snapshot(DAY).body, source.fetch_changes(1001, DAY).body
+        snapshot, page = source.fetch_snapshot(DAY).body, source.fetch_changes(1001, DAY, None).body
         # Another source of the same kind, which has nothing to ask, reads the very same.
         other = harness.source(Book("nobody"))
         for reader in (source, other):
             assert reader.read_snapshot(snapshot, DAY) == source.read_snapshot(snapshot, DAY)
-            assert reader.read_page(page) == source.read_page(page)
+            once, again = reader.read_page(page), source.read_page(page)
+            assert (once.account_ref, once.lists, once.legs) == (again.account_ref, again.lists, again.legs)
 
     def test_answers_survive_the_raw_store_byte_for_byte(self, harness: Harness) -> None:
         source = harness.source(a_book())
-        for answer in (source.fetch_snapshot(DAY), source.fetch_changes(1001, DAY)):
+        for answer in (source.fetch_snapshot(DAY), source.fetch_changes(1001, DAY, None)):
             assert answer.sent_at <= answer.ended_at
             assert raw.unpack(raw.pack(answer, asked_by="test"), "here").body == answer.body
 
@@ -187,7 +184,7 @@ class SourceConformance:
 
     def test_what_is_malformed_is_refused(self, harness: Harness) -> None:
         source = harness.source(a_book())
-        snapshot, page = source.fetch_snapshot(DAY).body, source.fetch_changes(1001, DAY).body
+        snapshot, page = source.fetch_snapshot(DAY).body, source.fetch_changes(1001, DAY, None).body
         for body in (b"", b"[]", b"{}", b"null", b"<html>", b"\xff"):
             with pytest.raises(InvalidResponse):
                 source.read_snapshot(body, DAY)
@@ -216,7 +213,7 @@ class SourceConformance:
         book = a_book()
         source, store = harness.source(book), MemoryStore()
         for day in (DAY, NEXT):
-            assert _proven(source, store, day)
+            assert _fetched(source, store, day)
 
     def test_a_day_goes_on_where_an_earlier_asking_ended(self, harness: Harness) -> None:
         book, store = a_book(days=1), MemoryStore()
@@ -226,21 +223,14 @@ class SourceConformance:
         early = DayExtraction(harness.source(half), store, "main", asked_by="early")
         early.history(DAY, early.snapshot(DAY), None)
         harness.clock.now = now
-        assert _proven(harness.source(book), store, DAY)
         one_asking = MemoryStore()
-        assert _proven(harness.source(book), one_asking, DAY)
-        assert _legs(harness.source(book), store, book) == _legs(harness.source(book), one_asking, book)
+        assert _fetched(harness.source(book), store, DAY) == _fetched(harness.source(book), one_asking, DAY)
 
 
-def _proven(source: Source, store: MemoryStore, day: date) -> bool:
+def _fetched(source: Source, store: MemoryStore, day: date) -> list[tuple[Any, ...]]:
+    """The legs of a day, which must be proven."""
     extraction = DayExtraction(source, store, "main", asked_by="run")
     opening, closing = extraction.snapshot(day), extraction.snapshot(day + timedelta(days=1))
-    history = extraction.history(day, opening, closing)
-    legs = read_legs(source, store, history.generation, opening_sn=opening.snapshot.sn, closing_sn=closing.snapshot.sn)
-    return reconcile(opening.snapshot, closing.snapshot, build_ledger(legs)).status == "proven"
-
-
-def _legs(source: Source, store: MemoryStore, book: Book) -> list[tuple[Any, ...]]:
-    generation = f"raw/main/{DAY}/history/0001"
-    opening_sn, closing_sn = book.snapshots[DAY].sn, book.snapshots[NEXT].sn
-    return rows_of_table(read_legs(source, store, generation, opening_sn=opening_sn, closing_sn=closing_sn))
+    legs = extraction.history(day, opening, closing).legs
+    assert reconcile(opening.snapshot, closing.snapshot, build_ledger(legs)).status == "proven"
+    return rows_of_legs(legs.to_pylist())

@@ -402,7 +402,7 @@ def test_no_key_secret_or_signature_is_in_a_message_or_a_log(
         for hidden in (KEY, SECRET, *signatures):
             assert not any(hidden in text for text in told)
             assert hidden not in caplog.text
-    assert any("asking again in" in text for text in told)
+    assert any("fetching again in" in text for text in told)
 
 
 @pytest.fixture
@@ -418,7 +418,7 @@ def test_a_source_asks_the_documented_endpoints(source: Any, reply: Any) -> None
     for category in ("cash", "margin"):
         asked, exchange = source(reply({"meta": {}}), category=category)
         asked.fetch_snapshot(date(2026, 11, 20))
-        asked.fetch_changes(123, date(2026, 11, 20))
+        asked.fetch_changes(123, date(2026, 11, 20), None)
         root = f"https://exchange.test/api/pro/data/v1/{category}/balance"
         assert [(request.url, request.params) for request in exchange.requests] == [
             (f"{root}/snapshot", {"date": "2026-11-20"}),
@@ -440,10 +440,10 @@ def test_today_is_the_exchange_s_day_once_its_clock_was_seen(source: Any, reply:
     asked, _ = source(reply({"meta": {}}, date="Thu, 01 Jan 1970 13:00:01 GMT"), reply({"meta": {}}))
     assert asked.today() == date(2026, 11, 21)
     assert asked.oldest() == date(2026, 11, 14)
-    asked.fetch_changes(1, date(2026, 11, 21))
+    asked.fetch_changes(1, date(2026, 11, 21), None)
     assert asked.today() == date(2026, 11, 22)
     assert asked.now() == pytest.approx(time.now + 13 * 3600, abs=1)
-    asked.fetch_changes(1, date(2026, 11, 21))  # an answer that tells no time changes nothing
+    asked.fetch_changes(1, date(2026, 11, 21), None)  # an answer that tells no time changes nothing
     assert asked.today() == date(2026, 11, 22)
 
 

@@ -5,7 +5,7 @@ import gzip
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,17 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge.errors import (
+    BudgetExhausted,
     ConnectionFailed,
     Contradiction,
     InvalidResponse,
     NotYetAvailable,
     RequestRefused,
     RetentionExceeded,
-    StoreDamaged,
     StoreUnwritable,
 )
 from balance_bridge.extract import raw
-from balance_bridge.extract.pages import read_legs
 from balance_bridge.store import Store
 from balance_bridge.transform.schema import LEGS
 from doubles import Killed
@@ -67,10 +66,8 @@ def of_day(world: Any, day: date = DAY) -> tuple[int, int]:
     return opening, closing
 
 
-def numbers(exchange: Any, store: Any, history: Any, day: date = DAY) -> list[int]:
-    opening, closing = of_day(exchange.world, day)
-    table = read_legs(exchange, store, history.generation, opening_sn=opening, closing_sn=closing)
-    return sorted(set(table["sn"].to_pylist()))
+def numbers(history: Any) -> list[int]:
+    return sorted(set(history.legs["sn"].to_pylist()))
 
 
 def test_a_day_is_stored_as_its_snapshots_and_pages(kit: Any, exchange: Any, store: Any, world: Any) -> None:
@@ -85,14 +82,14 @@ def test_a_day_is_stored_as_its_snapshots_and_pages(kit: Any, exchange: Any, sto
     ]
     assert sorted(store.objects) == [
         *(f"{HISTORY}/0001/{cursor:020d}-0001.gz" for cursor in cursors),
+        "raw/main_cash/2026-11-20/manifest/0001.json",
         "raw/main_cash/2026-11-20/snapshot/0001.gz",
-        "raw/main_cash/2026-11-20/whole/0001.json",
         "raw/main_cash/2026-11-21/snapshot/0001.gz",
         "raw/main_cash/account/history.json",
         "raw/main_cash/account/snapshot.json",
     ]
-    assert (history.generation, history.pages, history.asked) == (f"{HISTORY}/0001", 3, 3)
-    assert numbers(exchange, store, history) == sns
+    assert (history.generation, history.pages, history.fetched) == (f"{HISTORY}/0001", 3, 3)
+    assert numbers(history) == sns
 
 
 def test_what_is_stored_is_never_asked_for_again(kit: Any, exchange: Any, store: Any) -> None:
@@ -100,7 +97,7 @@ def test_what_is_stored_is_never_asked_for_again(kit: Any, exchange: Any, store:
     before, asked = dict(store.objects), len(exchange.asked)
     for run_id in ("run-1", "run-2"):
         again = kit.fetch(exchange, store, run_id=run_id)
-        assert (again.generation, again.pages, again.asked) == (first.generation, first.pages, 0)
+        assert (again.generation, again.pages, again.fetched) == (first.generation, first.pages, 0)
     assert len(exchange.asked) == asked
     assert store.objects == before
 
@@ -118,11 +115,9 @@ def test_a_day_without_a_number_between_its_snapshots_takes_no_page(kit: Any, cl
     exchange = kit.FakeExchange(kit.World(per_day=0), clock)
     history = kit.fetch(exchange, store)
     assert exchange.asked == ["snapshot 2026-11-20", "snapshot 2026-11-21"]
-    assert (history.pages, history.asked) == (0, 0)
-    sn = exchange.world.snapshots[DAY][0]
-    empty = read_legs(exchange, store, history.generation, opening_sn=sn, closing_sn=sn)
-    assert empty.num_rows == 0
-    assert empty.schema.names == LEGS.names
+    assert (history.pages, history.fetched) == (0, 0)
+    assert history.legs.num_rows == 0
+    assert history.legs.schema == LEGS
 
 
 def interrupt(exchange: Any, store: Any, act: Callable[[], None], at: int) -> list[str]:
@@ -280,7 +275,7 @@ def test_a_malformed_page_is_kept_and_asked_for_again_beside_it(
     assert f"{cursor:020d}-0001.gz" in names
     assert f"{cursor:020d}-0002.gz" in names
     assert history.pages == 3
-    assert numbers(exchange, store, history) == world.between(opening, closing)
+    assert numbers(history) == world.between(opening, closing)
 
 
 @pytest.mark.parametrize("page", [0, 1, 2])
@@ -292,9 +287,9 @@ def test_a_damaged_page_is_asked_for_again_beside_it(
     clean = bodies(store)
     key = store.list(HISTORY)[page]
     store.objects[key] = store.objects[key][:-5]
-    history = kit.fetch(exchange, store, again=again, verify_all=True)
+    history = kit.fetch(exchange, store, again=again)
     assert history.generation == f"{HISTORY}/0001"
-    assert (history.pages, history.asked) == (3, 1)
+    assert (history.pages, history.fetched) == (3, 1)
     beside = key.replace("-0001.gz", "-0002.gz")
     del store.objects[key]
     assert bodies(store) == {name: body for name, body in clean.items() if name != key} | {beside: clean[key]}
@@ -324,13 +319,13 @@ def test_what_was_fetched_stays_when_the_exchange_goes_away(kit: Any, exchange: 
         kit.fetch(exchange, store)
     assert len([key for key in store.objects if key.endswith(raw.SUFFIX)]) == 4
     exchange.before_ask = lambda _: None
-    assert kit.fetch(exchange, store).asked == 1
+    assert kit.fetch(exchange, store).fetched == 1
 
 
 def test_a_day_that_is_too_old_is_refused_before_any_request(kit: Any, exchange: Any, store: Any, clock: Any) -> None:
     clock.now += 7 * 86_400  # today is the 28th: the 21st is the oldest day to be had
     with pytest.raises(
-        RetentionExceeded, match=r"the snapshot of 2026-11-20.*not answer for it.*to be had is 2026-11-21"
+        RetentionExceeded, match=r"the snapshot of 2026-11-20.*no longer serves.*oldest available day is 2026-11-21"
     ):
         kit.fetch(exchange, store)
     assert exchange.asked == []
@@ -347,7 +342,7 @@ def test_a_day_that_is_too_old_is_served_from_the_store(kit: Any, exchange: Any,
     exchange.asked.clear()
     clock.now += 365 * 86_400
     again = kit.fetch(exchange, store, run_id="a year later")
-    assert (again.generation, again.pages, again.asked) == (first.generation, first.pages, 0)
+    assert (again.generation, again.pages, again.fetched) == (first.generation, first.pages, 0)
     assert exchange.asked == []
     with pytest.raises(RetentionExceeded):
         kit.fetch(exchange, store, run_id="a year later", again="refetch")
@@ -362,8 +357,8 @@ def test_a_page_that_is_missing_from_an_old_day_is_refused_by_its_number(
     del store.objects[key]
     clock.now += 30 * 86_400
     cursor = int(key.rsplit("/", 1)[1].split("-")[0])
-    with pytest.raises(RetentionExceeded, match=f"the changes of 2026-11-20 from sn {cursor} on"):
-        kit.fetch(exchange, store, verify_all=True)
+    with pytest.raises(RetentionExceeded, match=f"changes of 2026-11-20 from sn {cursor} on"):
+        kit.fetch(exchange, store)
 
 
 def test_todays_snapshot_may_not_be_there_yet(kit: Any, exchange: Any, store: Any, world: Any) -> None:
@@ -376,11 +371,11 @@ def test_todays_snapshot_may_not_be_there_yet(kit: Any, exchange: Any, store: An
 @pytest.mark.parametrize(
     ("days_later", "expected", "told"),
     [
-        (0, RequestRefused, "although there should be by now"),
-        (4, RequestRefused, "ask there, then clear this task"),
-        (5, RetentionExceeded, "the exchange does not have it any more"),
-        (6, RetentionExceeded, "the oldest day to be had is 2026-11-21 or later"),
-        (7, RetentionExceeded, "the exchange does not answer for it any more"),
+        (0, RequestRefused, "although it should by now"),
+        (4, RequestRefused, "then clear this task"),
+        (5, RetentionExceeded, "nor at the exchange any more"),
+        (6, RetentionExceeded, "The oldest available day is 2026-11-21 or later"),
+        (7, RetentionExceeded, "the exchange no longer serves that day"),
     ],
 )
 def test_a_past_snapshot_that_the_exchange_does_not_have_is_refused_or_beyond_its_window(
@@ -388,7 +383,7 @@ def test_a_past_snapshot_that_the_exchange_does_not_have_is_refused_or_beyond_it
 ) -> None:
     del world.snapshots[DAY]
     clock.now += days_later * 86_400
-    with pytest.raises(expected, match=f"the snapshot of 2026-11-20: .*{told}"):
+    with pytest.raises(expected, match=f"the snapshot of 2026-11-20.*{told}"):
         kit.extraction(exchange, store).snapshot(DAY)
     assert len(exchange.asked) == (days_later < 7)
 
@@ -405,7 +400,7 @@ def rename(account: str, when: Callable[[str], bool]) -> Callable[[str, Any], An
 def test_the_snapshots_of_two_accounts_do_not_make_a_day(kit: Any, exchange: Any, store: Any) -> None:
     exchange.alter = rename("cshB", lambda request: request == "snapshot 2026-11-21")
     with pytest.raises(
-        InvalidResponse, match=r"about account cshB, and answered about cshA so far .*was the connection pointed"
+        InvalidResponse, match=r"for account cshB, and did for cshA so far .*connection leads to another account"
     ):
         kit.fetch(exchange, store)
     assert len(exchange.asked) == 2, "no page is asked for"
@@ -413,7 +408,7 @@ def test_the_snapshots_of_two_accounts_do_not_make_a_day(kit: Any, exchange: Any
 
 def test_the_pages_of_two_accounts_do_not_make_a_day(kit: Any, exchange: Any, store: Any) -> None:
     exchange.alter = rename("MPXB", lambda request: len(exchange.asked) == 4)
-    with pytest.raises(InvalidResponse, match=r"about account MPXB, and answered about MPXA so far \(history\)"):
+    with pytest.raises(InvalidResponse, match=r"for account MPXB, and did for MPXA so far \(history\)"):
         kit.fetch(exchange, store)
 
 
@@ -427,19 +422,20 @@ def test_a_sequence_that_falls_is_refused(kit: Any, exchange: Any, store: Any, w
         kit.fetch(exchange, store)
 
 
-def test_a_day_with_a_page_missing_from_the_store_is_not_read(kit: Any, exchange: Any, store: Any) -> None:
-    for bulk in (True, False):
-        exchange.bulk = bulk
-        for missing in range(3):
-            store.objects.clear()
-            history = kit.fetch(exchange, store)
-            del store.objects[store.list(HISTORY)[missing]]
-            with pytest.raises(StoreDamaged, match=r"history/0001 lacks the page from sn \d+"):
-                numbers(exchange, store, history)
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_a_page_missing_from_the_store_is_fetched_again_and_no_other(
+    kit: Any, exchange: Any, store: Any, world: Any, missing: int
+) -> None:
+    kit.fetch(exchange, store)
+    (gone, asked) = (store.list(HISTORY)[missing], list(exchange.asked))
+    del store.objects[gone]
+    history = kit.fetch(exchange, store)
+    assert numbers(history) == world.between(*of_day(world))
+    assert exchange.asked[len(asked) :] == [asked[2 + missing]]
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10**6), per_day=st.integers(0, 25), limit=st.integers(1, 7))
+@given(seed=st.integers(0, 10**6), per_day=st.integers(0, 25), limit=st.integers(2, 7))
 def test_the_legs_of_a_day_are_those_of_its_records(kit: SimpleNamespace, seed: int, per_day: int, limit: int) -> None:
     clock, store = kit.FakeClock(), kit.MemoryStore()
     exchange = kit.FakeExchange(kit.World(seed, days=2, per_day=per_day), clock, page_limit=limit)
@@ -453,22 +449,34 @@ def test_the_legs_of_a_day_are_those_of_its_records(kit: SimpleNamespace, seed: 
             for record in due
             for leg in record["data"]
         )
-        for exchange.bulk in (True, False):
-            table = read_legs(exchange, store, history.generation, opening_sn=opening, closing_sn=closing)
-            found = [
-                (leg["sn"], leg["asset"], leg["delta"], leg["balance"], leg["kind"] == "balance")
-                for leg in table.select(["sn", "asset", "delta", "balance", "kind"]).to_pylist()
-            ]
-            assert sorted(found) == expected
+        found = [
+            (leg["sn"], leg["asset"], leg["delta"], leg["balance"], leg["kind"] == "balance")
+            for leg in history.legs.to_pylist()
+        ]
+        assert sorted(found) == expected
 
 
-def test_going_on_reads_only_the_last_page(kit: Any, exchange: Any, store: Any) -> None:
-    kit.fetch(exchange, store)
-    read: list[str] = []
-    plain = store.read
-    store.read = lambda key: (read.append(key), plain(key))[1]
-    assert kit.fetch(exchange, store).asked == 0
-    assert [key for key in read if "/history/" in key] == store.list(HISTORY)[-1:]
+@pytest.mark.parametrize("stops", [1, 2])
+def test_a_page_is_read_once_when_it_comes_and_at_most_once_more(
+    kit: Any, exchange: Any, store: Any, stops: int
+) -> None:
+    read: list[bytes] = []
+    plain = exchange.read_page
+    exchange.read_page = lambda body: (read.append(body), plain(body))[1]
+    extraction = kit.extraction(exchange, store)
+    opening, closing = extraction.snapshot(DAY), extraction.snapshot(kit.after(DAY, 1))
+
+    def budget_is_used_up(_: str) -> None:
+        if len(exchange.asked) == 2 + stops:
+            raise BudgetExhausted("no slot", wait_s=60.0)
+
+    exchange.before_ask = budget_is_used_up
+    with pytest.raises(BudgetExhausted):
+        extraction.history(DAY, opening, closing)
+    assert len(read) == stops
+    exchange.before_ask = lambda _: None
+    extraction.history(DAY, opening, closing)
+    assert len(read) == 3 + stops
 
 
 def test_a_page_changed_by_hand_is_named_and_asked_for_again(kit: Any, exchange: Any, store: Any) -> None:
@@ -476,7 +484,7 @@ def test_a_page_changed_by_hand_is_named_and_asked_for_again(kit: Any, exchange:
     kit.fetch(exchange, store)
     key = store.list(HISTORY)[1]
     store.objects[key] = gzip.compress(gzip.decompress(store.objects[key]).replace(b"Deposit", b"deposit") + b" ")
-    assert kit.fetch(exchange, store, verify_all=True, log=told.append).asked == 1
+    assert kit.fetch(exchange, store, log=told.append).fetched == 1
     assert any(f"{key} cannot be used" in line and "not the one that was stored" in line for line in told)
 
 
@@ -487,8 +495,8 @@ def test_a_page_that_is_damaged_and_too_old_is_refused_by_its_name(
     key = store.list(HISTORY)[1]
     store.objects[key] = b"damaged"
     clock.now += 30 * 86_400
-    with pytest.raises(RetentionExceeded, match=f"the oldest day to be had is 2026-12-14; .*cannot be used: {key}"):
-        kit.fetch(exchange, store, verify_all=True)
+    with pytest.raises(RetentionExceeded, match=f"cannot be used: {key}.*The oldest available day is 2026-12-14"):
+        kit.fetch(exchange, store)
 
 
 def opened(kit: Any, exchange: Any, store: Any, day: date = DAY) -> Any:
@@ -498,7 +506,7 @@ def opened(kit: Any, exchange: Any, store: Any, day: date = DAY) -> Any:
 
 
 def test_a_day_continued_while_it_goes_on_is_asked_for_once(kit: Any, store: Any, clock: Any) -> None:
-    exchange = kit.FakeExchange(kit.World(per_day=12), clock)
+    exchange = kit.FakeExchange(kit.World(per_day=12), clock, page_limit=40)
     midnight = kit.midnight_ms(DAY) / 1000
     for seconds in (0, 0, 2, 2, 4, 9, 9):
         clock.now = midnight + seconds + 0.6
@@ -506,7 +514,7 @@ def test_a_day_continued_while_it_goes_on_is_asked_for_once(kit: Any, store: Any
     early = len(exchange.asked)
     clock.now = midnight + 86_400 + 30
     history = kit.fetch(exchange, store, run_id="daily")
-    assert numbers(exchange, store, history) == exchange.world.between(*of_day(exchange.world))
+    assert numbers(history) == exchange.world.between(*of_day(exchange.world))
     assert history.generation == f"{HISTORY}/0001"
     assert [request.split()[0] for request in exchange.asked[early:]] == ["snapshot", "changes"]
     # Every record came once, but for those of the pages that were asked for when they were still empty.
@@ -525,8 +533,7 @@ def test_what_the_last_page_holds_of_the_next_day_is_not_asked_for_again(kit: An
     for number in range(4):
         day = kit.after(DAY, number)
         history = kit.fetch(exchange, store, day)
-        for exchange.bulk in (True, False):
-            assert numbers(exchange, store, history, day) == exchange.world.between(*of_day(exchange.world, day))
+        assert numbers(history) == exchange.world.between(*of_day(exchange.world, day))
     # 12 records in pages of 5: 5, 5, 2.
     assert [request.split()[0] for request in exchange.asked if "changes" in request] == ["changes"] * 3
     assert len([request for request in exchange.asked if "snapshot" in request]) == 5
@@ -541,7 +548,7 @@ def test_a_taken_over_page_that_was_asked_for_too_early_is_followed_by_another(
     clock.now += 2 * 86_400
     day = kit.after(DAY, 1)
     history = kit.fetch(exchange, store, day)
-    assert numbers(exchange, store, history, day) == exchange.world.between(*of_day(exchange.world, day))
+    assert numbers(history) == exchange.world.between(*of_day(exchange.world, day))
     (first, *_) = store.list(f"raw/main_cash/{day}/history")
     assert int(first.rsplit("/", 1)[1].split("-")[0]) <= of_day(exchange.world, day)[0]
 
@@ -562,12 +569,12 @@ def test_without_the_pages_of_the_day_before_a_day_is_asked_for_by_itself(
     exchange = kit.FakeExchange(kit.World(days=4, per_day=3), clock, page_limit=50)
     clock.now += 4 * 86_400
     kit.fetch(exchange, store)
-    (key,) = store.list(f"raw/main_cash/{DAY}/whole") if damage == "manifest" else store.list(HISTORY)
+    (key,) = store.list(f"raw/main_cash/{DAY}/manifest") if damage == "manifest" else store.list(HISTORY)
     store.objects[key] = b"damaged"
     day = kit.after(DAY, 1)
     history = kit.fetch(exchange, store, day)
-    assert history.asked == 1
-    assert numbers(exchange, store, history, day) == exchange.world.between(*of_day(exchange.world, day))
+    assert history.fetched == 1
+    assert numbers(history) == exchange.world.between(*of_day(exchange.world, day))
 
 
 def test_the_account_of_an_endpoint_is_held_across_days(kit: Any, exchange: Any, store: Any, clock: Any) -> None:
@@ -576,10 +583,10 @@ def test_the_account_of_an_endpoint_is_held_across_days(kit: Any, exchange: Any,
     later = kit.after(DAY, 2)
     for endpoint, name in (("snapshot", "cshB"), ("changes", "MPXB")):
         exchange.alter = rename(name, lambda request, endpoint=endpoint: request.startswith(endpoint))
-        with pytest.raises(Contradiction, match=f"account {name}, and answered about .* so far"):
+        with pytest.raises(Contradiction, match=f"account {name}, and did for .* so far"):
             kit.fetch(exchange, store, later, again=endpoint)
     exchange.alter = lambda _, document: document
-    assert kit.fetch(exchange, store, later, again="once more").asked == 3
+    assert kit.fetch(exchange, store, later, again="once more").fetched == 3
 
 
 def test_a_page_that_cannot_be_written_is_asked_for_once_more_and_nothing_is_left_of_it(
@@ -597,7 +604,7 @@ def test_a_page_that_cannot_be_written_is_asked_for_once_more_and_nothing_is_lef
         with pytest.raises(StoreUnwritable, match=r"history/0001/.*No space left on device.*room"):
             kit.extraction(exchange, store).history(DAY, opening, closing)
     assert [path for path in (tmp_path / "store").rglob("*") if path.is_file() and "history" in path.parts] == []
-    assert kit.extraction(exchange, store).history(DAY, opening, closing).asked == 3
+    assert kit.extraction(exchange, store).history(DAY, opening, closing).fetched == 3
     assert exchange.asked.count(f"changes {opening.snapshot.sn + 1}") == 2
 
 
@@ -606,3 +613,103 @@ def test_a_store_that_cannot_be_written_loses_no_request(kit: Any, exchange: Any
     with pytest.raises(StoreUnwritable, match=r"cannot be written.*set another one with the option"):
         kit.extraction(exchange, Store(tmp_path / "store")).snapshot(DAY)
     assert len(exchange.asked) == 1
+
+
+def test_a_foreign_response_is_refused_and_fetched_again_once_the_connection_points_back(
+    kit: Any, exchange: Any, store: Any
+) -> None:
+    kit.extraction(exchange, store).snapshot(DAY)
+    exchange.alter = rename("cshB", lambda request: request.startswith("snapshot"))
+    with pytest.raises(Contradiction, match="Point the connection back"):
+        kit.fetch(exchange, store)
+    exchange.alter = rename("MPXB", lambda request: request.startswith("changes") and len(exchange.asked) > 4)
+    with pytest.raises(Contradiction, match="Point the connection back"):
+        kit.fetch(exchange, store)
+    exchange.alter = lambda _, document: document
+    history = kit.fetch(exchange, store)
+    assert numbers(history) == exchange.world.between(*of_day(exchange.world))
+    # Each foreign response was fetched again, and nothing else.
+    assert len(exchange.asked) == 5 + 2
+
+
+def test_a_renamed_account_is_fetched_again_once_the_note_of_its_name_is_removed(
+    kit: Any, exchange: Any, store: Any, clock: Any
+) -> None:
+    clock.now += 86_400
+    kit.fetch(exchange, store)
+    later = kit.after(DAY, 1)
+    exchange.alter = rename("new", lambda _: True)
+    with pytest.raises(Contradiction) as caught:
+        kit.fetch(exchange, store, later, "run-2")
+    assert "raw/main_cash/account/snapshot.json" in str(caught.value)
+    for endpoint in ("snapshot", "history"):
+        del store.objects[f"raw/main_cash/account/{endpoint}.json"]
+    history = kit.fetch(exchange, store, later, "run-3")
+    assert numbers(history) == exchange.world.between(*of_day(exchange.world, later))
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"{}", b""])
+def test_a_newest_snapshot_that_is_nonsense_does_not_hide_an_older_one(
+    kit: Any, exchange: Any, store: Any, clock: Any, content: bytes
+) -> None:
+    first = kit.extraction(exchange, store).snapshot(DAY)
+    exchange.alter = lambda request, document: content
+    with pytest.raises(InvalidResponse):
+        kit.extraction(exchange, store, "run-2", again="refetch").snapshot(DAY)
+    clock.now += 30 * 86_400
+    exchange.asked.clear()
+    assert kit.extraction(exchange, store, "run-3").snapshot(DAY) == first
+    assert exchange.asked == []
+
+
+def test_what_the_exchange_does_not_have_is_asked_for_once_in_a_run(kit: Any, exchange: Any, store: Any) -> None:
+    del exchange.world.snapshots[DAY]
+    for run_id, asked in (("run-1", 1), ("run-1", 1), ("run-2", 2)):
+        with pytest.raises(RequestRefused, match=r"the snapshot of 2026-11-20.*does not have it"):
+            kit.extraction(exchange, store, run_id).snapshot(DAY)
+        assert len(exchange.asked) == asked
+    assert kit.extraction(exchange, store).is_unavailable(DAY)
+    assert kit.extraction(exchange, store).is_unavailable(kit.after(DAY, -1)), "it would close the day before"
+    assert not kit.extraction(exchange, store).is_unavailable(kit.after(DAY, 1))
+
+
+def test_a_snapshot_is_not_fetched_before_the_day_has_settled(kit: Any, exchange: Any, store: Any, clock: Any) -> None:
+    exchange.settle = timedelta(minutes=10)
+    closing = kit.after(DAY, 1)
+    clock.now = kit.midnight_ms(closing) / 1000 + 599
+    with pytest.raises(NotYetAvailable) as caught:
+        kit.extraction(exchange, store).snapshot(closing)
+    assert caught.value.wait_s == 1
+    assert exchange.asked == []
+    clock.now += 1
+    found = kit.extraction(exchange, store).snapshot(closing)
+    # What is in the store needs no waiting.
+    clock.now -= 600
+    assert kit.extraction(exchange, store).snapshot(closing) == found
+
+
+def split_events(kit: Any, exchange: Any) -> int:
+    """Give some events a record for each of two assets, which share their number; how many."""
+    count = 0
+    for place, (sn, by_order, document) in enumerate(list(exchange.world.records)):
+        if by_order or count >= 3:
+            continue
+        twin = kit.change(sn, document["transactTime"], kit.leg(f"X{count}", 1, 1), event=document["eventType"])
+        exchange.world.records.insert(place + count + 1, (sn, False, twin))
+        count += 1
+    return count
+
+
+@pytest.mark.parametrize("page_limit", [3, 4, 5, 6, 7, 40])
+def test_an_event_in_several_records_of_one_number_is_whole_wherever_a_page_cuts_it(
+    kit: Any, store: Any, clock: Any, page_limit: int
+) -> None:
+    exchange = kit.FakeExchange(kit.World(), clock, page_limit=page_limit)
+    assert split_events(kit, exchange)
+    history = kit.fetch(exchange, store)
+    opening, closing = of_day(exchange.world)
+    due = [document for sn, _, document in exchange.world.records if opening < sn <= closing]
+    expected = sorted((each["sn"], leg["asset"], Decimal(leg["deltaQty"])) for each in due for leg in each["data"])
+    assert sorted((leg["sn"], leg["asset"], leg["delta"]) for leg in history.legs.to_pylist()) == expected
+    # One number again for each full page, and no request more.
+    assert history.fetched <= -(-len(due) // (page_limit - 1))

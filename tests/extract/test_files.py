@@ -83,9 +83,11 @@ def source(root: Any, **options: Any) -> FilesSource:
     return FilesSource(root, clock=Clock(wall=lambda: at), **options)
 
 
-def run(root: Any, store: Store, day: date, *, refetch: bool = False) -> dict[str, Any]:
-    job = daily.Job(source(root), store, "custody", day, "run-1", refetch)
-    found = daily.fetch_history(job, daily.fetch_snapshot(job, "opening"), daily.fetch_snapshot(job, "closing"), {})
+def run(root: Any, store: Store, day: date, *, refetch: bool = False, **options: Any) -> dict[str, Any]:
+    job = daily.Job(source(root, **options), store, "custody", day, "run-1", refetch)
+    daily.fetch_snapshot(job, "opening")
+    daily.fetch_snapshot(job, "closing")
+    found = daily.fetch_history(job, {})
     return daily.reconcile(job, found, tolerance={}, on_break="hold", destinations=WANTED)
 
 
@@ -147,7 +149,7 @@ def test_a_part_that_is_missing_holds_the_day_until_it_is_asked_for_anew(folder:
 def test_a_file_that_is_being_written_or_is_none_of_the_day_is_not_looked_at(folder: Path, name: str) -> None:
     (folder / "changes" / f"{DAY}.csv").rename(folder / "changes" / name)
     with pytest.raises(NotYetAvailable, match=rf"neither changes/{DAY}\*.csv nor changes/{DAY}\*.json"):
-        source(folder).fetch_changes(1001, DAY)
+        source(folder).fetch_changes(1001, DAY, 1001)
 
 
 def test_what_is_not_there_yet_is_waited_for(folder: Path, tmp_path: Path) -> None:
@@ -234,7 +236,7 @@ def test_one_number_with_two_contents_in_two_files_is_refused(folder: Path) -> N
     (folder / "changes" / f"{DAY}-again.csv").write_text(CHANGES + row)
     found = source(folder)
     with pytest.raises(InvalidResponse, match="1001"):
-        found.read_page(found.fetch_changes(1001, DAY).body)
+        found.read_page(found.fetch_changes(1001, DAY, None).body)
 
 
 AMOUNTS = st.integers(-(10**38) + 1, 10**38 - 1).map(lambda units: EXACT.scaleb(Decimal(units), -18))
@@ -259,7 +261,60 @@ def test_amounts_come_exactly_however_the_records_are_divided_over_files(
         ]  # fmt: skip
         (folder / "changes" / f"{DAY}-{number}.json").write_text(json.dumps({"account": "1", "changes": listed}))
     found = source(folder)
-    page = found.read_page(found.fetch_changes(0, DAY).body)
-    table = found.legs([record for records in page.lists for record in records]).sort_by("sn")
+    page = found.read_page(found.fetch_changes(0, DAY, None).body)
+    table = page.legs.sort_by("sn")
     assert table["delta"].to_pylist() == [delta for delta, _ in rows]
     assert table["balance"].to_pylist() == [balance for _, balance in rows]
+
+
+def evening(folder: Path, name: str = f"{DAY}-evening.csv") -> Path:
+    """A sum that arrives and leaves again within one file; the day closes with its last change."""
+    rows = f"4711,1002,{DAY}T19:00:00Z,In,,BTC,5,7,\n4711,1003,{DAY}T20:00:00Z,Out,,BTC,-5,2,\n"
+    path = folder / "changes" / name
+    path.write_text(CHANGES + rows)
+    closing = folder / "snapshots" / f"{NEXT}.csv"
+    closing.write_text(closing.read_text().replace(",1001,", ",1003,"))
+    (folder / "changes" / f"{NEXT}.json").unlink()
+    return path
+
+
+@pytest.mark.parametrize("following", [False, True], ids=["last day", "the next day's file is there"])
+@pytest.mark.parametrize("retention_days", [None, 30])
+def test_a_day_whose_last_change_is_not_there_is_waited_for_and_never_proven_without_it(
+    folder: Path, tmp_path: Path, retention_days: int | None, following: bool
+) -> None:
+    path, store = evening(folder), Store(tmp_path / "store")
+    text = path.read_text()
+    path.unlink()
+    if following:
+        late = f"4711,1004,{NEXT}T08:00:00Z,In,,BTC,1,3,\n"
+        (folder / "changes" / f"{NEXT}.csv").write_text(CHANGES + late)
+    for _ in range(2):
+        with pytest.raises(NotYetAvailable, match="sn 1003, which closes the day"):
+            run(folder, store, DAY, retention_days=retention_days)
+    path.write_text(text)
+    done = run(folder, store, DAY, retention_days=retention_days)
+    assert (done["status"], done["records"]) == ("proven", 3)
+
+
+@pytest.mark.parametrize("which", ["snapshots", "changes"])
+def test_a_missing_file_is_waited_for_although_files_are_taken_away_after_a_while(
+    folder: Path, tmp_path: Path, which: str
+) -> None:
+    (folder / which / f"{DAY}.csv").unlink()
+    with pytest.raises(NotYetAvailable):
+        run(folder, Store(tmp_path / "store"), DAY, retention_days=30)
+
+
+@pytest.mark.parametrize("run_before", [False, True])
+def test_a_change_filed_under_the_day_before_is_found_whether_or_not_that_day_was_run(
+    folder: Path, tmp_path: Path, run_before: bool
+) -> None:
+    early = json.loads((folder / "changes" / f"{NEXT}.json").read_text())
+    (folder / "changes" / f"{NEXT}.json").unlink()
+    (folder / "changes" / f"{DAY}-late.json").write_text(json.dumps(early))
+    store = Store(tmp_path / "store")
+    if run_before:
+        assert run(folder, store, DAY)["status"] == "proven"
+    done = run(folder, store, NEXT)
+    assert (done["status"], done["records"]) == ("proven", 1)

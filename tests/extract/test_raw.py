@@ -18,7 +18,16 @@ from balance_bridge.transport import Response
 @given(st.binary(max_size=300), st.text(max_size=30))
 def test_any_body_comes_back_byte_for_byte(body: bytes, asked_by: str) -> None:
     answer = Response("GET https://x.test/y?sn=1", 200, {}, body, 1.0, 2.0)
-    assert raw.unpack(raw.pack(answer, asked_by=asked_by), "place") == raw.RawResponse(body, asked_by, 1.0, 2.0)
+    assert raw.unpack(raw.pack(answer, asked_by=asked_by), "place") == raw.RawResponse(body, asked_by, 1.0, 2.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("date", "expected"),
+    [("Sat, 21 Nov 2026 00:00:00 GMT", 1_795_219_200.0), ("a date", 7.0), ("", 7.0), (None, 7.0)],
+)
+def test_the_server_s_own_time_counts_where_it_can_be_read(date: str | None, expected: float) -> None:
+    answer = Response("GET x", 200, {} if date is None else {"date": date}, b"", 7.0, 8.0)
+    assert raw.unpack(raw.pack(answer, asked_by="run"), "place").server_at == expected
 
 
 def test_an_object_says_what_was_asked_and_when_to_whoever_unpacks_it(kit: SimpleNamespace) -> None:
@@ -50,7 +59,7 @@ def test_headers_are_not_kept(kit: SimpleNamespace) -> None:
 def test_an_object_cut_or_changed_anywhere_is_damaged(kit: SimpleNamespace) -> None:
     packed = raw.pack(kit.answer({"meta": "x" * 50}), asked_by="run-1")
     for length in range(len(packed)):
-        with pytest.raises(StoreDamaged, match=r"raw/a/1 is damaged.*asked for again when the day is run"):
+        with pytest.raises(StoreDamaged, match=r"raw/a/1 is damaged.*Run the day"):
             raw.unpack(packed[:length], "raw/a/1")
     for place in range(10, len(packed) - 1):
         changed = packed[:place] + bytes([packed[place] ^ 0x55]) + packed[place + 1 :]

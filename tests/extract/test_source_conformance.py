@@ -14,7 +14,7 @@ from source_conformance import DAY, Harness, SourceConformance
 
 from balance_bridge.extract.ascendex import AscendexClient, AscendexSource, Category
 from balance_bridge.extract.files import FilesSource
-from balance_bridge.extract.files_answers import CHANGE_COLUMNS, SNAPSHOT_COLUMNS
+from balance_bridge.extract.files_responses import CHANGE_COLUMNS, SNAPSHOT_COLUMNS
 from balance_bridge.extract.source import Source
 from balance_bridge.sandbox.exchange import Exchange, ExchangeOptions
 from balance_bridge.sandbox.wire import Call, Journal

@@ -34,8 +34,13 @@ def snapshot(world: Any, which: Any) -> FetchSnapshot:
     return FetchSnapshot(task_id=which, which=which, account="main_cash", day=str(world.yesterday))
 
 
-def history(world: Any, before: dict[str, Any]) -> FetchHistory:
-    return FetchHistory(task_id="history", account="main_cash", day=str(world.yesterday), **before)
+def history(world: Any) -> FetchHistory:
+    return FetchHistory(task_id="history", account="main_cash", day=str(world.yesterday))
+
+
+def snapshots(world: Any) -> None:
+    for which in ("opening", "closing"):
+        snapshot(world, which).execute(context())
 
 
 def seconds_ahead(deferred: TaskDeferred) -> float:
@@ -45,28 +50,28 @@ def seconds_ahead(deferred: TaskDeferred) -> float:
 
 def test_a_task_that_must_wait_gives_up_its_worker_and_goes_on_from_the_store(world: Any) -> None:
     configure(world, deferrable=True, requests_per_minute=2)
-    before = {which: snapshot(world, which).execute(context()) for which in ("opening", "closing")}
+    snapshots(world)
     assert world.requests("exchange") == 2
     with pytest.raises(TaskDeferred) as caught:
-        history(world, before).execute(context())
+        history(world).execute(context())
     assert world.requests("exchange") == 2
     assert world.naps == []
     # Two seconds before there is a place again.
     assert 50 < seconds_ahead(caught.value) < 60
     assert caught.value.method_name == "execute"
-    assert caught.value.kwargs == {"refused": 0}
+    assert caught.value.kwargs == {"since": None, "refused": 0}
     world.pass_time(60)
-    found = history(world, before).execute(context(), event=None, **caught.value.kwargs)
+    found = history(world).execute(context(), event=None, **caught.value.kwargs)
     assert found["records"] > 0
-    assert world.requests("exchange") == 2 + found["pages_asked"]
+    assert world.requests("exchange") == 2 + found["pages_fetched"]
     assert world.sandbox.journal.refusals(429) == []
 
 
 @pytest.mark.parametrize("deferrable", [False, None])
 def test_a_task_that_may_not_be_deferred_waits_by_itself(world: Any, deferrable: bool | None) -> None:
     configure(world, deferrable=deferrable, requests_per_minute=2)
-    before = {which: snapshot(world, which).execute(context()) for which in ("opening", "closing")}
-    assert history(world, before).execute(context())["records"] > 0
+    snapshots(world)
+    assert history(world).execute(context())["records"] > 0
     assert 50 < sum(world.naps) < 70
 
 
@@ -111,7 +116,7 @@ def test_the_first_task_saves_the_day_that_the_exchange_is_about_to_forget(world
     start = (world.now.date() - timedelta(days=3)).isoformat()
     world.accounts_file.write_text(text.replace(f"start_date: {start}", f"start_date: {oldest}", 1))
     snapshot(world, "opening").execute(context())
-    stored = {path.parent.parent.name for path in world.store.glob("raw/main_cash/*/whole/*.json")}
+    stored = {path.parent.parent.name for path in world.store.glob("raw/main_cash/*/manifest/*.json")}
     assert stored == {str(oldest), str(oldest + timedelta(days=1))}
     asked = world.requests("exchange")
     snapshot(world, "opening").execute(context())

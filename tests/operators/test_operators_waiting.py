@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
-from balance_bridge.errors import PermanentError, SnapshotOverdue
-from balance_bridge.operators.daily import FetchSnapshot
+from balance_bridge.errors import NotYetAvailable, PermanentError, SnapshotOverdue
+from balance_bridge.operators.daily import FetchHistory, FetchSnapshot
 from balance_bridge.sandbox.exchange import ExchangeOptions
 
 CONTEXT = {"run_id": "manual__1", "params": {}, "dag_run": SimpleNamespace(clear_number=0)}
@@ -55,7 +55,7 @@ def test_after_six_hours_it_fails_for_good_and_says_what_was_missing(late: Any) 
     assert isinstance(caught.value, PermanentError)
     message = str(caught.value)
     assert f"the closing snapshot of {late.yesterday}, dated {late.now.date()}, is not there yet" in message
-    assert f"it was asked for since {began:%H:%M} UTC" in message
+    assert f"since {began:%H:%M} UTC" in message
 
 
 def test_once_it_is_there_the_wait_ends_well(late: Any) -> None:
@@ -80,3 +80,34 @@ def test_only_the_closing_snapshot_waits_and_nothing_is_delivered_before_it_is_t
     late.sandbox.exchange.options = ExchangeOptions()
     assert late.run().state == "success"
     assert late.differences() == []
+
+
+def raising(monkeypatch: pytest.MonkeyPatch, stage: str, **options: Any) -> None:
+    def stands_in(*_: Any) -> None:
+        raise NotYetAvailable("not there yet", **options)
+
+    monkeypatch.setattr(f"balance_bridge.daily.{stage}", stands_in)
+
+
+@pytest.mark.parametrize("since", [None, "2026-11-20T23:00:00+00:00"])
+def test_a_snapshot_that_must_not_be_fetched_yet_is_waited_for_to_the_second_and_not_counted_as_overdue(
+    late: Any, monkeypatch: pytest.MonkeyPatch, since: str | None
+) -> None:
+    raising(monkeypatch, "fetch_snapshot", wait_s=123.0)
+    before = datetime.now(UTC)
+    with pytest.raises(TaskDeferred) as caught:
+        closing(late).execute(CONTEXT, since=since)
+    assert before + timedelta(seconds=123) <= caught.value.trigger.moment <= datetime.now(UTC) + timedelta(seconds=123)
+    assert caught.value.kwargs == {"since": since}
+
+
+def test_changes_that_are_not_there_yet_are_waited_for_as_a_snapshot_is(
+    late: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raising(monkeypatch, "fetch_history")
+    task = FetchHistory(task_id="history", account="main_cash", day=str(late.yesterday))
+    with pytest.raises(TaskDeferred) as caught:
+        task.execute(CONTEXT)
+    assert datetime.fromisoformat(caught.value.kwargs["since"]) <= datetime.now(UTC)
+    with pytest.raises(SnapshotOverdue, match="not there yet"):
+        task.execute(CONTEXT, since=(datetime.now(UTC) - timedelta(hours=7)).isoformat())

@@ -368,12 +368,11 @@ class Simulation:
         )
         source = AscendexSource(client, Category.CASH, retention_days=7, clock=self.time)
         job = daily.Job(source, self.store, ACCOUNT, day, f"run-{self.version}", self.version > 0, self.logged.append)
-        opening, closing = daily.fetch_snapshot(job, "opening"), daily.fetch_snapshot(job, "closing")
         wanted = [
             BalanceRequest("elven", POINTS, self.settings.zone, "local_second", DAY),
             BalanceRequest("amlyze", POINTS, "UTC", "instant", DAY),
         ]
-        history = daily.fetch_history(job, opening, closing, {})
+        history = daily.fetch_history(job, {})
         found = daily.reconcile(job, history, tolerance={}, on_break="hold", destinations=wanted)
         keys: dict[str, str] = found["balances"]
         return keys

@@ -24,7 +24,6 @@ from balance_bridge.errors import BudgetExhausted
 from balance_bridge.extract import ascendex
 from balance_bridge.extract.ascendex import AscendexClient, AscendexSource, Category
 from balance_bridge.extract.budget import Budget
-from balance_bridge.extract.pages import read_legs
 from balance_bridge.sandbox.exchange import Exchange, ExchangeOptions
 from balance_bridge.sandbox.wire import Call, Journal
 from balance_bridge.sandbox.world import DAY_MS, Book, Leg, Record, Snapshot, World, midnight_ms
@@ -37,6 +36,7 @@ KEY, SECRET, ACCOUNT = "key", "secret", "main_cash"
 LIMIT, WINDOW_S = 8, 60.0
 # As the operators have them, which cannot be imported without Airflow.
 MAX_INLINE_WAIT_S, LEAD_S = 10.0, 2.0
+NEVER_MS = 2**62
 WITHIN_A_MINUTE_MS = (0, 0, 30_000, 59_000, 59_000)
 
 Result = TypeVar("Result")
@@ -59,7 +59,12 @@ class Rows(Book):
 
 
 def a_book(
-    chance: random.Random, counts: Sequence[int], *, slack: bool = False, lags: Sequence[int] = WITHIN_A_MINUTE_MS
+    chance: random.Random,
+    counts: Sequence[int],
+    *,
+    slack: bool = False,
+    lags: Sequence[int] = WITHIN_A_MINUTE_MS,
+    orders: float = 0.6,
 ) -> Rows:
     """A history of consecutive days from DAY on.
 
@@ -67,6 +72,8 @@ def a_book(
         chance: Draws it.
         counts: Records of each day. All changes are positive, so that no record can be missing unseen.
         slack: Whether a snapshot's number may lie above its last record's.
+        orders: The share of records by orders, whose sequence numbers are their own: only they let a page end without
+            being looked at once more.
         lags: Milliseconds by which a record may be booked after it happened, drawn from these bounds.
     """
     held = {"BTC": Decimal("1.5"), "USDT": Decimal("-20.000000000000000001"), "BTMX-S": Decimal("40000.112249285")}
@@ -78,7 +85,7 @@ def a_book(
         for booked_ms in booked:
             sn += chance.randint(1, 9)
             at_ms = max(1, booked_ms - chance.randint((lag := chance.choice(lags)) // 2, lag))
-            order = chance.random() < 0.6
+            order = chance.random() < orders
             assets = chance.sample(sorted(held), 2 if order else 1)
             moved = [(asset, Decimal(chance.randint(1, 10**9)).scaleb(-12)) for asset in assets]
             for asset, delta in moved:
@@ -239,15 +246,14 @@ class Lab:
 
     def extract(self, number: int = 0, **options: Any) -> dict[str, Any]:
         """The three tasks that ask the exchange, each with a source of its own."""
-        opening = daily.fetch_snapshot(self.job(number, **options), "opening")
-        closing = daily.fetch_snapshot(self.job(number, **options), "closing")
-        return daily.fetch_history(self.job(number, **options), opening, closing, {})
+        daily.fetch_snapshot(self.job(number, **options), "opening")
+        daily.fetch_snapshot(self.job(number, **options), "closing")
+        return daily.fetch_history(self.job(number, **options), {})
 
-    def legs(self, number: int, extracted: Mapping[str, Any]) -> list[tuple[int, str, Decimal, Decimal]]:
-        """A day's (sn, asset, change, balance) as the store has them."""
-        opening, closing = (self.book.snapshots[day_after(number + ahead)].sn for ahead in (0, 1))
-        found = read_legs(self.source(), self.store, extracted["history"], opening_sn=opening, closing_sn=closing)
-        frame = ledger.build_ledger(found)
+    def legs(self, extracted: Mapping[str, Any]) -> list[tuple[int, str, Decimal, Decimal]]:
+        """A day's (sn, asset, change, balance) as its ledger has them."""
+        manifest = self.store.read_json(extracted["manifest"])
+        frame = ledger.from_parquet(self.store.read(manifest["ledger"]))
         columns = (frame[name] for name in ("sn", "asset", "delta", "balance"))
         return [(int(sn), str(asset), delta, balance) for sn, asset, delta, balance in zip(*columns, strict=True)]
 
@@ -309,29 +315,29 @@ def deferring(
 def least_pages(book: Book, days: int, limit: int) -> int:
     """The least number of pages for consecutive days that are all over.
 
-    A request answers for at most ``limit`` consecutive records from a number on, so M records between the first
-    opening and the last closing take ``ceil(M / limit)`` pages, however the days divide them: what a page holds behind
-    its day is the beginning of the next. That is enough where each snapshot's number is its last record's: then a full
-    page that ends with it is known to be the last.
+    A page holds at most ``limit`` consecutive records from a number on, however the days divide them: what it holds
+    behind its day is the beginning of the next. Where a full page ends with a balance record, others of its number may
+    have been cut off, so the next page begins with it once more; not where it is the last that is wanted.
     """
-    first, last = book.snapshots[DAY].sn, book.snapshots[day_after(days)].sn
-    return -(-sum(first < record.sn <= last for record in book.records) // limit)
+    return least_pages_day_by_day(book, [NEVER_MS] * days, limit)
 
 
 def least_pages_day_by_day(book: Book, asked_at_ms: Sequence[int], limit: int) -> int:
     """The same where each day is asked for at an instant of its own, soon after it has ended.
 
-    Then a page holds at most what is booked by that instant, and the next day's begin behind it. With ``had`` the
-    records that pages held so far, a day whose last record is the ``wanted``-th takes ``ceil((wanted - had) / limit)``.
+    Then a page holds at most what is booked by that instant, and the next day's begin behind it.
     """
     records = [record for record in book.records if record.sn > book.snapshots[DAY].sn]
-    pages = had = 0
+    closings = {snapshot.sn for snapshot in book.snapshots.values()}
+    pages, had, was_full = 0, 0, False
     for number, at_ms in enumerate(asked_at_ms):
         wanted = sum(record.sn <= book.snapshots[day_after(number + 1)].sn for record in records)
         shown = sum(record.visible_ms <= at_ms for record in records)
-        needed = -(-max(wanted - had, 0) // limit)
-        pages += needed
-        had = min(had + needed * limit, shown) if needed else had
+        while had < min(wanted, shown):
+            again = was_full and records[had - 1].kind == "balance" and records[had - 1].sn not in closings
+            start = had - again
+            was_full, had = start + limit <= shown, min(start + limit, shown)
+            pages += 1
     return pages
 
 

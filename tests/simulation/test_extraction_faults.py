@@ -149,7 +149,7 @@ def test_what_is_proven_is_what_the_books_say_however_the_exchange_errs(
         how, found = outcome(made, made.extract)
         assert how in ("proven", "broken", "final")
         if how == "proven":
-            assert made.legs(0, found) == lab.of_the_book(book, 0)
+            assert made.legs(found) == lab.of_the_book(book, 0)
         assert made.journal.refusals(429) == []
         # Nobody errs any more: a run that asks anew comes to the truth, whatever the store holds, unless the store has
         # noted the account that an answer named first.
@@ -157,7 +157,7 @@ def test_what_is_proven_is_what_the_books_say_however_the_exchange_errs(
         if "another_account" not in chosen:
             how, found = outcome(made, lambda: made.extract(run_id="run-2", refetch=True))
             assert how == "proven"
-            assert made.legs(0, found) == lab.of_the_book(book, 0)
+            assert made.legs(found) == lab.of_the_book(book, 0)
 
 
 @settings(max_examples=30, deadline=None)
@@ -186,7 +186,7 @@ def test_lost_records_break_the_proof_where_they_are_and_late_ones_heal_it(
         how, found = outcome(made, made.extract)
         assert how == ("proven" if late else "broken")
         if late:
-            assert made.legs(0, found) == lab.of_the_book(book, 0)
+            assert made.legs(found) == lab.of_the_book(book, 0)
             return
         report = made.store.read_json(made.store.newest(f"reconciliation/{lab.ACCOUNT}/{lab.DAY}", ".json") or "")
         for record in lost:
@@ -219,7 +219,7 @@ def test_a_refusal_in_spite_of_counting_costs_one_window_and_no_more(seed: int, 
         made.wire.status = status
         found = made.extract()
         sent = made.wire.sent
-        assert made.legs(0, found) == lab.of_the_book(book, 0)
+        assert made.legs(found) == lab.of_the_book(book, 0)
         assert len(sent) == 2 + lab.least_pages(book, 1, made.page_limit) + len(refused)
         for place in refused:
             waited = sent[place + 1].start - sent[place].end
@@ -245,7 +245,7 @@ def until_done(made: lab.Lab) -> dict[str, Any]:
             for which in ("opening", "closing"):
                 if which not in handed_on:
                     handed_on[which] = daily.fetch_snapshot(made.job(), which)
-            handed_on["history"] = daily.fetch_history(made.job(), handed_on["opening"], handed_on["closing"], {})
+            handed_on["history"] = daily.fetch_history(made.job(), {})
         except Killed:
             continue
     return dict(handed_on["history"])
@@ -291,7 +291,7 @@ def test_a_killed_run_asks_again_for_one_page_at_most_and_leaves_what_an_undistu
         made.store.before_put, made.store.after_put = maybe("before"), maybe("after")
         made.wire.before = maybe("request")
         found = until_done(made)
-        assert made.legs(0, found) == lab.of_the_book(book, 0)
+        assert made.legs(found) == lab.of_the_book(book, 0)
         assert len(made.wire.sent) <= len(undisturbed.wire.sent) + struck
         assert bodies(made.store) == bodies(undisturbed.store)
         assert made.journal.refusals() == []
@@ -367,7 +367,7 @@ def test_two_copies_at_once_come_to_the_same_and_to_what_one_alone_would(
         made.store.before_put = made.store.after_put = made.before_get = lambda _: None
         for found in results.values():
             if found is not None:
-                assert made.legs(0, found) == lab.of_the_book(book, 0)
+                assert made.legs(found) == lab.of_the_book(book, 0)
         assert results[0] is not None
         assert bodies(made.store) == bodies(alone.store)
         assert len(made.wire.sent) <= 2 * len(alone.wire.sent)

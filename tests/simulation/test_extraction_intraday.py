@@ -35,11 +35,11 @@ def close(made: lab.Lab) -> dict[str, dict[tuple[str, int], Any]]:
     return {name: rows(made, key) for name, key in done["balances"].items()}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     records=st.integers(0, 40),
-    moments=st.lists(st.integers(1, 86_390), max_size=14),
+    moments=st.lists(st.integers(1, 86_390), max_size=8),
     late=st.booleans(),
 )
 def test_a_followed_day_is_asked_for_once_and_ends_as_if_it_had_not_been_followed(

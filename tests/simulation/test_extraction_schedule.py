@@ -49,7 +49,7 @@ def test_every_request_starts_as_soon_as_it_may(seed: int, records: int, ended: 
         assert [each.start for each in sent] == pytest.approx(expected, rel=0, abs=CLOSE_S * (1 + len(sent) // 8))
         assert made.journal.refusals() == []
         assert len(sent) == 2 + lab.least_pages(book, 1, made.page_limit)
-        assert made.legs(0, found) == lab.of_the_book(book, 0)
+        assert made.legs(found) == lab.of_the_book(book, 0)
         if not ended and not dead:
             windows = (len(sent) - 1) // lab.LIMIT
             took = sum(each.end - each.start for each in sent)
@@ -58,7 +58,7 @@ def test_every_request_starts_as_soon_as_it_may(seed: int, records: int, ended: 
 
 @pytest.mark.slow  # two hundred pages, twenty-six windows, each request through the real budget file
 def test_a_day_of_two_hundred_pages_keeps_the_schedule_to_the_end() -> None:
-    book = lab.a_book(random.Random(3), [997])
+    book = lab.a_book(random.Random(3), [997], orders=1)
     with lab.laboratory(book) as made:
         begin = made.clock.now
         made.extract()
@@ -78,7 +78,7 @@ def test_days_that_are_all_over_take_no_request_more_than_must_be(seed: int, cou
     with lab.laboratory(book, seed=seed, page_limit=limit) as made:
         for number in range(days):
             found = made.extract(number)
-            assert made.legs(number, found) == lab.of_the_book(book, number)
+            assert made.legs(found) == lab.of_the_book(book, number)
         assert len(made.wire.sent) == days + 1 + lab.least_pages(book, days, limit)
         assert len(set(made.asked())) == len(made.asked())
         assert made.journal.refusals() == []
@@ -96,7 +96,7 @@ def test_days_asked_for_as_they_end_take_no_request_more_than_must_be(seed: int,
             at_ms = midnight_ms(lab.day_after(number + 1)) + chance.choice((60_000, 3_600_000, 40_000_000))
             made.clock.now = at_ms / 1000
             found = made.extract(number)
-            assert made.legs(number, found) == lab.of_the_book(book, number)
+            assert made.legs(found) == lab.of_the_book(book, number)
             asked_at_ms.append(at_ms)
         shown_meanwhile = any(
             at_ms < record.visible_ms <= at_ms + 600_000 for at_ms in asked_at_ms for record in book.records
@@ -115,11 +115,9 @@ def run_deferring(made: lab.Lab, chance: random.Random) -> tuple[lab.Deferred, d
     def job() -> daily.Job:
         return made.job(patience_s=lab.MAX_INLINE_WAIT_S)
 
-    opening, closing = (
+    for which in ("opening", "closing"):
         lab.deferring(lambda which=which: daily.fetch_snapshot(job(), which), made.clock, chance, waits)
-        for which in ("opening", "closing")
-    )
-    history = lab.deferring(lambda: daily.fetch_history(job(), opening, closing, {}), made.clock, chance, waits)
+    history = lab.deferring(lambda: daily.fetch_history(job(), {}), made.clock, chance, waits)
     return waits, history
 
 
@@ -134,7 +132,7 @@ def test_a_task_that_gives_up_its_worker_asks_for_nothing_twice_and_is_never_awa
     seed: int, pages: int, ended: int, dead: int
 ) -> None:
     chance = random.Random(seed)
-    book = lab.a_book(chance, [pages * 5])
+    book = lab.a_book(chance, [pages * 5], orders=1)
     with lab.laboratory(book, seed=seed) as made:
         made.wire.slowest_s = 1.0
         occupy(made, chance, min(ended, lab.LIMIT - dead), dead)
@@ -142,7 +140,7 @@ def test_a_task_that_gives_up_its_worker_asks_for_nothing_twice_and_is_never_awa
         sent = made.wire.sent
         assert len(sent) == 2 + pages
         assert made.journal.refusals() == []
-        assert made.legs(0, found) == lab.of_the_book(book, 0)
+        assert made.legs(found) == lab.of_the_book(book, 0)
         # Slots that others took keep their spacing: then there may be several waits in a window, each a long one.
         assert waits.times * lab.MAX_INLINE_WAIT_S <= waits.away_s + lab.LEAD_S * waits.times
         if not dead and not ended:
@@ -154,7 +152,7 @@ def test_a_task_that_gives_up_its_worker_asks_for_nothing_twice_and_is_never_awa
 def test_the_budget_is_used_up(seed: int, windows: int, patient: bool) -> None:
     chance = random.Random(seed)
     # The last request is the first of a window, so that every window before it is a whole one.
-    book = lab.a_book(chance, [(windows * lab.LIMIT - 1) * 5])
+    book = lab.a_book(chance, [(windows * lab.LIMIT - 1) * 5], orders=1)
     with lab.laboratory(book, seed=seed) as made:
         made.wire.slowest_s = 1.0
         if patient:

@@ -26,8 +26,9 @@ def main(file: str) -> None:
     source = ascendex.AscendexSource(client, ascendex.Category(asked["category"]), retention_days=7)
     for day in map(date.fromisoformat, asked["days"]):
         job = daily.Job(source, Store(Path(asked["store"])), asked["account"], day, "the run")
-        opening, closing = daily.fetch_snapshot(job, "opening"), daily.fetch_snapshot(job, "closing")
-        print(json.dumps(daily.fetch_history(job, opening, closing, {})), flush=True)
+        for which in ("opening", "closing"):
+            daily.fetch_snapshot(job, which)  # type: ignore[arg-type]
+        print(json.dumps(daily.fetch_history(job, {})), flush=True)
 
 
 main(sys.argv[1])

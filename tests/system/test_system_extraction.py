@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 
 from balance_bridge.extract import raw
-from balance_bridge.extract.pages import newest_pages
 from balance_bridge.sandbox.exchange import ExchangeOptions
 from balance_bridge.sandbox.server import CREDENTIALS, Sandbox
 from balance_bridge.store import Store
@@ -90,7 +89,7 @@ def due(sandbox: Sandbox, key: str, category: str, day: date) -> dict[int, Told]
 def fetched(store: Store, found: dict[str, Any]) -> dict[int, Told]:
     """What the pages of a fetch say; where two pages overlap, they say the same."""
     told: dict[int, Told] = {}
-    for key in newest_pages(store, found["history"]).values():
+    for key in raw.newest_pages(store, found["history"]).values():
         document = json.loads(raw.read(store, key).body)
         for kind in ("order", "balance"):
             for item in document.get(kind) or []:

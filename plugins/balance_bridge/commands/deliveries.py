@@ -16,7 +16,7 @@ from balance_bridge.load.log import DayLog, destinations_with_logs
 from balance_bridge.store import Store
 
 #: The folder of a day's raw responses whose objects name all of them, once they are complete.
-MANIFEST = "whole"
+MANIFEST = "manifest"
 _DONE = SETTLED | {Status.IGNORED}
 
 

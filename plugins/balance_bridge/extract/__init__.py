@@ -1,3 +1,3 @@
-"""Extraction: asking an exchange, within its limits, and keeping its answers as they came."""
+"""Extraction: fetching from an exchange, within its limits, and keeping its responses as they came."""
 
 from __future__ import annotations

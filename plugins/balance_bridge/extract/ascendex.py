@@ -13,11 +13,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from datetime import date, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 import tenacity
 
@@ -31,7 +30,7 @@ from balance_bridge.errors import (
     ResponseLost,
     ServerFault,
 )
-from balance_bridge.extract import ascendex_answers as answers
+from balance_bridge.extract import ascendex_responses as responses
 from balance_bridge.extract.ascendex_errors import (
     CLOCK_TOLERANCE_S,
     NOTED_SKEW_S,
@@ -40,17 +39,14 @@ from balance_bridge.extract.ascendex_errors import (
     refuse_errors,
 )
 from balance_bridge.extract.budget import WINDOW_S, Budget
-from balance_bridge.extract.source import Page, Record, SnapshotResponse, Source
+from balance_bridge.extract.source import Page, SnapshotResponse, Source
 from balance_bridge.transport import DEADLINE_S, Response, Transport
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 DEFAULT_URL = "https://ascendex.com"
 API_ROOT = "api/pro"
 PAGE_LIMIT = 500
 ATTEMPTS = 3
-# Who is asked to wait longer leaves it to a later try.
+# A longer wait is left to a later try.
 MAX_WAIT_S = 600.0
 
 
@@ -82,9 +78,9 @@ class AscendexClient:
         base_url: Scheme, host and port.
         api_key: The API key.
         api_secret: The API secret.
-        budget: Counts the requests of this key; None for a client that only asks for ``info``.
+        budget: Counts the requests of this key; None for a client that only fetches ``info``.
         clock: Where instants and sleep come from.
-        log: Told what is waited for, and once if the clocks are too far apart.
+        log: Called with what is waited for, and once if the clocks are too far apart.
         name: What messages call this access, such as ``connection 'ascendex_default'``; they begin with it.
 
     Attributes:
@@ -117,18 +113,18 @@ class AscendexClient:
         self._told_about_clocks = False
 
     def info(self) -> Response:
-        """Ask who the key belongs to: cheap, read-only and outside the request budget."""
+        """Fetch who the key belongs to: cheap, read-only and outside the request budget."""
         return self._read(f"{API_ROOT}/v1/info", "info", {}, counted=False)
 
     def get(self, api_path: str, params: Mapping[str, str]) -> Response:
-        """Ask one of the budgeted data endpoints.
+        """Fetch from one of the budgeted data endpoints.
 
         Args:
             api_path: Path below ``api/pro/``, which is also what is signed.
             params: The query.
 
         Returns:
-            An answer with status 200 whose body is JSON and no error.
+            A response with status 200 whose body is JSON and no error.
 
         Raises:
             NotYetAvailable: The exchange says that there is no such data.
@@ -154,15 +150,15 @@ class AscendexClient:
         except BudgetExhausted as error:
             error.refusal = error.refusal or tries.refusal
             raise
-        raise AssertionError("tenacity ends with an answer or an exception")
+        raise AssertionError("tenacity ends with a response or an exception")
 
     def _attempt(self, path: str, signed_path: str, params: Mapping[str, str], *, counted: bool) -> Response:
         budget = self._budget if counted else None
         try:
             with budget.slot() if budget is not None else nullcontext():
-                answer = self._send(path, signed_path, params)
-            self._look_at_clocks(answer)
-            refuse_errors(answer)
+                response = self._send(path, signed_path, params)
+            self._look_at_clocks(response)
+            refuse_errors(response)
         except BalanceBridgeError as error:
             if self._name:
                 error.args = (f"{self._name}: {error.args[0]}",)
@@ -173,7 +169,7 @@ class AscendexClient:
                 self._signing_skew_s = error.skew_s
                 self._tell_about_clocks(error.skew_s)
             raise
-        return answer
+        return response
 
     def _send(self, path: str, signed_path: str, params: Mapping[str, str]) -> Response:
         # Signed only now: the wait for a slot may have been longer than a signature lives.
@@ -189,13 +185,13 @@ class AscendexClient:
             "GET", url, headers=headers, params=params, secrets=(self._api_secret,), deadline_s=DEADLINE_S
         )
 
-    def _look_at_clocks(self, answer: Response) -> None:
-        skew_s = answer.clock_skew_s()
+    def _look_at_clocks(self, response: Response) -> None:
+        skew_s = response.clock_skew_s()
         if skew_s is None:
             return
         self.clock_skew_s = skew_s
         # The header may have been written at any moment of a slow request.
-        if abs(skew_s) - (answer.ended_at - answer.sent_at) / 2 >= NOTED_SKEW_S:
+        if abs(skew_s) - (response.ended_at - response.sent_at) / 2 >= NOTED_SKEW_S:
             self._tell_about_clocks(skew_s)
 
     def _tell_about_clocks(self, skew_s: float) -> None:
@@ -212,9 +208,9 @@ class AscendexClient:
         error = state.outcome.exception() if state.outcome else None
         wait_s = state.next_action.sleep if state.next_action else 0
         if isinstance(error, RateLimited):
-            self._log(f"asking again when the request budget has a slot: {error}")
+            self._log(f"fetching again when the request budget has a slot: {error}")
         elif not isinstance(error, TimestampRefused):
-            self._log(f"asking again in {wait_s:.0f} s: {error}")
+            self._log(f"fetching again in {wait_s:.0f} s: {error}")
 
 
 class _Tries:
@@ -240,7 +236,7 @@ class _Tries:
             kind = "window" if (error.retry_after_s or 0.0) <= MAX_WAIT_S else ""
         elif isinstance(error, TimestampRefused):
             kind = "timestamp" if error.skew_s is not None else ""
-        # A page in HTML or a cut answer is often a proxy's moment of weakness, and a read can be repeated.
+        # A page in HTML or a cut response is often a proxy's moment of weakness, and a read can be repeated.
         elif isinstance(error, (ConnectionFailed, ResponseLost, ServerFault, InvalidResponse)):
             kind, wait_s = "passing", 2.0 ** (ATTEMPTS - 1 - self._left["passing"])
         if not kind:
@@ -257,9 +253,10 @@ class AscendexSource(Source):
     """The balances and changes of one AscendEX account.
 
     Args:
-        client: Asks with the account's key.
+        client: Fetches with the account's key.
         category: Which of the key's accounts.
-        retention_days: Days before today for which the exchange still answers.
+        retention_days: Days before today that the exchange still serves.
+        settle: How long after a day's end its closing snapshot is first fetched.
         clock: Where instants come from.
     """
 
@@ -267,11 +264,18 @@ class AscendexSource(Source):
     page_limit = PAGE_LIMIT
 
     def __init__(
-        self, client: AscendexClient, category: Category, *, retention_days: int, clock: Clock = SYSTEM_CLOCK
+        self,
+        client: AscendexClient,
+        category: Category,
+        *,
+        retention_days: int,
+        settle: timedelta = timedelta(0),
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._client = client
         self._category = Category(category)
         self._retention_days = retention_days
+        self.settle = settle
         self._clock = clock
 
     def now(self) -> float:
@@ -286,32 +290,15 @@ class AscendexSource(Source):
         """See :meth:`Source.fetch_snapshot`."""
         return self._client.get(f"data/v1/{self._category}/balance/snapshot", {"date": day.isoformat()})
 
-    def fetch_changes(self, from_sn: int, day: date) -> Response:  # noqa: ARG002 - one sequence over all days
+    def fetch_changes(self, from_sn: int, day: date, closing_sn: int | None) -> Response:  # noqa: ARG002 - one sequence
         """See :meth:`Source.fetch_changes`."""
         params = {"sn": str(from_sn), "limit": str(PAGE_LIMIT)}
         return self._client.get(f"data/v1/{self._category}/balance/history", params)
 
     def read_snapshot(self, body: bytes, day: date) -> SnapshotResponse:
         """See :meth:`Source.read_snapshot`."""
-        return answers.read_snapshot(body, category=self._category, day=day)
+        return responses.read_snapshot(body, category=self._category, day=day)
 
     def read_page(self, body: bytes) -> Page:
         """See :meth:`Source.read_page`."""
-        return answers.read_page(body, category=self._category)
-
-    def legs(self, records: Sequence[Record]) -> pa.Table:
-        """See :meth:`Source.legs`."""
-        return answers.legs(records)
-
-    def legs_of_pages(
-        self, bodies: Sequence[bytes], cursors: Sequence[int], *, then: int | None, closing_sn: int
-    ) -> pa.Table | None:
-        """See :meth:`Source.legs_of_pages`."""
-        from balance_bridge.extract import ascendex_bulk
-
-        try:
-            return ascendex_bulk.legs_of_pages(
-                bodies, cursors, category=self._category, limit=PAGE_LIMIT, then=then, closing_sn=closing_sn
-            )
-        except ascendex_bulk.Unusual:
-            return None
+        return responses.read_page(body, category=self._category)

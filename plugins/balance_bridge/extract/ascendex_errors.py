@@ -1,4 +1,4 @@
-"""What AscendEX means by an answer that is not data: its codes and statuses as this package's errors."""
+"""What AscendEX means by a response that is not data: its codes and statuses as this package's errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from balance_bridge.errors import (
     RequestRefused,
     ServerFault,
 )
-from balance_bridge.extract import ascendex_answers as answers
+from balance_bridge.extract import ascendex_responses as responses
 from balance_bridge.transport import Response
 
 _REFUSED_KEY = {"100009", "200001", "200003", "200014", "200015", "2100"}
@@ -28,7 +28,7 @@ class TimestampRefused(CredentialsRefused):
     """The server does not accept the signature's timestamp: the two clocks are more than 30 s apart.
 
     Attributes:
-        skew_s: Seconds by which the answer's Date header is ahead of our clock; None without one.
+        skew_s: Seconds by which the response's Date header is ahead of our clock; None without one.
     """
 
     def __init__(self, message: str, *, skew_s: float | None = None) -> None:
@@ -36,54 +36,56 @@ class TimestampRefused(CredentialsRefused):
         self.skew_s = skew_s
 
 
-def refuse_errors(answer: Response) -> None:
-    """Turn whatever is not an answer of status 200 without an error code into the error that it means.
+def refuse_errors(response: Response) -> None:
+    """Turn whatever is not a response of status 200 without an error code into the error that it means.
 
     Raises:
         BalanceBridgeError: As :mod:`balance_bridge.errors` groups them; the message holds no credentials.
     """
-    if answer.status == 200:
+    if response.status == 200:
         try:
-            envelope = answers.read_envelope(answer.body)
+            envelope = responses.read_envelope(response.body)
         except InvalidResponse as error:
             # Not the error's own look at the body: it was cut before any credential in it could be found.
-            why = f"the answer is not what the exchange documents ({answer.clean(str(error.__cause__))})"
-            raise InvalidResponse(f"{answer.request}: {why}: {answer.describe_body()}") from None
+            why = f"the response is not what the exchange documents ({response.clean(str(error.__cause__))})"
+            raise InvalidResponse(f"{response.request}: {why}: {response.describe_body()}") from None
         if not envelope.failed:
             return
     else:
         try:
-            envelope = answers.read_envelope(answer.body)
+            envelope = responses.read_envelope(response.body)
         except InvalidResponse:
-            envelope = answers.Envelope(message=answer.describe_body())
+            envelope = responses.Envelope(message=response.describe_body())
     code = str(envelope.code) if envelope.code is not None else ""
-    told = answer.clean(f"{envelope.reason or ''} {envelope.message or ''}".strip())
-    shown = answer.clean(code, 50) or "none"
-    raise _error(answer, code, f"{answer.request} answered {answer.status}, code {shown}: {told}")
+    told = response.clean(f"{envelope.reason or ''} {envelope.message or ''}".strip())
+    shown = response.clean(code, 50) or "none"
+    raise _error(response, code, f"{response.request} answered {response.status}, code {shown}: {told}")
 
 
-def _error(answer: Response, code: str, text: str) -> BalanceBridgeError:
-    status = answer.status
+def _error(response: Response, code: str, text: str) -> BalanceBridgeError:
+    status = response.status
     if code == _WINDOW_FULL or status == 429:
-        why = "who asks with the same key must share one request budget"
-        return RateLimited(f"{text}; {why}", retry_after_s=answer.retry_after_s())
+        why = "whatever uses the same key must share one request budget"
+        return RateLimited(text, why=why, retry_after_s=response.retry_after_s())
     if code == _TIMESTAMP:
-        skew_s = answer.clock_skew_s()
+        skew_s = response.clock_skew_s()
         return TimestampRefused(f"{text}; {_about_clocks(skew_s)}", skew_s=skew_s)
     if code == _NO_DATA:
         return NotYetAvailable(text)
     if code in _REFUSED_KEY or (not code and status in (401, 403)):
-        return CredentialsRefused(f"{text}; check key, secret and permissions in the connection")
+        return CredentialsRefused(text, do="check key, secret and permissions in the connection")
     if code in _SERVER_FAULT or status >= 500:
         return ServerFault(text)
     if 300 <= status < 400:
-        return RequestRefused(f"{text}; redirects are not followed: put the final address into the connection's host")
+        return RequestRefused(
+            text, why="redirects are not followed", do="put the final address into the connection's host"
+        )
     return RequestRefused(text)
 
 
 def _about_clocks(skew_s: float | None) -> str:
     if skew_s is None:
-        return "the answer does not tell the exchange's time: set this machine's clock by NTP"
+        return "the response does not say the exchange's time: set this machine's clock by NTP"
     if abs(skew_s) < NOTED_SKEW_S:
         return f"{how_far(skew_s)}, which is no reason: look for a proxy that holds requests back"
     return f"{how_far(skew_s)}: set this machine's clock by NTP"

@@ -1,12 +1,15 @@
-"""One day of one account out of the exchange and into the store, asking only for what the store does not have."""
+"""One day of one account out of the exchange and into the store, fetching only what the store does not have."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, timedelta
-from itertools import chain
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from balance_bridge.errors import (
     Contradiction,
@@ -17,12 +20,14 @@ from balance_bridge.errors import (
     StoreDamaged,
 )
 from balance_bridge.extract import raw
-from balance_bridge.extract.pages import attempt_of, first_cursor, newest_pages, page_key
-from balance_bridge.extract.paging import NO_END, end_of, walk
+from balance_bridge.extract.paging import NO_END, Step, Walk, top_of
 from balance_bridge.extract.source import Page, Source
 from balance_bridge.store import Store, to_json
+from balance_bridge.transform.schema import LEGS
 from balance_bridge.transform.snapshot import Snapshot
 from balance_bridge.transport import Response
+
+Endpoint = Literal["snapshot", "history"]
 
 # So long after an instant everything before it has its sequence number, whatever the clocks of the machines say.
 _SETTLED_S = 600.0
@@ -36,13 +41,15 @@ class StoredSnapshot:
         key: The raw object.
         account_ref: The exchange's own name of the account, as this endpoint spells it.
         snapshot: Sequence number, instant and balances.
-        known_at: Seconds since the epoch (UTC) at which the answer was whole.
+        known_at: Seconds since the epoch (UTC) at which the response was whole.
+        asked_by: The run that fetched it, and its reason.
     """
 
     key: str
     account_ref: str
     snapshot: Snapshot
     known_at: float
+    asked_by: str
 
 
 @dataclass(frozen=True)
@@ -52,12 +59,17 @@ class StoredHistory:
     Attributes:
         generation: The folder of the pages.
         pages: Number of pages.
-        asked: Number of pages that had to be asked for now.
+        fetched: Number of pages that had to be fetched now.
+        legs: Every record in (opening sn, closing sn] once, as a table of the schema ``transform.schema.LEGS``.
+        known_at: Seconds since the epoch (UTC) by the exchange's clock up to which it knew what it sent now; None if
+            nothing was fetched.
     """
 
     generation: str
     pages: int
-    asked: int
+    fetched: int
+    legs: pa.Table
+    known_at: float | None
 
 
 def read_snapshot(source: Source, store: Store, key: str, day: date) -> StoredSnapshot:
@@ -68,8 +80,8 @@ def read_snapshot(source: Source, store: Store, key: str, day: date) -> StoredSn
         InvalidResponse: If it is not what the exchange documents.
     """
     stored = raw.read(store, key)
-    answer = source.read_snapshot(stored.body, day)
-    return StoredSnapshot(key, answer.account_ref, answer.snapshot, stored.ended_at)
+    found = source.read_snapshot(stored.body, day)
+    return StoredSnapshot(key, found.account_ref, found.snapshot, stored.ended_at, stored.asked_by)
 
 
 class DayExtraction:
@@ -77,12 +89,12 @@ class DayExtraction:
 
     Args:
         source: The account at the exchange.
-        store: Where raw answers lie.
+        store: Where raw responses lie.
         account: The account's name in the accounts file.
-        asked_by: Who asks; written with every answer.
-        again: None to be content with what the store has. Otherwise a reason to ask anew: whatever was not asked by
-            this ``asked_by`` for this very reason is asked for once more, beside what is there.
-        log: Told of progress.
+        asked_by: The run; written with every response.
+        again: None to be content with what the store has. Otherwise a reason to fetch again: whatever was not fetched
+            by this ``asked_by`` for this very reason is fetched once more, beside what is there.
+        log: Called with progress.
     """
 
     def __init__(
@@ -95,244 +107,327 @@ class DayExtraction:
         again: str | None = None,
         log: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._source = source
-        self._store = store
-        self._account = account
-        self._asked_by = f"{asked_by} ({again})" if again else asked_by
-        self._anew = again is not None
-        self._log = log
+        self.source = source
+        self.store = store
+        self.account = account
+        self.asked_by = f"{asked_by} ({again})" if again else asked_by
+        self.again = again is not None
+        self.log = log
 
     def snapshot(self, day: date) -> StoredSnapshot:
-        """The balances at the start of a UTC day.
+        """The balances at the start of a UTC day: the newest usable one of the store, else the exchange's.
 
         Raises:
-            NotYetAvailable: The day is today and the exchange has no snapshot yet.
+            NotYetAvailable: The day has only just begun, or the exchange has no snapshot yet.
             RetentionExceeded: Neither the store nor the exchange has it.
             RequestRefused: The exchange has none, although the day lies within its window.
-            InvalidResponse: The answer is not what the exchange documents. It is kept in the store all the same.
+            InvalidResponse: The response is not what the exchange documents. It is kept in the store all the same.
         """
-        series = f"raw/{self._account}/{day}/snapshot"
-        newest = self._store.newest(series, raw.SUFFIX)
+        series = f"raw/{self.account}/{day}/snapshot"
+        stored = self.store.series(series, raw.SUFFIX)
         trouble = ""
-        if newest is not None:
+        for key in reversed(stored):
             try:
-                stored = None
-                if not self._anew or self._is_ours([newest]):
-                    stored = read_snapshot(self._source, self._store, newest, day)
+                found = read_snapshot(self.source, self.store, key, day)
+                if self.again and found.asked_by != self.asked_by:
+                    break
+                self.check_same_account("snapshot", found.account_ref)
             except (InvalidResponse, StoreDamaged) as error:
-                trouble = self._unusable(newest, error)
+                trouble = trouble or self.unusable(key, error)
             else:
-                if stored is not None:
-                    return self._of_this_account(stored)
+                return found
+        self._check_settled(day)
         what = f"the snapshot of {day}"
-        self._log(f"asking for {what}")
-        answer = self._ask(lambda: self._source.fetch_snapshot(day), day, what, trouble)
-        number = 1 if newest is None else attempt_of(newest) + 1
-        key = f"{series}/{number:04d}{raw.SUFFIX}"
-        self._store.put(key, raw.pack(answer, asked_by=self._asked_by))
+        self.log(f"fetching {what}")
+        response = self.fetch(lambda: self.source.fetch_snapshot(day), "snapshot", day, what, trouble)
+        self.note_account("snapshot", lambda: self.source.read_snapshot(response.body, day).account_ref)
+        key = f"{series}/{raw.attempt_of(stored[-1]) + 1 if stored else 1:04d}{raw.SUFFIX}"
+        self.store.put(key, raw.pack(response, asked_by=self.asked_by))
         # If another copy of this task was faster, its snapshot is the one that counts.
-        return self._of_this_account(read_snapshot(self._source, self._store, key, day))
+        found = read_snapshot(self.source, self.store, key, day)
+        self.check_same_account("snapshot", found.account_ref)
+        return found
 
     def history(
-        self, day: date, opening: StoredSnapshot, closing: StoredSnapshot | None, *, verify_all: bool = False
+        self, day: date, opening: StoredSnapshot, closing: StoredSnapshot | None, *, to_empty: bool = False
     ) -> StoredHistory:
         """The changes of a day: every record in (opening sn, closing sn].
-
-        Pages that the store has are gone on from; of those only the last is read, unless ``verify_all``.
 
         Args:
             day: The UTC day.
             opening: The snapshot at its start.
             closing: The one at its end; None for a day that is still going on: then everything that there is yet.
-            verify_all: Read every stored page from the first, and ask anew for what is missing or damaged.
+            to_empty: Believe no page to be the last before one brings nothing new.
 
         Raises:
+            NotYetAvailable: The exchange does not have all of it yet.
             RetentionExceeded: Neither the store nor the exchange has all of it.
-            InvalidResponse: An answer is not what the exchange documents. It is kept in the store all the same.
+            InvalidResponse: A response is not what the exchange documents. It is kept in the store all the same.
             BudgetExhausted: As the source's budget decides; what was fetched so far is in the store.
         """
         if closing is not None:
             _check_pair(day, opening, closing)
-        generation = self._generation(day)
-        opening_sn = opening.snapshot.sn
-        closing_sn = NO_END if closing is None else closing.snapshot.sn
-        stored = newest_pages(self._store, generation)
-        if not stored and not self._anew:
+        opening_sn, closing_sn = opening.snapshot.sn, NO_END if closing is None else closing.snapshot.sn
+        pages = _DayPages(self, day, self._generation(day), closing)
+        if not pages.keys and not self.again:
             # On a quiet day as well: what reaches over it holds the first records of a later one.
-            stored = self._take_over(day, generation, opening_sn)
-        if opening_sn == closing_sn:
-            return StoredHistory(generation, len(stored), 0)
-        asked = 0
+            pages.take_over(opening_sn)
+        tables = []
+        if opening_sn < closing_sn:
 
-        def page_at(cursor: int) -> tuple[Page, bool]:
-            nonlocal asked
-            page, all_there, trouble = self._stored_page(stored.get(cursor), cursor, closing)
-            if page is None:
-                page, all_there = self._asked_page(generation, stored.get(cursor), cursor, day, closing, trouble)
-                asked += 1
-                self._log(f"changes of {day}: the page from sn {cursor} holds {len(page)} records")
-            self._check_same_account("history", page.account_ref)
-            return page, all_there
+            def legs(first: int, closing_sn: int) -> list[pa.Table]:
+                walk = Walk(self.source.page_limit, closing_sn, sorted(pages.keys), to_empty)
+                steps = walk.steps(pages.page_at, first)
+                return [_legs(step, max(step.cursor, opening_sn + 1), closing_sn) for step in steps]
 
-        cursor = self._begin(stored, opening_sn, verify_all=verify_all)
-        for _ in walk(page_at, limit=self._source.page_limit, cursor=cursor, closing_sn=closing_sn):
-            pass
-        return StoredHistory(generation, len(newest_pages(self._store, generation)), asked)
+            first = pages.first_cursor(opening_sn)
+            # Each page was fetched from where the one before ended, so the last one says where to go on. Only then are
+            # those before it read: a task that gives up its worker in between does not read them each time. (Whether
+            # the last one brought anything new shows beside the one before it.)
+            last = max([first, *sorted(pages.keys)[-2 if to_empty else -1 :][:1]])
+            tables = legs(last, closing_sn)
+            if first < last:
+                tables = legs(first, min(closing_sn, last - 1)) + tables
+        return StoredHistory(
+            pages.generation,
+            len(pages.keys),
+            len(pages.fetched_at),
+            # In one piece: whoever works on whole columns would otherwise copy each of them beside this one.
+            pa.concat_tables([LEGS.empty_table(), *tables]).combine_chunks(),
+            max(pages.fetched_at, default=None),
+        )
 
     def begun(self, day: date) -> bool:
-        """Whether this very asking has the snapshot that opens the day: the first thing that it asks for."""
-        newest = self._store.newest(f"raw/{self._account}/{day}/snapshot", raw.SUFFIX)
+        """Whether this very asking has the snapshot that opens the day: the first thing that it fetches."""
+        newest = self.store.newest(f"raw/{self.account}/{day}/snapshot", raw.SUFFIX)
         return newest is not None and self._is_ours([newest])
 
-    def _generations(self, day: date) -> list[str]:
-        prefix = f"raw/{self._account}/{day}/history"
-        return sorted({key.rsplit("/", 1)[0] for key in self._store.list(prefix)})
+    def is_unavailable(self, day: date) -> bool:
+        """Whether the exchange has said that it does not have the day."""
+        notes = [self._unavailable("snapshot", each) for each in (day, day + timedelta(days=1))]
+        return any(map(self.store.exists, [*notes, self._unavailable("history", day)]))
+
+    def fetch(
+        self, request: Callable[[], Response], endpoint: Endpoint, day: date, what: str, trouble: str
+    ) -> Response:
+        """Fetch something of a day, unless that is known to be vain.
+
+        Args:
+            request: Fetches it.
+            endpoint: Where from.
+            day: The UTC day; of a snapshot the one that it opens.
+            what: What it is, for messages.
+            trouble: What is wrong with what the store has; empty if it has nothing.
+        """
+        who, oldest = self.source.who, self.source.oldest()
+        note = self._unavailable(endpoint, day)
+        if oldest is not None and day < oldest:
+            raise RetentionExceeded(
+                f"{what} is neither in the store nor at {who}",
+                why=trouble or "the exchange no longer serves that day",
+                do=f"The oldest available day is {oldest}",
+            )
+        if self.store.exists(note) and (said := self.store.read_json(note))["asked_by"] == self.asked_by:
+            raise (RetentionExceeded if said["gone"] else RequestRefused)(f"{what}: {said['message']}")
+        try:
+            return request()
+        except NotYetAvailable as error:
+            if oldest is None or day >= self.source.today() or self.source.comes_late:
+                raise
+            # At the edge the window may close while we ask.
+            gone = day <= oldest + timedelta(days=1)
+            document = {"asked_by": self.asked_by, "gone": gone, "message": f"{who} does not have it ({error})"}
+            self.store.put(note, to_json(document))
+            if gone:
+                raise RetentionExceeded(
+                    f"{what} is neither in the store nor at {who} any more ({error})",
+                    why=trouble,
+                    do=f"The oldest available day is {oldest + timedelta(days=1)} or later",
+                ) from error
+            raise RequestRefused(
+                f"{what}: {who} does not have it, although it should by now ({error})",
+                why=trouble,
+                do=f"Ask {who} for it, then clear this task",
+            ) from error
+
+    def note_account(self, endpoint: Endpoint, account_ref: Callable[[], str]) -> None:
+        """Note the account that the first response of an endpoint names, before the response is stored."""
+        if not self.store.exists(self._account_note(endpoint)):
+            # What cannot be read names nobody, and is for whoever reads it to refuse.
+            with suppress(InvalidResponse):
+                self.store.put(self._account_note(endpoint), to_json({"account_ref": account_ref()}))
+
+    def check_same_account(self, endpoint: Endpoint, account_ref: str) -> None:
+        """Refuse what the store has of another account than the one noted.
+
+        Raises:
+            Contradiction: If it names another one, or none is noted any more: who removes the note wants it noted, and
+                what is needed fetched, again.
+        """
+        key = self._account_note(endpoint)
+        if not self.store.exists(key):
+            raise Contradiction(f"{self.store.describe(key)} is not there to say whose account it is of")
+        known = self.store.read_json(key)["account_ref"]
+        if known != account_ref:
+            raise Contradiction(
+                f"{self.source.who} responds for account {account_ref}, and did for {known} so far ({endpoint})",
+                why="the connection leads to another account, or the account was renamed",
+                do="Point the connection back, or give the other account a name of its own in the accounts file, and "
+                f"run the day again. If it was renamed, remove {self.store.describe(key)} first",
+            )
+
+    def unusable(self, key: str, error: InvalidResponse | StoreDamaged) -> str:
+        """Log that an object of the store cannot be used, and why; returns that for messages."""
+        self.log(f"{self.store.describe(key)} cannot be used: {error}")
+        return f"what the store has cannot be used: {error}"
+
+    def _check_settled(self, day: date) -> None:
+        wait_s = datetime.combine(day, time(), UTC).timestamp() + self.source.settle.total_seconds() - self.source.now()
+        if wait_s > 0:
+            raise NotYetAvailable(
+                f"the snapshot of {day} is not fetched before {self.source.settle} after midnight (UTC)", wait_s=wait_s
+            )
 
     def _generation(self, day: date) -> str:
-        existing = self._generations(day)
+        prefix = f"raw/{self.account}/{day}/history"
+        existing = sorted({key.rsplit("/", 1)[0] for key in self.store.list(prefix)})
         if not existing:
-            return f"raw/{self._account}/{day}/history/0001"
-        if not self._anew or self._is_ours(self._store.list(existing[-1])):
+            return f"{prefix}/0001"
+        if not self.again or self._is_ours(self.store.list(existing[-1])):
             return existing[-1]
-        prefix, number = existing[-1].rsplit("/", 1)
-        return f"{prefix}/{int(number) + 1:04d}"
+        return f"{prefix}/{int(existing[-1].rsplit('/', 1)[1]) + 1:04d}"
 
-    def _is_ours(self, keys: Sequence[str]) -> bool:
+    def _is_ours(self, keys: list[str]) -> bool:
         for key in keys:
             try:
-                return raw.read(self._store, key).asked_by == self._asked_by
+                return raw.read(self.store, key).asked_by == self.asked_by
             except StoreDamaged as error:
-                self._log(f"{key} cannot be read ({error}): looking at the next one")
+                self.log(f"{key} cannot be read ({error}): looking at the next one")
         return False
 
-    def _begin(self, stored: dict[int, str], opening_sn: int, *, verify_all: bool) -> int:
-        if stored and not verify_all:
-            # Each page was asked for from where the one before ended: the last one tells where to go on.
-            return max(stored)
-        first = first_cursor(iter(stored), opening_sn)
-        # A page of the day before that is damaged is not asked for again: the day's own pages begin behind the opening.
-        return first if self._stored_page(stored.get(first), first, None)[0] is not None else opening_sn + 1
+    def _account_note(self, endpoint: Endpoint) -> str:
+        return f"raw/{self.account}/account/{endpoint}.json"
 
-    def _take_over(self, day: date, generation: str, opening_sn: int) -> dict[int, str]:
+    def _unavailable(self, endpoint: Endpoint, day: date) -> str:
+        return f"raw/{self.account}/{day}/unavailable/{endpoint}.json"
+
+
+class _DayPages:
+    """The pages of one generation of a day, from the store or else from the exchange.
+
+    Attributes:
+        keys: The stored page of each cursor.
+        fetched_at: For each page fetched now, the instant by the exchange's clock (seconds since the epoch, UTC).
+    """
+
+    def __init__(self, extraction: DayExtraction, day: date, generation: str, closing: StoredSnapshot | None) -> None:
+        self._extraction = extraction
+        self._source = extraction.source
+        self._store = extraction.store
+        self._day = day
+        self._closing = closing
+        self.generation = generation
+        self.keys = raw.newest_pages(self._store, generation)
+        self.fetched_at: list[float] = []
+
+    def take_over(self, opening_sn: int) -> None:
         """Begin with the last page of the day before if it reaches into this one; copied, so that each day is whole."""
-        before = f"raw/{self._account}/{day - timedelta(days=1)}/whole"
+        before = raw.manifests(self._extraction.account, self._day - timedelta(days=1))
         try:
             newest = self._store.newest(before, ".json")
-            pages = newest_pages(self._store, self._store.read_json(newest)["history"]) if newest else {}
+            pages = raw.newest_pages(self._store, self._store.read_json(newest)["history"]) if newest else {}
             cursor = max((cursor for cursor in pages if cursor <= opening_sn), default=None)
             if cursor is None:
-                return {}
+                return
             data = self._store.read(pages[cursor])
-            page = self._usable_page(raw.unpack(data, pages[cursor]).body)
-            if end_of(page, limit=self._source.page_limit, cursor=cursor) <= opening_sn + 1:
-                return {}
+            page = self._source.read_page(raw.unpack(data, pages[cursor]).body)
+            if top_of(page, self._source.page_limit) <= opening_sn:
+                return
         except (InvalidResponse, StoreDamaged) as error:
-            self._log(f"the pages of the day before are of no use for {day} ({error})")
-            return {}
-        key = page_key(generation, cursor, 1)
-        self._store.put(key, data)
-        self._log(f"changes of {day}: the last page of the day before, from sn {cursor}, holds the first ones already")
-        return newest_pages(self._store, generation)
+            self._extraction.log(f"the pages of the day before are of no use for {self._day} ({error})")
+            return
+        self.keys[cursor] = raw.page_key(self.generation, cursor, 1)
+        self._store.put(self.keys[cursor], data)
+        self._extraction.log(
+            f"changes of {self._day}: the last page of the day before, from sn {cursor}, holds the first ones already"
+        )
 
-    def _stored_page(
-        self, key: str | None, cursor: int, closing: StoredSnapshot | None
-    ) -> tuple[Page | None, bool, str]:
-        """The page, whether all up to the closing snapshot was there when it was asked for, and what is wrong."""
+    def first_cursor(self, opening_sn: int) -> int:
+        """Where the day begins: behind the opening number, or with a page of the day before that reaches there."""
+        first = max((cursor for cursor in self.keys if cursor <= opening_sn), default=opening_sn + 1)
+        if first <= opening_sn and self._stored(first)[0] is None:
+            # It is not fetched again: the day's own pages begin behind the opening.
+            del self.keys[first]
+            return opening_sn + 1
+        return first
+
+    def page_at(self, cursor: int) -> tuple[Page, bool]:
+        """The page that begins at a cursor, and whether all up to the closing was there when it was fetched."""
+        page, all_there, trouble = self._stored(cursor)
+        if page is None:
+            page, all_there = self._fetched(cursor, trouble)
+        return page, all_there
+
+    def _stored(self, cursor: int) -> tuple[Page | None, bool, str]:
+        key = self.keys.get(cursor)
         if key is None:
             return None, False, ""
         try:
             stored = raw.read(self._store, key)
-            page = self._usable_page(stored.body)
+            page = self._read(stored)
         except (InvalidResponse, StoreDamaged) as error:
-            return None, False, self._unusable(key, error)
-        all_there = _reaches(stored.sent_at, closing)
-        if not all_there and end_of(page, limit=self._source.page_limit, cursor=cursor) == cursor:
-            # Asked for when nothing had happened yet.
+            return None, False, self._extraction.unusable(key, error)
+        all_there = self._reaches_the_closing(stored)
+        if not all_there and top_of(page, self._source.page_limit) < cursor:
+            # Fetched when nothing had happened yet.
             return None, False, ""
         return page, all_there, ""
 
-    def _unusable(self, key: str, error: InvalidResponse | StoreDamaged) -> str:
-        self._log(f"{self._store.describe(key)} cannot be used ({error}): asking again")
-        return f"; what the store has cannot be used: {error}"
-
-    def _asked_page(
-        self,
-        generation: str,
-        before: str | None,
-        cursor: int,
-        day: date,
-        closing: StoredSnapshot | None,
-        trouble: str,
-    ) -> tuple[Page, bool]:
-        what = f"the changes of {day} from sn {cursor} on"
-        answer = self._ask(lambda: self._source.fetch_changes(cursor, day), day, what, trouble)
-        key = page_key(generation, cursor, 1 if before is None else attempt_of(before) + 1)
-        ours = self._store.put(key, raw.pack(answer, asked_by=self._asked_by))
+    def _fetched(self, cursor: int, trouble: str) -> tuple[Page, bool]:
+        closing_sn = None if self._closing is None else self._closing.snapshot.sn
+        response = self._extraction.fetch(
+            lambda: self._source.fetch_changes(cursor, self._day, closing_sn),
+            "history",
+            self._day,
+            f"the page of changes of {self._day} from sn {cursor} on",
+            trouble,
+        )
+        self._extraction.note_account("history", lambda: self._source.read_page(response.body).account_ref)
+        before = self.keys.get(cursor)
+        key = raw.page_key(self.generation, cursor, 1 if before is None else raw.attempt_of(before) + 1)
+        ours = self._store.put(key, raw.pack(response, asked_by=self._extraction.asked_by))
         # If another copy of this task was faster, its page is the one that counts.
         stored = raw.read(self._store, key)
-        page = self._usable_page(stored.body)
-        return page, ours or closing is None or _reaches(stored.sent_at, closing)
+        self.keys[cursor] = key
+        self.fetched_at.append(stored.server_at)
+        page = self._read(stored)
+        self._extraction.log(f"changes of {self._day}: the page from sn {cursor} holds {len(page)} records")
+        return page, ours or self._closing is None or self._reaches_the_closing(stored)
 
-    def _usable_page(self, body: bytes) -> Page:
-        page = self._source.read_page(body)
-        # Amounts and assets are only looked at as columns: a page is not usable before they are.
-        self._source.legs(list(chain(*page.lists)))
+    def _read(self, stored: raw.RawResponse) -> Page:
+        page = self._source.read_page(stored.body)
+        self._extraction.check_same_account("history", page.account_ref)
         return page
 
-    def _of_this_account(self, found: StoredSnapshot) -> StoredSnapshot:
-        self._check_same_account("snapshot", found.account_ref)
-        return found
-
-    def _check_same_account(self, endpoint: Literal["snapshot", "history"], account_ref: str) -> None:
-        """The first answer of each endpoint tells whose account it is; every later one must agree."""
-        key = f"raw/{self._account}/account/{endpoint}.json"
-        if not self._store.exists(key):
-            self._store.put(key, to_json({"account_ref": account_ref}))
-        known = self._store.read_json(key)["account_ref"]
-        if known != account_ref:
-            raise Contradiction(
-                f"{self._source.who} answers about account {account_ref}, and answered about {known} so far "
-                f"({endpoint}): was the connection pointed at another account? Point it back, or give the other one a "
-                f"name of its own in the accounts file. If the account itself was renamed, remove "
-                f"{self._store.describe(key)} and run the day again"
-            )
-
-    def _ask(self, ask: Callable[[], Response], day: date, what: str, trouble: str) -> Response:
-        who, oldest = self._source.who, self._source.oldest()
-        if oldest is not None and day < oldest:
-            raise RetentionExceeded(
-                f"{what}: {who} does not answer for it any more and the store does not have it; the oldest day to be "
-                f"had is {oldest}{trouble}"
-            )
-        try:
-            return ask()
-        except NotYetAvailable as error:
-            if oldest is None or day >= self._source.today():
-                raise
-            if day > oldest + timedelta(days=1):
-                raise RequestRefused(
-                    f"{what}: there is none at {who} ({error}), although there should be by now: ask there, then clear "
-                    f"this task{trouble}"
-                ) from error
-            # The window closes while we ask.
-            raise RetentionExceeded(
-                f"{what}: {who} does not have it any more ({error}) and neither does the store; "
-                f"the oldest day to be had is {oldest + timedelta(days=1)} or later{trouble}"
-            ) from error
+    def _reaches_the_closing(self, stored: raw.RawResponse) -> bool:
+        if self._closing is None:
+            return False
+        settled_at = self._closing.snapshot.at_ms / 1000 + _SETTLED_S
+        return stored.sent_at >= min(self._closing.known_at, settled_at)
 
 
-def _reaches(sent_at: float, closing: StoredSnapshot | None) -> bool:
-    """Whether everything up to the closing snapshot was there when a page was asked for."""
-    if closing is None:
-        return False
-    return sent_at >= closing.known_at or sent_at >= closing.snapshot.at_ms / 1000 + _SETTLED_S
+def _legs(step: Step, first: int, closing_sn: int) -> pa.Table:
+    sn = step.page.legs["sn"]
+    wanted = pc.and_(pc.greater_equal(sn, first), pc.less_equal(sn, min(step.end - 1, closing_sn)))
+    return step.page.legs.filter(wanted)
 
 
 def _check_pair(day: date, opening: StoredSnapshot, closing: StoredSnapshot) -> None:
     if opening.account_ref != closing.account_ref:
         raise Contradiction(
-            f"the snapshots of {day} and of the day after are of different accounts: {opening.account_ref} and "
-            f"{closing.account_ref}; was the connection pointed at another account?"
+            f"the snapshots of {day} and of the day after are of accounts {opening.account_ref} and "
+            f"{closing.account_ref}",
+            why="the connection leads to another account, or the account was renamed",
         )
     if closing.snapshot.sn < opening.snapshot.sn:
         raise Contradiction(

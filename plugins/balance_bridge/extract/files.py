@@ -11,17 +11,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from balance_bridge.clock import SYSTEM_CLOCK, Clock
 from balance_bridge.errors import ConnectionFailed, InvalidResponse, NotYetAvailable, RequestRefused
-from balance_bridge.extract import files_answers as answers
-from balance_bridge.extract.source import Page, Record, SnapshotResponse, Source
+from balance_bridge.extract import files_responses as responses
+from balance_bridge.extract.source import Page, SnapshotResponse, Source
 from balance_bridge.store import StorePath
 from balance_bridge.transport import Response
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _ENDINGS = (".csv", ".json")
 
@@ -32,17 +29,25 @@ class FilesSource(Source):
     Args:
         root: The folder with ``snapshots`` and ``changes`` in it.
         retention_days: How many days back the files are there; None if none is ever taken away.
+        settle: How long after a day's end its closing snapshot is first read.
         clock: Where instants come from.
     """
 
-    # What the files of a day do not hold may stand in those of the days behind: only a page without any record ends it.
+    # While a day goes on, whatever comes later stands in more files: only a page without any record is the last.
     page_limit = 1
+    comes_late = True
 
     def __init__(
-        self, root: Path | StorePath, *, retention_days: int | None = None, clock: Clock = SYSTEM_CLOCK
+        self,
+        root: Path | StorePath,
+        *,
+        retention_days: int | None = None,
+        settle: timedelta = timedelta(0),
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._root: Any = root
         self._retention_days = retention_days
+        self.settle = settle
         self._clock = clock
         self.who = f"the folder {root}"
 
@@ -85,40 +90,41 @@ class FilesSource(Source):
             raise RequestRefused(
                 f"{self.who} has both snapshots/{wanted[0]} and snapshots/{wanted[1]}: take away the one that is wrong"
             )
-        return self._answer(f"snapshots/{names[0]}", {"files": self._texts("snapshots", names)}, sent_at)
+        return self._response(f"snapshots/{names[0]}", {"files": self._texts("snapshots", names)}, sent_at)
 
-    def fetch_changes(self, from_sn: int, day: date) -> Response:
-        """Read the files of the changes of a UTC day, and those of the day after that are there already.
+    def fetch_changes(self, from_sn: int, day: date, closing_sn: int | None) -> Response:
+        """Read the files of the changes of a UTC day, and those of the days before and after that are there.
+
+        What happened around midnight is booked a little later, and senders file it by either time.
 
         Raises:
-            NotYetAvailable: There is no file of the day.
+            NotYetAvailable: There is no file at all, or none holds the change with which the day closes.
             RequestRefused: One may not be read.
             ConnectionFailed: The folder cannot be reached.
             InvalidResponse: One is not UTF-8.
         """
         sent_at = self._clock.wall()
-        names = [name for name in self._names("changes") if name.endswith(_ENDINGS)]
-        of_day = [name for name in names if _is_of(name, day)]
-        if not of_day:
-            raise NotYetAvailable(f"{self.who} has neither changes/{day}*.csv nor changes/{day}*.json")
-        # What happened around midnight is booked a little later, and some senders file it by that.
-        late = [name for name in names if _is_of(name, day + timedelta(days=1))]
-        content = {"from_sn": from_sn, "files": self._texts("changes", [*of_day, *late])}
-        return self._answer(f"changes/{day}*", content, sent_at)
+        days = [day + timedelta(days=ahead) for ahead in (-1, 0, 1)]
+        names = [name for name in self._names("changes") if name.endswith(_ENDINGS) and _is_of(name, days)]
+        content = {"from_sn": from_sn, "files": self._texts("changes", names)}
+        found = self._response(f"changes/{day}*", content, sent_at)
+        if not names or (closing_sn is not None and not _holds(found.body, closing_sn)):
+            lacks = "" if closing_sn is None else f" with sn {closing_sn}, which closes the day"
+            raise NotYetAvailable(
+                f"{self.who} has no change of {day}{lacks}",
+                why=f"neither changes/{day}*.csv nor changes/{day}*.json, nor the files of the days beside it hold it",
+            )
+        return found
 
     def read_snapshot(self, body: bytes, day: date) -> SnapshotResponse:
-        """See :func:`balance_bridge.extract.files_answers.read_snapshot`."""
-        return answers.read_snapshot(body, day)
+        """See :func:`balance_bridge.extract.files_responses.read_snapshot`."""
+        return responses.read_snapshot(body, day)
 
     def read_page(self, body: bytes) -> Page:
-        """See :func:`balance_bridge.extract.files_answers.read_page`."""
-        return answers.read_page(body)
+        """See :func:`balance_bridge.extract.files_responses.read_page`."""
+        return responses.read_page(body)
 
-    def legs(self, records: Sequence[Record]) -> pa.Table:
-        """See :func:`balance_bridge.extract.files_answers.legs`."""
-        return answers.legs(records)
-
-    def _answer(self, what: str, content: dict[str, Any], sent_at: float) -> Response:
+    def _response(self, what: str, content: dict[str, Any], sent_at: float) -> Response:
         body = json.dumps(content, ensure_ascii=False).encode()
         return Response(f"FILES {self._root}/{what}", 200, {}, body, sent_at, self._clock.wall())
 
@@ -162,6 +168,15 @@ class FilesSource(Source):
             raise ConnectionFailed(f"{self._root}/{place} cannot be reached: {error}") from error
 
 
-def _is_of(name: str, day: date) -> bool:
-    """Whether a file of changes is one of a day: its name begins with the date, and something else follows."""
-    return name.startswith(str(day)) and not name[len(str(day))].isalnum()
+def _is_of(name: str, days: Sequence[date]) -> bool:
+    """Whether a file of changes is one of these days: its name begins with the date, and something else follows."""
+    return any(name.startswith(str(day)) and not name[len(str(day))].isalnum() for day in days)
+
+
+def _holds(body: bytes, sn: int) -> bool:
+    """Whether a page holds a change; also if it is malformed, which is for whoever reads it to say."""
+    try:
+        page = responses.read_page(body)
+    except InvalidResponse:
+        return True
+    return any(record.sn == sn for records in page.lists for record in records)

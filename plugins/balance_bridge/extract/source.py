@@ -1,35 +1,35 @@
 """What a source must be able to do: positions by day, and changes after a position.
 
-A source turns an exchange's answers into three things that the rest of the package knows: a :class:`SnapshotResponse`,
-a :class:`Page` and a table of legs. It knows nothing of the store, of days or of destinations.
+A source turns an exchange's responses into two things that the rest of the package knows: a :class:`SnapshotResponse`
+and a :class:`Page`. It knows nothing of the store, of days or of destinations.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, ClassVar, Protocol
 
 from balance_bridge.transform.snapshot import Snapshot
 from balance_bridge.transport import Response
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 class Record(Protocol):
     """A change as the exchange records it, with its place in the one order of all changes."""
 
+    shares_sn: ClassVar[bool]
+    """Whether another record of the same event may have the same sequence number."""
+
     @property
     def sn(self) -> int:
-        """The sequence number: unique, increasing, with gaps."""
+        """The sequence number: increasing, with gaps."""
 
 
 @dataclass(frozen=True)
 class SnapshotResponse:
-    """A day's opening balances, as read from an answer.
+    """A day's opening balances, as read from a response.
 
     Attributes:
         account_ref: The exchange's own name of the account, as this endpoint spells it.
@@ -42,15 +42,17 @@ class SnapshotResponse:
 
 @dataclass(frozen=True)
 class Page:
-    """One page of changes, as read from an answer.
+    """One page of changes, as read from a response.
 
     Attributes:
         account_ref: The exchange's own name of the account, as this endpoint spells it.
-        lists: The page's lists of records, each in any order. They share one sequence of numbers.
+        lists: The page's lists of records as they came, each in any order. They share one sequence of numbers.
+        legs: The records as a ``pyarrow.Table`` of the schema ``transform.schema.LEGS``, in any order, each event once.
     """
 
     account_ref: str
     lists: tuple[Sequence[Record], ...]
+    legs: Any = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return sum(len(records) for records in self.lists)
@@ -61,12 +63,16 @@ class Source(ABC):
 
     Attributes:
         who: What messages call the other side, such as ``the exchange``.
-        page_limit: Records that a full page holds at least; a page with fewer holds everything that there is yet. 1:
-            only an empty page is the last.
+        page_limit: Records that a full page holds at least; a page with fewer holds everything that there is yet.
+        settle: How long after a day's end its closing snapshot is first fetched, so that what the other side books
+            late is in it.
+        comes_late: Whether a past day's data may still come; otherwise what is not there after the day never will be.
     """
 
     who: str
     page_limit: int
+    settle: timedelta = timedelta(0)
+    comes_late: ClassVar[bool] = False
 
     @abstractmethod
     def now(self) -> float:
@@ -78,28 +84,32 @@ class Source(ABC):
 
     @abstractmethod
     def oldest(self) -> date | None:
-        """The oldest day whose snapshot and changes can be asked for; None if it forgets nothing."""
+        """The oldest available day; None if the other side forgets nothing."""
 
     @abstractmethod
     def fetch_snapshot(self, day: date) -> Response:
-        """Ask for the balances at the start of a UTC day.
+        """Fetch the balances at the start of a UTC day.
 
         Raises:
             NotYetAvailable: There is none for that date (too early, or too long ago).
         """
 
     @abstractmethod
-    def fetch_changes(self, from_sn: int, day: date) -> Response:
-        """Ask for the page of changes that begins at a sequence number (itself included).
+    def fetch_changes(self, from_sn: int, day: date, closing_sn: int | None) -> Response:
+        """Fetch the page of changes that begins at a sequence number (itself included).
 
         Args:
             from_sn: Where to begin.
             day: The UTC day that is being put together, for sources that file their changes by day.
+            closing_sn: The sequence number with which that day closes; None while it goes on.
+
+        Raises:
+            NotYetAvailable: The changes are not all there yet.
         """
 
     @abstractmethod
     def read_snapshot(self, body: bytes, day: date) -> SnapshotResponse:
-        """Interpret an answer to :meth:`fetch_snapshot`.
+        """Interpret a response to :meth:`fetch_snapshot`.
 
         Raises:
             InvalidResponse: If it is not what the exchange documents, or another day's.
@@ -107,42 +117,9 @@ class Source(ABC):
 
     @abstractmethod
     def read_page(self, body: bytes) -> Page:
-        """Interpret an answer to :meth:`fetch_changes`.
+        """Interpret a response to :meth:`fetch_changes`.
 
         Raises:
-            InvalidResponse: If it is not what the exchange documents.
+            InvalidResponse: If it is not what the exchange documents, or an amount or an asset is malformed.
+            Contradiction: If a sequence number comes twice with different content.
         """
-
-    @abstractmethod
-    def legs(self, records: Sequence[Record]) -> pa.Table:
-        """Records that :meth:`read_page` gave as a table of the schema ``transform.schema.LEGS``, in any order.
-
-        Raises:
-            InvalidResponse: If an amount or an asset is malformed.
-        """
-
-    def legs_of_pages(
-        self,
-        bodies: Sequence[bytes],  # noqa: ARG002 - for those who can
-        cursors: Sequence[int],  # noqa: ARG002
-        *,
-        then: int | None,  # noqa: ARG002
-        closing_sn: int,  # noqa: ARG002
-    ) -> pa.Table | None:
-        """The legs of consecutive pages that were read and found good before, all at once.
-
-        A source that can read many pages faster than one by one does so here. The result must be the one of reading
-        each by :meth:`read_page` and taking from it what it answers for: the records from its own cursor up to the
-        next one's, and from the last page up to the closing sequence number.
-
-        Args:
-            bodies: The pages' answers.
-            cursors: The sequence number that each was asked from.
-            then: The cursor of the page behind these, to which the last one must lead; None if there is none.
-            closing_sn: The closing snapshot's sequence number.
-
-        Returns:
-            The legs, or None if these pages are to be read one by one: because anything about them is unusual, or
-            because one does not lead to the next.
-        """
-        return None

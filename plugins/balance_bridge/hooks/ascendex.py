@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import timedelta
 
 from balance_bridge import settings
 from balance_bridge.errors import ConfigurationError
@@ -78,15 +79,19 @@ class AscendexHook(ApiHook):
             name=f"connection {self.conn_id!r}",
         )
 
-    def source(self, category: str, *, retention_days: int, patience_s: float = math.inf) -> AscendexSource:
+    def source(
+        self, category: str, *, retention_days: int, settle: timedelta, patience_s: float = math.inf
+    ) -> AscendexSource:
         """One account of the key.
 
         Args:
             category: ``cash`` or ``margin``.
-            retention_days: How many days back the exchange answers.
+            retention_days: How many days back the exchange serves.
+            settle: How long after a day's end its closing snapshot is first fetched.
             patience_s: The longest wait for a slot of the budget that is slept through.
         """
-        return AscendexSource(self.get_conn(patience_s), Category(category), retention_days=retention_days)
+        client = self.get_conn(patience_s)
+        return AscendexSource(client, Category(category), retention_days=retention_days, settle=settle)
 
     def _test(self) -> tuple[bool, str]:
         client = self.get_conn()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,13 +34,17 @@ def open_source(account: Account, *, patience_s: float = math.inf, log: Callable
         from balance_bridge.hooks.ascendex import AscendexHook
 
         return AscendexHook(source.conn_id).source(
-            source.category, retention_days=source.retention_days, patience_s=patience_s
+            source.category,
+            retention_days=source.retention_days,
+            settle=getattr(source, "settle", timedelta(minutes=10)),
+            patience_s=patience_s,
         )
     from balance_bridge.extract.files import FilesSource
 
     root = _root(source.path)
     log(f"balances and changes are read from files in {root}")
-    return FilesSource(root, retention_days=source.retention_days)
+    settle = getattr(source, "settle", timedelta(0))
+    return FilesSource(root, retention_days=source.retention_days, settle=settle)
 
 
 def _root(path: str) -> Path | StorePath:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from balance_bridge import settings
 from balance_bridge.days import resolve_day
@@ -20,7 +20,7 @@ from balance_bridge.errors import (
 from balance_bridge.operators.base import AccountOperator, AskingOperator, without_traceback
 from balance_bridge.points import BalanceRequest
 
-ASK_AGAIN_AFTER = timedelta(minutes=10)
+LOOK_AGAIN_AFTER = timedelta(minutes=10)
 GIVE_UP_AFTER = timedelta(hours=6)
 
 
@@ -45,10 +45,40 @@ class ResolveDay(AccountOperator):
         return day.isoformat()
 
 
-class FetchSnapshot(AskingOperator):
+class WaitingOperator(AskingOperator):
+    """A task that waits, without a worker, for what is not there yet."""
+
+    def wait_for_data(self, error: NotYetAvailable, since: str | None, who: str) -> NoReturn:
+        """Look again in ten minutes, for six hours; or, without counting, when it is time to look at all.
+
+        Args:
+            error: What is not there yet.
+            since: When the wait began (ISO, UTC); None if it begins now.
+            who: Where it should come from.
+
+        Raises:
+            SnapshotOverdue: It has been waited for too long.
+            TaskDeferred: The wait itself, as Airflow takes it.
+        """
+        now = datetime.now(UTC)
+        if error.wait_s is not None:
+            self.log.info("%s", error)
+            self.wait_until(now + timedelta(seconds=error.wait_s), {"since": since})
+        began = datetime.fromisoformat(since) if since else now
+        if now - began >= GIVE_UP_AFTER:
+            raise SnapshotOverdue(
+                str(error),
+                why=f"it was looked for since {began:%H:%M} UTC",
+                do=f"Look whether {who} is in trouble, and clear this task when it is there",
+            ) from error
+        self.log.info("%s; looking again in %d min", error, LOOK_AGAIN_AFTER.total_seconds() // 60)
+        self.wait_until(now + LOOK_AGAIN_AFTER, {"since": began.isoformat()})
+
+
+class FetchSnapshot(WaitingOperator):
     """Gets one of the day's two snapshots into the store; waits for one that is not there yet.
 
-    The first one also saves days that the exchange is about to forget.
+    The first one also rescues days that the exchange is about to forget.
 
     Args:
         which: The ``opening`` or the ``closing`` one.
@@ -88,37 +118,18 @@ class FetchSnapshot(AskingOperator):
         except BudgetExhausted as error:
             self.wait_for_budget(error, refused, {"since": since})
         except NotYetAvailable as error:
-            now = datetime.now(UTC)
-            began = datetime.fromisoformat(since) if since else now
-            if now - began >= GIVE_UP_AFTER:
-                raise SnapshotOverdue(
-                    f"{error}; it was asked for since {began:%H:%M} UTC. Look whether {job.source.who} is in trouble, "
-                    "and clear this task when the snapshot is there"
-                ) from error
-            self.log.info("%s; asking again in %d min", error, ASK_AGAIN_AFTER.total_seconds() // 60)
-            self.wait_until(now + ASK_AGAIN_AFTER, {"since": began.isoformat()})
+            self.wait_for_data(error, since, job.source.who)
 
 
-class FetchHistory(AskingOperator):
-    """Gets every change of the day into the store.
-
-    Args:
-        opening: What the opening snapshot's task handed on.
-        closing: What the closing snapshot's task handed on.
-    """
-
-    template_fields: Sequence[str] = ("day", "opening", "closing")
-
-    def __init__(self, *, opening: Any, closing: Any, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.opening = opening
-        self.closing = closing
+class FetchHistory(WaitingOperator):
+    """Gets every change of the day into the store, and proves that the day adds up; comes after both snapshots."""
 
     @without_traceback
     def execute(
         self,
         context: Any,
         event: Any = None,  # noqa: ARG002 - what woke the task, if it had been waiting
+        since: str | None = None,
         refused: int = 0,
     ) -> dict[str, Any]:
         """Fetch it.
@@ -126,22 +137,26 @@ class FetchHistory(AskingOperator):
         Args:
             context: Airflow's context.
             event: What woke the task.
+            since: When the wait for the changes began (ISO, UTC).
             refused: How often the exchange has refused a request since the last one that it answered.
 
         Returns:
-            The keys of the snapshots, the folder of the pages, and counts.
+            The key of the day's manifest, the status of its proof, and counts.
         """
         from balance_bridge.daily import fetch_history
 
         account = self.read_account()
+        job = self.job(context, account)
         try:
-            return fetch_history(self.job(context, account), self.opening, self.closing, account.tolerance)
+            return fetch_history(job, account.tolerance)
         except BudgetExhausted as error:
-            self.wait_for_budget(error, refused, {})
+            self.wait_for_budget(error, refused, {"since": since})
+        except NotYetAvailable as error:
+            self.wait_for_data(error, since, job.source.who)
 
 
 class Reconcile(AccountOperator):
-    """Proves that the day adds up and works out what each destination is to get.
+    """Works out what each destination is to get of a day that was proven; holds one that does not add up.
 
     Args:
         extracted: What the history's task handed on.

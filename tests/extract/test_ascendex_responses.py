@@ -6,14 +6,13 @@ from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge import money
-from balance_bridge.errors import InvalidAmount, InvalidResponse
-from balance_bridge.extract import ascendex_answers as answers
+from balance_bridge.errors import Contradiction, InvalidAmount, InvalidResponse
+from balance_bridge.extract import ascendex_responses as responses
 from balance_bridge.extract.source import Page
 from balance_bridge.transform.schema import AMOUNT, LEGS
 
@@ -72,16 +71,16 @@ def raw(document: Any) -> bytes:
 
 
 def snapshot(document: Any, day: date = DAY, category: str = "cash") -> Any:
-    return answers.read_snapshot(raw(document), category=category, day=day)
+    return responses.read_snapshot(raw(document), category=category, day=day)
 
 
 def page(document: Any, category: str = "cash") -> Page:
-    return answers.read_page(raw(document), category=category)
+    return responses.read_page(raw(document), category=category)
 
 
 def legs(document: Any) -> list[dict[str, Any]]:
-    read = page(document)
-    return answers.legs([record for records in read.lists for record in records]).to_pylist()
+    found: list[dict[str, Any]] = page(document).legs.to_pylist()
+    return found
 
 
 ENVELOPES = {
@@ -114,12 +113,23 @@ def test_a_page_is_read_in_every_documented_envelope(envelope: str) -> None:
 
 
 @pytest.mark.parametrize("empty", [[], None, "missing"])
-def test_a_list_that_is_empty_may_be_null_or_missing(empty: Any) -> None:
+def test_a_list_of_changes_that_is_empty_may_be_null_or_missing(empty: Any) -> None:
     drop = empty == "missing"
-    assert snapshot(changed(SNAPSHOT, "snapshot", to=empty, drop=drop)).snapshot.balances == {}
     for name in ("order", "balance"):
         assert len(page(changed(HISTORY, name, to=empty, drop=drop))) == 1
     assert len(page({"meta": HISTORY["meta"]})) == 0
+
+
+@pytest.mark.parametrize("name", ["snapshot", "balance"])
+@pytest.mark.parametrize("empty", [[], None])
+def test_a_snapshot_s_list_that_is_empty_is_an_account_without_balances(name: str, empty: Any) -> None:
+    assert snapshot({"meta": SNAPSHOT["meta"], name: empty}).snapshot.balances == {}
+
+
+@pytest.mark.parametrize("name", ["balances", "Snapshot", "data", None])
+def test_a_snapshot_without_its_list_is_refused_and_not_read_as_an_empty_account(name: str | None) -> None:
+    with pytest.raises(InvalidResponse, match="snapshot of 2021-03-31 has no list of balances"):
+        snapshot({"meta": SNAPSHOT["meta"]} | ({} if name is None else {name: SNAPSHOT["snapshot"]}))
 
 
 def test_fields_that_are_not_known_are_let_pass() -> None:
@@ -156,9 +166,9 @@ def test_legs_are_exactly_what_the_records_say() -> None:
 
 
 def test_legs_have_the_schema_that_the_transformation_expects_even_without_records() -> None:
-    assert answers.legs([]).schema == LEGS
-    assert answers.legs([]).num_rows == 0
-    assert answers.legs([record for records in page(HISTORY).lists for record in records]).schema == LEGS
+    nothing = page({"meta": HISTORY["meta"]}).legs
+    assert (nothing.schema, nothing.num_rows) == (LEGS, 0)
+    assert page(HISTORY).legs.schema == LEGS
     assert legs(changed(HISTORY, "order", 0, "data", to=[]))[0]["asset"] == "BTMX-S"
 
 
@@ -373,16 +383,50 @@ def test_a_column_of_amounts_is_exact_or_refused(texts: list[str]) -> None:
         with pytest.raises(InvalidResponse, match="curBalance of sn 16823297563"):
             legs(document)
         return
-    read = page(document)
-    table = answers.legs(read.lists[0])
+    table = page(document).legs.slice(0, len(texts))
     assert table.schema.field("balance").type == AMOUNT
     assert table["balance"].to_pylist() == expected
 
 
 def test_an_order_of_one_list_and_a_change_of_the_other_may_be_the_same_length(kit: SimpleNamespace) -> None:
     document = kit.page_document([kit.order(1, 5, kit.leg("A", 1, 1))], [kit.change(2, 6, kit.leg("B", 2, 2))])
-    table: pa.Table = answers.legs([record for records in page(document).lists for record in records])
-    assert table.select(["sn", "asset", "kind"]).to_pylist() == [
+    assert page(document).legs.select(["sn", "asset", "kind"]).to_pylist() == [
         {"sn": 1, "asset": "A", "kind": "order"},
         {"sn": 2, "asset": "B", "kind": "balance"},
     ]
+
+
+def transfer(*assets: str, sn: int = 7, at_ms: int = 5, delta: str = "1") -> dict[str, Any]:
+    legs = [{"asset": asset, "curBalance": "3", "deltaQty": delta} for asset in assets]
+    return {"sn": sn, "transactTime": at_ms, "eventType": "Transfer", "data": legs}
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [transfer("A", "B")],
+        [transfer("A"), transfer("B")],
+        [transfer("B"), transfer("A")],
+        [transfer("A"), transfer("A", "B")],
+        [transfer("A", "B"), transfer("A"), transfer("A", "B")],
+    ],
+    ids=["one", "two", "the other order", "a leg repeated", "records repeated"],
+)
+def test_balance_records_that_share_a_number_are_one_event_and_repeats_count_once(records: list[Any]) -> None:
+    found = legs({"meta": HISTORY["meta"], "balance": [*records, transfer("A", sn=8)]})
+    assert sorted((leg["sn"], leg["asset"], leg["delta"]) for leg in found) == [(7, "A", 1), (7, "B", 1), (8, "A", 1)]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"balance": [transfer("A"), transfer("A", delta="2")]},
+        {"balance": [transfer("A"), transfer("B", at_ms=6)]},
+        {"order": [TRADE, TRADE | {"orderId": "another"}]},
+        {"order": [TRADE], "balance": [transfer("A", sn=16_823_297_563, at_ms=1_616_852_892_564)]},
+    ],
+    ids=["another change", "another time", "two orders", "an order and another change"],
+)
+def test_one_number_with_contents_that_are_not_one_event_is_a_contradiction(document: Any) -> None:
+    with pytest.raises(Contradiction, match=r"sn \d+ comes twice with different content"):
+        page({"meta": HISTORY["meta"]} | document)

@@ -14,13 +14,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
 from balance_bridge import money
 from balance_bridge.errors import Contradiction, InvalidAmount, InvalidResponse
-from balance_bridge.extract.source import Page, Record, SnapshotResponse
+from balance_bridge.extract.source import Page, SnapshotResponse
 from balance_bridge.transform.schema import AMOUNT, LEGS
 from balance_bridge.transform.snapshot import Snapshot
 
@@ -61,6 +61,8 @@ class FileRecord:
         legs: Its legs, sorted.
         place: File and line or path, for messages.
     """
+
+    shares_sn: ClassVar[bool] = False
 
     sn: int
     at_ms: int
@@ -175,12 +177,13 @@ def read_page(body: bytes) -> Page:
     if len(accounts) != 1:
         told = " and ".join(f"{account!r} in {name}" for account, name in accounts.items()) or "none"
         raise InvalidResponse(f"the files of one account are expected; {', '.join(files)} name {told}")
-    return Page(next(iter(accounts)), ([record for sn, record in sorted(records.items()) if sn >= from_sn],))
+    wanted = [record for sn, record in sorted(records.items()) if sn >= from_sn]
+    return Page(next(iter(accounts)), (wanted,), _legs(wanted))
 
 
-def legs(records: Sequence[Record]) -> pa.Table:
+def _legs(records: Sequence[FileRecord]) -> pa.Table:
     """Records as a table of legs; of kind ``order`` where there is a reference."""
-    rows = [(record, leg) for record in records if isinstance(record, FileRecord) for leg in record.legs]
+    rows = [(record, leg) for record in records for leg in record.legs]
     columns = {
         "sn": [record.sn for record, _ in rows],
         "at": [record.at_ms for record, _ in rows],
@@ -196,12 +199,12 @@ def legs(records: Sequence[Record]) -> pa.Table:
 
 
 def _files(body: bytes) -> tuple[dict[str, str], int]:
-    envelope = _json("the stored answer", body.decode("utf-8", "replace"))
+    envelope = _json("the stored response", body.decode("utf-8", "replace"))
     known = envelope if isinstance(envelope, dict) else {}
     files, from_sn = known.get("files"), known.get("from_sn", 0)
     whole = isinstance(files, dict) and all(isinstance(text, str) for text in files.values())
     if not isinstance(files, dict) or not whole or not isinstance(from_sn, int):
-        raise InvalidResponse('the stored answer is not {"files": {name: text}} as this source makes it')
+        raise InvalidResponse('the stored response is not {"files": {name: text}} as this source makes it')
     return {name: text.removeprefix("\ufeff") for name, text in files.items()}, from_sn
 
 

@@ -1,19 +1,20 @@
-"""AscendEX's answers, typed: what is missing or malformed is refused here, and nothing behind this border checks again.
+"""AscendEX's responses, typed: what is missing or malformed is refused here, and nothing behind it checks again.
 
-Accepted, because the documentation contradicts itself or clients have seen it: an answer bare or inside
+Accepted, because the documentation contradicts itself or clients have seen it: a response bare or inside
 ``{code: 0, data}``, the snapshot's list as ``snapshot`` or ``balance`` and its instant as ``snapshotTime`` or
-``balanceTime``, lists that are missing or null, unknown fields.
+``balanceTime``, a list that is null, a list of changes that is missing, unknown fields.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import lru_cache
 from itertools import chain
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 import numpy as np
@@ -21,9 +22,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from balance_bridge import money
-from balance_bridge.errors import InvalidAmount, InvalidResponse
-from balance_bridge.extract.source import Page, Record, SnapshotResponse
-from balance_bridge.transform.schema import AMOUNT, LEGS
+from balance_bridge.errors import Contradiction, InvalidAmount, InvalidResponse
+from balance_bridge.extract.source import Page, SnapshotResponse
+from balance_bridge.transform.schema import AMOUNT, INSTANT, LEGS
 from balance_bridge.transform.snapshot import Snapshot
 
 Body = TypeVar("Body")
@@ -37,7 +38,7 @@ Asset = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"\A[^\
 
 
 class Meta(msgspec.Struct):
-    """The ``meta`` of both answers."""
+    """The ``meta`` of both responses."""
 
     ac: str
     accountId: str  # noqa: N815
@@ -54,11 +55,11 @@ class Holding(msgspec.Struct):
 
 
 class SnapshotBody(msgspec.Struct):
-    """A snapshot answer without its envelope."""
+    """A snapshot without its envelope. Its list may be null, but not missing: that would read as an empty account."""
 
     meta: Meta
-    snapshot: list[Holding] | None = None
-    balance: list[Holding] | None = None
+    snapshot: list[Holding] | msgspec.UnsetType | None = msgspec.UNSET
+    balance: list[Holding] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class Leg(msgspec.Struct, gc=False):
@@ -70,8 +71,11 @@ class Leg(msgspec.Struct, gc=False):
     dataType: str | None = None  # noqa: N815
 
 
-class OrderRecord(msgspec.Struct):
+class OrderRecord(msgspec.Struct, gc=False):
     """A change by an order fill."""
+
+    kind: ClassVar[str] = "order"
+    shares_sn: ClassVar[bool] = False
 
     sn: SequenceNumber
     transactTime: Milliseconds  # noqa: N815
@@ -80,18 +84,40 @@ class OrderRecord(msgspec.Struct):
     orderType: str | None = None  # noqa: N815
     side: str | None = None
 
+    @property
+    def event(self) -> str:
+        """Side and type of the order; the case of both varies from response to response."""
+        return _order_event(self.side, self.orderType)
 
-class BalanceRecord(msgspec.Struct):
-    """A change by anything else: deposit, withdrawal, reward. The set of event types is open."""
+
+@lru_cache(1000)
+def _order_event(*parts: str | None) -> str:
+    return " ".join(part.lower() for part in parts if part) or "order"
+
+
+class BalanceRecord(msgspec.Struct, gc=False):
+    """A change by anything else: deposit, withdrawal, reward. The set of event types is open.
+
+    Only orders are said to have a sequence number of their own: several of these with one number are one event.
+    """
+
+    kind: ClassVar[str] = "balance"
+    shares_sn: ClassVar[bool] = True
+    orderId: ClassVar[None] = None  # noqa: N815
 
     sn: SequenceNumber
     transactTime: Milliseconds  # noqa: N815
     eventType: str  # noqa: N815
     data: list[Leg]
 
+    @property
+    def event(self) -> str:
+        """The event's type as it came."""
+        return self.eventType
+
 
 class HistoryBody(msgspec.Struct):
-    """A history answer without its envelope."""
+    """A page of changes without its envelope."""
 
     meta: Meta
     order: list[OrderRecord] | None = None
@@ -99,7 +125,7 @@ class HistoryBody(msgspec.Struct):
 
 
 class Envelope(msgspec.Struct):
-    """What tells an error and an envelope from a bare answer."""
+    """What distinguishes an error and an envelope from a bare response."""
 
     code: int | str | None = None
     reason: str | None = None
@@ -115,7 +141,7 @@ class Envelope(msgspec.Struct):
 # What Arrow's cast is exact for. Of longer texts and of exponents it makes other numbers without a word.
 _PLAIN_AMOUNT = r"^[+-]?[0-9]{1,20}(\.[0-9]{1,18})?$"
 
-# Text that is no UTF-8 and nesting without end are told by errors of their own.
+# Text that is no UTF-8 and nesting without end have errors of their own.
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _envelope = msgspec.json.Decoder(Envelope)
@@ -124,7 +150,7 @@ _history = msgspec.json.Decoder(HistoryBody)
 
 
 def read_envelope(body: bytes) -> Envelope:
-    """The envelope of an answer; its ``code`` is None where there is none.
+    """The envelope of a response; its ``code`` is None where there is none.
 
     Raises:
         InvalidResponse: If the body is no JSON object.
@@ -133,14 +159,15 @@ def read_envelope(body: bytes) -> Envelope:
         return _envelope.decode(body)
     except _UNREADABLE as error:
         look = body[:200].decode("utf-8", "replace")
-        raise InvalidResponse(f"the answer is not what the exchange documents ({error}): {look!r}") from error
+        raise InvalidResponse(f"the response is not what the exchange documents ({error}): {look!r}") from error
 
 
 def read_snapshot(body: bytes, *, category: str, day: date) -> SnapshotResponse:
-    """Interpret an answer of ``balance/snapshot``.
+    """Interpret a response of ``balance/snapshot``.
 
     Raises:
-        InvalidResponse: If a field is missing or malformed, an asset comes twice, or it is another day's or category's.
+        InvalidResponse: If its list or a field is missing or malformed, an asset comes twice, or it is another day's or
+            category's.
     """
     answer = _decode(_snapshot.decode, body)
     _check_category(answer.meta, category)
@@ -153,8 +180,14 @@ def read_snapshot(body: bytes, *, category: str, day: date) -> SnapshotResponse:
             f"meta.snapshotTime is {at_ms} ({_utc(at_ms)}), but the snapshot of {day} was asked for, "
             f"which is of {midnight_ms} ({_utc(midnight_ms)})"
         )
+    lists = [each for each in (answer.snapshot, answer.balance) if each is not msgspec.UNSET]
+    if not lists:
+        raise InvalidResponse(
+            f"the snapshot of {day} has no list of balances",
+            why="it has neither `snapshot` nor `balance`: read as it is, the account would be empty",
+        )
     balances: dict[str, Decimal] = {}
-    for holding in chain(answer.snapshot or (), answer.balance or ()):
+    for holding in chain.from_iterable(each or () for each in lists):
         if holding.asset in balances:
             raise InvalidResponse(f"asset {holding.asset} comes twice in the snapshot of {day}")
         try:
@@ -165,62 +198,83 @@ def read_snapshot(body: bytes, *, category: str, day: date) -> SnapshotResponse:
 
 
 def read_page(body: bytes, *, category: str) -> Page:
-    """Interpret an answer of ``balance/history``.
+    """Interpret a response of ``balance/history``.
 
     Raises:
         InvalidResponse: If a field is missing or malformed, or the page is another category's.
+        Contradiction: If a sequence number comes twice with different content.
     """
     answer = _decode(_history.decode, body)
     _check_category(answer.meta, category)
-    return Page(answer.meta.accountId, (answer.order or [], answer.balance or []))
+    orders, others = answer.order or [], answer.balance or []
+    return Page(answer.meta.accountId, (orders, others), _legs(_without_repeats([*orders, *others])))
 
 
-def legs(records: Sequence[Record]) -> pa.Table:
-    """Records as a table of legs, column by column.
+def _without_repeats(records: list[OrderRecord | BalanceRecord]) -> list[OrderRecord | BalanceRecord]:
+    """Each event once."""
+    if len({record.sn for record in records}) == len(records):
+        return records
+    events: dict[int, OrderRecord | BalanceRecord] = {}
+    for record in records:
+        first = events.setdefault(record.sn, record)
+        events[record.sn] = first if first == record else _one_event(first, record)
+    return list(events.values())
+
+
+def _one_event(first: OrderRecord | BalanceRecord, second: OrderRecord | BalanceRecord) -> BalanceRecord:
+    """Two records of one sequence number as the one event that they are.
 
     Raises:
-        InvalidResponse: If an asset or an amount is malformed; names the sequence number and the value.
+        Contradiction: If they cannot be: orders have numbers of their own, and an asset has one change in an event.
     """
-    orders = [record for record in records if isinstance(record, OrderRecord)]
-    others = [record for record in records if isinstance(record, BalanceRecord)]
-    everything: list[OrderRecord | BalanceRecord] = [*orders, *others]
-    counts = np.fromiter((len(record.data) for record in everything), np.int64, len(everything))
-    of_leg = pa.array(np.repeat(np.arange(len(everything)), counts))
-    all_legs = list(chain.from_iterable(record.data for record in everything))
+    known, new = _by_asset(first), _by_asset(second)
+    if (
+        not isinstance(first, BalanceRecord)
+        or not isinstance(second, BalanceRecord)
+        or first.transactTime != second.transactTime
+        or any(known.get(asset, legs) != legs for asset, legs in new.items())
+    ):
+        raise Contradiction(f"sn {first.sn} comes twice with different content: {first} and {second}")
+    more = chain.from_iterable(legs for asset, legs in new.items() if asset not in known)
+    return msgspec.structs.replace(first, data=[*first.data, *more])
+
+
+def _by_asset(record: OrderRecord | BalanceRecord) -> dict[str, list[Leg]]:
+    legs: dict[str, list[Leg]] = {}
+    for leg in record.data:
+        legs.setdefault(leg.asset, []).append(leg)
+    return legs
+
+
+def _legs(records: list[OrderRecord | BalanceRecord]) -> pa.Table:
+    """Records as a table of legs, column by column; names the sequence number of what is malformed."""
+    counts = np.fromiter((len(record.data) for record in records), np.int64, len(records))
+    of_leg = pa.array(np.repeat(np.arange(len(records)), counts))
+    legs = list(chain.from_iterable(record.data for record in records))
 
     def per_record(values: list[Any], kind: pa.DataType) -> pa.Array:
         return pa.array(values, kind).take(of_leg)
 
-    def named(values: list[Any]) -> pa.Array:
-        return pa.array(values, pa.string()).dictionary_encode().take(of_leg).cast(pa.string())
-
-    sn = per_record([record.sn for record in everything], pa.int64())
+    sn = per_record([record.sn for record in records], pa.int64())
     columns = {
         "sn": sn,
-        "at": per_record([record.transactTime for record in everything], pa.int64()).cast(pa.timestamp("ms", "UTC")),
-        "kind": named(["order"] * len(orders) + ["balance"] * len(others)),
-        "event": named([_order_event(record) for record in orders] + [record.eventType for record in others]),
-        "order_id": per_record([record.orderId for record in orders] + [None] * len(others), pa.string()),
-        "asset": _assets([leg.asset for leg in all_legs], sn),
-        "fee": pa.array([leg.dataType == "fee" for leg in all_legs], pa.bool_()),
-        "delta": _amounts([leg.deltaQty for leg in all_legs], sn, "deltaQty"),
-        "balance": _amounts([leg.curBalance for leg in all_legs], sn, "curBalance"),
+        "at": per_record([record.transactTime for record in records], pa.int64()).cast(INSTANT),
+        "kind": per_record([record.kind for record in records], pa.string()),
+        "event": per_record([record.event for record in records], pa.string()),
+        "order_id": per_record([record.orderId for record in records], pa.string()),
+        "asset": _assets([leg.asset for leg in legs], sn),
+        "fee": pa.array([leg.dataType == "fee" for leg in legs], pa.bool_()),
+        "delta": _amounts([leg.deltaQty for leg in legs], sn, "deltaQty"),
+        "balance": _amounts([leg.curBalance for leg in legs], sn, "curBalance"),
     }
-    return pa.table([columns[field.name].cast(field.type) for field in LEGS], schema=LEGS)
-
-
-def _order_event(record: OrderRecord) -> str:
-    # The case of both varies from answer to answer.
-    return " ".join(part.lower() for part in (record.side, record.orderType) if part) or "order"
+    return pa.table([columns[field.name] for field in LEGS], schema=LEGS)
 
 
 def _assets(values: list[str], sn: pa.Array) -> pa.Array:
-    encoded = pa.array(values, pa.string()).dictionary_encode()
-    for index, asset in enumerate(encoded.dictionary.to_pylist()):
+    for asset in set(values):
         if not ASSET.fullmatch(asset):
-            first = pc.index(encoded.indices, index).as_py()
-            raise InvalidResponse(f"asset of sn {sn[first]}: {asset!r} is not an asset code")
-    return encoded
+            raise InvalidResponse(f"asset of sn {sn[values.index(asset)]}: {asset!r} is not an asset code")
+    return pa.array(values, pa.string())
 
 
 def _amounts(texts: list[str], sn: pa.Array, field: str) -> pa.Array:
@@ -246,7 +300,7 @@ def _decode(decode: Callable[[bytes | msgspec.Raw], Body], body: bytes) -> Body:
     content: bytes | msgspec.Raw = body
     envelope = read_envelope(body)
     if envelope.failed:
-        raise InvalidResponse(f"the answer is an error: code {envelope.code}, {envelope.reason}: {envelope.message}")
+        raise InvalidResponse(f"the response is an error: code {envelope.code}, {envelope.reason}: {envelope.message}")
     if envelope.code is not None and bytes(envelope.data):
         content = envelope.data
     try:
@@ -260,7 +314,7 @@ def _explain(error: Exception, body: bytes) -> str:
     text = str(error)
     path = re.search(r"`(\$[^`]*)`$", text)
     if not path:
-        return f"the answer is not what the exchange documents: {text}"
+        return f"the response is not what the exchange documents: {text}"
     number: Any = None
     try:
         # Numbers as they are spelled: some have more digits than an int is made from.
