@@ -13,7 +13,6 @@ from balance_bridge.commands.deliveries import MANIFEST
 from balance_bridge.commands.output import Listing, Output
 from balance_bridge.errors import BalanceBridgeError, StoreDamaged
 from balance_bridge.extract import raw
-from balance_bridge.extract.pages import newest_pages
 from balance_bridge.load.fold import fold, outcomes
 from balance_bridge.load.log import DayLog, Plan, decode
 from balance_bridge.load.place import Place
@@ -196,7 +195,7 @@ def _manifests(store: Store, folder: Folder) -> Iterator[Finding]:
         try:
             found = store.read_json(key)
             missing = [name for name in (found["opening"], found["closing"]) if not store.exists(name)]
-            pages = newest_pages(store, found["history"])
+            pages = raw.newest_pages(store, found["history"])
             if len(pages) < found["pages"]:
                 missing.append(f"{found['pages'] - len(pages)} pages in {found['history']}")
             if missing:
