@@ -18,8 +18,6 @@ from contextlib import nullcontext
 from datetime import date, timedelta
 from enum import StrEnum
 
-import tenacity
-
 from balance_bridge.clock import SYSTEM_CLOCK, Clock
 from balance_bridge.errors import (
     BalanceBridgeError,
@@ -136,21 +134,27 @@ class AscendexClient:
         return self._read(f"{API_ROOT}/{api_path}", api_path, params, counted=True)
 
     def _read(self, path: str, signed_path: str, params: Mapping[str, str], *, counted: bool) -> Response:
-        tries = _Tries(window_waits=1 if counted and self._budget is not None else 0)
-        try:
-            for attempt in tenacity.Retrying(
-                retry=tenacity.retry_if_exception(tries.worth_another),
-                wait=tries.wait,
-                sleep=self._clock.sleep,
-                before_sleep=self._say_why,
-                reraise=True,
-            ):
-                with attempt:
-                    return self._attempt(path, signed_path, params, counted=counted)
-        except BudgetExhausted as error:
-            error.refusal = error.refusal or tries.refusal
-            raise
-        raise AssertionError("tenacity ends with a response or an exception")
+        left = {"window": int(counted and self._budget is not None), "timestamp": 1, "transient": ATTEMPTS - 1}
+        refusal: RateLimited | None = None
+        while True:
+            try:
+                return self._attempt(path, signed_path, params, counted=counted)
+            except BudgetExhausted as error:
+                error.refusal = error.refusal or refusal
+                raise
+            except BalanceBridgeError as error:
+                refusal = error if isinstance(error, RateLimited) else refusal
+                kind = _worth_repeating(error)
+                if not left.get(kind):
+                    raise
+                left[kind] -= 1
+                if kind == "window":
+                    # The budget does the waiting, before the next attempt's slot.
+                    self._log(f"fetching again when the request budget has a slot: {error}")
+                elif kind == "transient":
+                    wait_s = 2.0 ** (ATTEMPTS - 2 - left[kind])
+                    self._log(f"fetching again in {wait_s:.0f} s: {error}")
+                    self._clock.sleep(wait_s)
 
     def _attempt(self, path: str, signed_path: str, params: Mapping[str, str], *, counted: bool) -> Response:
         budget = self._budget if counted else None
@@ -204,49 +208,16 @@ class AscendexClient:
                 "machine's clock by NTP"
             )
 
-    def _say_why(self, state: tenacity.RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        wait_s = state.next_action.sleep if state.next_action else 0
-        if isinstance(error, RateLimited):
-            self._log(f"fetching again when the request budget has a slot: {error}")
-        elif not isinstance(error, TimestampRefused):
-            self._log(f"fetching again in {wait_s:.0f} s: {error}")
 
-
-class _Tries:
-    """How often which error is worth another attempt within this call, and how long to wait before.
-
-    Args:
-        window_waits: How often a full window is waited for; 0 where no budget does the waiting.
-
-    Attributes:
-        refusal: The exchange's last word that there were too many requests; None if there was none.
-    """
-
-    def __init__(self, *, window_waits: int) -> None:
-        self._left = {"passing": ATTEMPTS - 1, "window": window_waits, "timestamp": 1}
-        self._wait_s = 0.0
-        self.refusal: RateLimited | None = None
-
-    def worth_another(self, error: BaseException) -> bool:
-        kind, wait_s = "", 0.0
-        if isinstance(error, RateLimited):
-            self.refusal = error
-            # The budget does the waiting, before the next attempt's place.
-            kind = "window" if (error.retry_after_s or 0.0) <= MAX_WAIT_S else ""
-        elif isinstance(error, TimestampRefused):
-            kind = "timestamp" if error.skew_s is not None else ""
-        # A page in HTML or a cut response is often a proxy's moment of weakness, and a read can be repeated.
-        elif isinstance(error, (ConnectionFailed, ResponseLost, ServerFault, InvalidResponse)):
-            kind, wait_s = "passing", 2.0 ** (ATTEMPTS - 1 - self._left["passing"])
-        if not kind:
-            return False
-        self._left[kind] -= 1
-        self._wait_s = wait_s
-        return self._left[kind] >= 0
-
-    def wait(self, _: tenacity.RetryCallState) -> float:
-        return self._wait_s
+def _worth_repeating(error: BalanceBridgeError) -> str:
+    """Why the same read may succeed within this call; empty if it cannot."""
+    if isinstance(error, RateLimited):
+        return "window" if (error.retry_after_s or 0.0) <= MAX_WAIT_S else ""
+    if isinstance(error, TimestampRefused):
+        return "timestamp" if error.skew_s is not None else ""
+    # A page in HTML or a cut response is often a proxy's moment of weakness, and a read can be repeated.
+    transient = (ConnectionFailed, ResponseLost, ServerFault, InvalidResponse)
+    return "transient" if isinstance(error, transient) else ""
 
 
 class AscendexSource(Source):
