@@ -18,7 +18,7 @@ import pytest
 from balance_bridge.accounts import AmlyzeDestination, ElvenDestination
 from balance_bridge.clock import Clock
 from balance_bridge.errors import BalanceBridgeError
-from balance_bridge.extract.ascendex import AscendexClient
+from balance_bridge.extract.ascendex import Access, AscendexClient
 from balance_bridge.load.amlyze import Amlyze
 from balance_bridge.load.delivery import Delivery, deliver
 from balance_bridge.load.destination import Balance, Credentials, Destination
@@ -93,7 +93,7 @@ def test_what_the_exchange_says_back_is_clean(how: str) -> None:
     told: list[str] = []
     with parrot(EXCHANGE[how]) as (url, heard):
         transport = Transport()
-        client = AscendexClient(transport, url, KEY, SECRET, clock=CLOCK, log=told.append)
+        client = AscendexClient(transport, Access(url, KEY, SECRET), clock=CLOCK, log=told.append)
         with pytest.raises(BalanceBridgeError) as caught:
             client.get("data/v1/cash/balance/snapshot", {"date": "2026-11-20"})
         transport.close()

@@ -24,7 +24,7 @@ from balance_bridge.errors import (
     ResponseLost,
     ServerFault,
 )
-from balance_bridge.extract.ascendex import AscendexClient, AscendexSource, Category, TimestampRefused, sign
+from balance_bridge.extract.ascendex import Access, AscendexClient, AscendexSource, Category, TimestampRefused, sign
 from balance_bridge.extract.budget import LEASE_S, REQUESTS_PER_WINDOW, Budget, SqliteBudget
 from balance_bridge.transport import CONNECT_TIMEOUT_S, DEADLINE_S, Response
 
@@ -86,8 +86,9 @@ def budget(time: Any, tmp_path: Path) -> SqliteBudget:
 def make(time: Any, budget: SqliteBudget) -> Callable[..., Any]:
     def made(*script: Response | BaseException, **options: Any) -> tuple[AscendexClient, Exchange]:
         exchange = Exchange(time, *script)
+        access = Access("https://exchange.test/", KEY, SECRET, options.pop("name", ""))
         given: dict[str, Any] = {"budget": budget, "clock": time.clock} | options
-        return AscendexClient(exchange, "https://exchange.test/", KEY, SECRET, **given), exchange  # type: ignore[arg-type]
+        return AscendexClient(exchange, access, **given), exchange  # type: ignore[arg-type]
 
     return made
 

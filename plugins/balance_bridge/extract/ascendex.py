@@ -15,6 +15,7 @@ import hashlib
 import hmac
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from enum import StrEnum
 
@@ -68,18 +69,32 @@ def sign(secret: str, timestamp_ms: int, api_path: str) -> str:
     return base64.b64encode(digest).decode("ascii")
 
 
+@dataclass(frozen=True)
+class Access:
+    """How the exchange is reached.
+
+    Attributes:
+        base_url: Scheme, host and port.
+        api_key: The API key.
+        api_secret: The API secret.
+        name: What messages call this access, such as ``connection 'ascendex_default'``; they begin with it.
+    """
+
+    base_url: str
+    api_key: str
+    api_secret: str = field(repr=False)
+    name: str = ""
+
+
 class AscendexClient:
     """Signed reads from AscendEX.
 
     Args:
         transport: Sends single requests.
-        base_url: Scheme, host and port.
-        api_key: The API key.
-        api_secret: The API secret.
+        access: Where they go, and with which key.
         budget: Counts the requests of this key; None for a client that only fetches ``info``.
         clock: Where instants and sleep come from.
         log: Called with what is waited for, and once if the clocks are too far apart.
-        name: What messages call this access, such as ``connection 'ascendex_default'``; they begin with it.
 
     Attributes:
         clock_skew_s: Seconds by which the exchange's clock is ahead of ours, as last seen; None if it never was.
@@ -88,23 +103,17 @@ class AscendexClient:
     def __init__(
         self,
         transport: Transport,
-        base_url: str,
-        api_key: str,
-        api_secret: str,
+        access: Access,
         *,
         budget: Budget | None = None,
         clock: Clock = SYSTEM_CLOCK,
         log: Callable[[str], None] = lambda _: None,
-        name: str = "",
     ) -> None:
         self._transport = transport
-        self._base_url = base_url.rstrip("/")
-        self._api_key = api_key
-        self._api_secret = api_secret
+        self._access = access
         self._budget = budget
         self._clock = clock
         self._log = log
-        self._name = name
         self.clock_skew_s: float | None = None
         # Added to our clock where a request is signed: 0 as long as the exchange takes our time.
         self._signing_skew_s = 0.0
@@ -164,8 +173,8 @@ class AscendexClient:
             self._look_at_clocks(response)
             refuse_errors(response)
         except BalanceBridgeError as error:
-            if self._name:
-                error.args = (f"{self._name}: {error.args[0]}",)
+            if self._access.name:
+                error.args = (f"{self._access.name}: {error.args[0]}",)
             if isinstance(error, RateLimited) and budget is not None:
                 # The next attempt waits for its place, and so does everybody else.
                 budget.fill(max(error.retry_after_s or 0.0, WINDOW_S))
@@ -180,13 +189,13 @@ class AscendexClient:
         timestamp_ms = int((self._clock.wall() + self._signing_skew_s) * 1000)
         headers = {
             "accept": "application/json",
-            "x-auth-key": self._api_key,
+            "x-auth-key": self._access.api_key,
             "x-auth-timestamp": str(timestamp_ms),
-            "x-auth-signature": sign(self._api_secret, timestamp_ms, signed_path),
+            "x-auth-signature": sign(self._access.api_secret, timestamp_ms, signed_path),
         }
-        url = f"{self._base_url}/{path}"
+        url = f"{self._access.base_url.rstrip('/')}/{path}"
         return self._transport.send(
-            "GET", url, headers=headers, params=params, secrets=(self._api_secret,), deadline_s=DEADLINE_S
+            "GET", url, headers=headers, params=params, secrets=(self._access.api_secret,), deadline_s=DEADLINE_S
         )
 
     def _look_at_clocks(self, response: Response) -> None:
@@ -201,7 +210,7 @@ class AscendexClient:
     def _tell_about_clocks(self, skew_s: float) -> None:
         if abs(skew_s) >= NOTED_SKEW_S and not self._told_about_clocks:
             self._told_about_clocks = True
-            head = f"{self._name}: " if self._name else ""
+            head = f"{self._access.name}: " if self._access.name else ""
             self._log(
                 f"warning: {head}{how_far(skew_s)}. The exchange refuses timestamps more than {CLOCK_TOLERANCE_S} s "
                 "off its own clock; where it does, requests are signed by the exchange's time meanwhile. Set this "
