@@ -584,3 +584,15 @@ def test_changed_tolerances_are_applied_to_the_proven_ledger(run: Run) -> None:
     assert run.exchange.asked == []
     with pytest.raises(ReconciliationBroken):
         run.all(run.job("run-3"))
+
+
+def test_a_break_names_the_records_beyond_the_closing_sn_whose_time_lies_inside_the_day(run: Run) -> None:
+    world, closing = run.exchange.world, date(2026, 11, 21)
+    sn, right = world.snapshots[closing]
+    late = next(record for record in world.records if record[0] > sn)
+    late[2]["transactTime"] = CLOSE_MS - 1
+    assert run.all(run.job())["status"] == "proven"
+    world.snapshots[closing] = (sn, right | {"BTC": Decimal(0)})
+    with pytest.raises(ReconciliationBroken, match=rf"1 records beyond the closing sn.*inside the day: sn {late[0]}"):
+        run.all(run.job("run-2", refetch=True))
+    assert run.report()["late"] == [late[0]]

@@ -212,7 +212,7 @@ def booked_day(data: st.DataObject, kit: SimpleNamespace, day: date) -> tuple[An
 
 
 @pytest.mark.slow  # each example follows a day and closes it
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_what_is_settled_early_has_the_keys_and_amounts_that_the_day_gives_it_in_the_end(
     kit: SimpleNamespace, data: st.DataObject

@@ -42,6 +42,7 @@ SO_FAR = "so far"
 
 # Days that the exchange is about to forget: today's last chance, and tomorrow's.
 _LAST_CHANCE_DAYS = 2
+_MAX_LATE = 100
 # What is about the request or the line to the exchange, and not about the day that is being fetched.
 _ABOUT_THE_CALLER = (BudgetExhausted, RateLimited, CredentialsRefused, ConfigurationError, ConnectionFailed)
 
@@ -227,7 +228,7 @@ def reconcile(
     if manifest["tolerance"] != _texts(tolerance):
         # The accounts file was changed in between.
         proven = reconciliation.reconcile(opening, closing, book, tolerance)
-        proof, summary = proven.to_document(), proven.summary()
+        proof, summary = proven.to_document(), _summary(proven, manifest["late"])
     job.log(f"{job.account} {job.day}: {summary}")
     held = proof["status"] == "broken" and on_break == "hold"
     requests = [] if held else destinations
@@ -244,6 +245,7 @@ def reconcile(
                 "ledger": manifest["ledger"],
                 "collisions": {name: each.to_document() for name, each in due.items()},
                 "moved": {name: each.moved for name, each in due.items()},
+                "late": manifest["late"],
                 **proof,
             }
         ),
@@ -287,6 +289,7 @@ def _fetch_and_prove(
         # Each page was found good when it came.
         raise Contradiction(str(error)) from error
     data = ledger.to_parquet(book)
+    late = list(history.late[:_MAX_LATE])
     manifest = {
         "opening": opening.key,
         "closing": closing.key,
@@ -297,11 +300,20 @@ def _fetch_and_prove(
         "ledger_sha256": hashlib.sha256(data).hexdigest(),
         "tolerance": _texts(tolerance),
         "status": proof.status,
-        "summary": proof.summary(),
+        "summary": _summary(proof, late),
+        "late": late,
         "proof": proof.to_document(),
     }
     key = job.store.append(raw.manifests(job.account, job.day), ".json", to_json(manifest))
-    return _handed_on({**manifest, "manifest": key}, history.fetched), proof.summary()
+    return _handed_on({**manifest, "manifest": key}, history.fetched), _summary(proof, late)
+
+
+def _summary(proof: reconciliation.Reconciliation, late: Sequence[int]) -> str:
+    """The proof in words; a break also names what was booked too late for the closing snapshot."""
+    if proof.status != "broken" or not late:
+        return proof.summary()
+    sns = ", ".join(map(str, late[:10]))
+    return f"{proof.summary()}\n{len(late)} records beyond the closing sn have a time inside the day: sn {sns}"
 
 
 def _proven(job: Job) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge.clock import Clock
-from balance_bridge.extract.ascendex import AscendexClient, AscendexSource, Category, TimestampRefused
+from balance_bridge.extract.ascendex import Access, AscendexClient, AscendexSource, Category, TimestampRefused
 from balance_bridge.extract.budget import Budget
 from balance_bridge.sandbox.exchange import Exchange
 from balance_bridge.sandbox.wire import Call, Journal
@@ -73,11 +73,10 @@ def machine(kit: SimpleNamespace, tmp_path: Path) -> Callable[..., SimpleNamespa
         budget = Budget(f"sqlite:///{folder}/budget.db", "key", clock=time.clock)
         client = AscendexClient(
             judge,  # type: ignore[arg-type]
-            *("https://exchange.test", KEY, SECRET),
+            Access("https://exchange.test", KEY, SECRET, name="connection 'a'"),
             budget=budget,
             clock=time.clock,
             log=told.append,
-            name="connection 'a'",
         )
         return SimpleNamespace(time=time, judge=judge, told=told, client=client)
 
@@ -197,7 +196,7 @@ def test_no_clock_brings_a_429_or_a_failure(
     budget = Budget(f"sqlite:///{tmp_path_factory.mktemp('budget')}/budget.db", "key", clock=time.clock)
     client = AscendexClient(
         judge,  # type: ignore[arg-type]
-        *("https://exchange.test", KEY, SECRET),
+        Access("https://exchange.test", KEY, SECRET),
         budget=budget,
         clock=time.clock,
     )
@@ -238,7 +237,7 @@ def test_a_machine_that_is_off_reads_over_a_socket(off_s: float) -> None:
         thread.start()
         try:
             url = f"http://127.0.0.1:{server.server_port}"
-            client = AscendexClient(transport, url, KEY, SECRET, clock=clock, log=told.append)
+            client = AscendexClient(transport, Access(url, KEY, SECRET), clock=clock, log=told.append)
             for _ in range(5):
                 assert client.get(SNAPSHOT, ASKED).json() == {"meta": {}}
         finally:

@@ -12,7 +12,7 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 from source_conformance import DAY, Harness, SourceConformance
 
-from balance_bridge.extract.ascendex import AscendexClient, AscendexSource, Category
+from balance_bridge.extract.ascendex import Access, AscendexClient, AscendexSource, Category
 from balance_bridge.extract.files import FilesSource
 from balance_bridge.extract.files_responses import CHANGE_COLUMNS, SNAPSHOT_COLUMNS
 from balance_bridge.extract.source import Source
@@ -47,7 +47,7 @@ class AscendexHarness(Harness):
         world = World(1, DAY, {("key", "cash"): book})
         exchange = Exchange({"key": "secret"}, world, self.clock.clock, Journal(), options)
         transport: Any = InProcess(exchange, self.clock.wall)
-        client = AscendexClient(transport, "https://exchange.test", "key", "secret", clock=self.clock.clock)
+        client = AscendexClient(transport, Access("https://exchange.test", "key", "secret"), clock=self.clock.clock)
         return AscendexSource(client, Category.CASH, retention_days=retention_days, clock=self.clock.clock)
 
 

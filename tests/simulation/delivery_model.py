@@ -23,7 +23,7 @@ import delivery_kit as kit
 from balance_bridge import daily
 from balance_bridge.clock import Clock
 from balance_bridge.errors import BalanceBridgeError, StoreUnwritable
-from balance_bridge.extract.ascendex import AscendexClient, AscendexSource, Category
+from balance_bridge.extract.ascendex import Access, AscendexClient, AscendexSource, Category
 from balance_bridge.load.amlyze import Amlyze
 from balance_bridge.load.destination import Balance, Credentials, Destination, balances_from_table
 from balance_bridge.load.elven import Elven
@@ -359,9 +359,7 @@ class Simulation:
     def _extract(self, day: date) -> dict[str, str]:
         client = AscendexClient(
             self.transport(),
-            "http://exchange.example",
-            EXCHANGE_KEY,
-            EXCHANGE_SECRET,
+            Access("http://exchange.example", EXCHANGE_KEY, EXCHANGE_SECRET),
             budget=Budget(self.clock),  # type: ignore[arg-type]
             clock=self.time,
             log=self.logged.append,

@@ -22,7 +22,7 @@ from urllib.parse import urlencode, urlsplit
 from balance_bridge import daily
 from balance_bridge.errors import BudgetExhausted
 from balance_bridge.extract import ascendex
-from balance_bridge.extract.ascendex import AscendexClient, AscendexSource, Category
+from balance_bridge.extract.ascendex import Access, AscendexClient, AscendexSource, Category
 from balance_bridge.extract.budget import Budget
 from balance_bridge.sandbox.exchange import Exchange, ExchangeOptions
 from balance_bridge.sandbox.wire import Call, Journal
@@ -225,9 +225,7 @@ class Lab:
     def source(self, patience_s: float = float("inf")) -> AscendexSource:
         client = Client(
             self.wire,  # type: ignore[arg-type]
-            "https://exchange.example",
-            KEY,
-            SECRET,
+            Access("https://exchange.example", KEY, SECRET),
             budget=self.budget(patience_s),
             clock=self.clock.clock,
             log=self.told.append,

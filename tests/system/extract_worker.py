@@ -22,7 +22,8 @@ def main(file: str) -> None:
     # Small pages, so that a day takes many requests.
     ascendex.PAGE_LIMIT = ascendex.AscendexSource.page_limit = asked["page_limit"]
     budget = Budget(asked["budget"], budget_key(asked["key"]), limits=Limits(**asked["limits"]))
-    client = ascendex.AscendexClient(Transport(), asked["url"], asked["key"], asked["secret"], budget=budget)
+    access = ascendex.Access(asked["url"], asked["key"], asked["secret"])
+    client = ascendex.AscendexClient(Transport(), access, budget=budget)
     source = ascendex.AscendexSource(client, ascendex.Category(asked["category"]), retention_days=7)
     for day in map(date.fromisoformat, asked["days"]):
         job = daily.Job(source, Store(Path(asked["store"])), asked["account"], day, "the run")

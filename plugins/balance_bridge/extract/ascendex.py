@@ -15,10 +15,9 @@ import hashlib
 import hmac
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from enum import StrEnum
-
-import tenacity
 
 from balance_bridge.clock import SYSTEM_CLOCK, Clock
 from balance_bridge.errors import (
@@ -70,18 +69,32 @@ def sign(secret: str, timestamp_ms: int, api_path: str) -> str:
     return base64.b64encode(digest).decode("ascii")
 
 
+@dataclass(frozen=True)
+class Access:
+    """How the exchange is reached.
+
+    Attributes:
+        base_url: Scheme, host and port.
+        api_key: The API key.
+        api_secret: The API secret.
+        name: What messages call this access, such as ``connection 'ascendex_default'``; they begin with it.
+    """
+
+    base_url: str
+    api_key: str
+    api_secret: str = field(repr=False)
+    name: str = ""
+
+
 class AscendexClient:
     """Signed reads from AscendEX.
 
     Args:
         transport: Sends single requests.
-        base_url: Scheme, host and port.
-        api_key: The API key.
-        api_secret: The API secret.
+        access: Where they go, and with which key.
         budget: Counts the requests of this key; None for a client that only fetches ``info``.
         clock: Where instants and sleep come from.
         log: Called with what is waited for, and once if the clocks are too far apart.
-        name: What messages call this access, such as ``connection 'ascendex_default'``; they begin with it.
 
     Attributes:
         clock_skew_s: Seconds by which the exchange's clock is ahead of ours, as last seen; None if it never was.
@@ -90,23 +103,17 @@ class AscendexClient:
     def __init__(
         self,
         transport: Transport,
-        base_url: str,
-        api_key: str,
-        api_secret: str,
+        access: Access,
         *,
         budget: Budget | None = None,
         clock: Clock = SYSTEM_CLOCK,
         log: Callable[[str], None] = lambda _: None,
-        name: str = "",
     ) -> None:
         self._transport = transport
-        self._base_url = base_url.rstrip("/")
-        self._api_key = api_key
-        self._api_secret = api_secret
+        self._access = access
         self._budget = budget
         self._clock = clock
         self._log = log
-        self._name = name
         self.clock_skew_s: float | None = None
         # Added to our clock where a request is signed: 0 as long as the exchange takes our time.
         self._signing_skew_s = 0.0
@@ -136,21 +143,27 @@ class AscendexClient:
         return self._read(f"{API_ROOT}/{api_path}", api_path, params, counted=True)
 
     def _read(self, path: str, signed_path: str, params: Mapping[str, str], *, counted: bool) -> Response:
-        tries = _Tries(window_waits=1 if counted and self._budget is not None else 0)
-        try:
-            for attempt in tenacity.Retrying(
-                retry=tenacity.retry_if_exception(tries.worth_another),
-                wait=tries.wait,
-                sleep=self._clock.sleep,
-                before_sleep=self._say_why,
-                reraise=True,
-            ):
-                with attempt:
-                    return self._attempt(path, signed_path, params, counted=counted)
-        except BudgetExhausted as error:
-            error.refusal = error.refusal or tries.refusal
-            raise
-        raise AssertionError("tenacity ends with a response or an exception")
+        left = {"window": int(counted and self._budget is not None), "timestamp": 1, "transient": ATTEMPTS - 1}
+        refusal: RateLimited | None = None
+        while True:
+            try:
+                return self._attempt(path, signed_path, params, counted=counted)
+            except BudgetExhausted as error:
+                error.refusal = error.refusal or refusal
+                raise
+            except BalanceBridgeError as error:
+                refusal = error if isinstance(error, RateLimited) else refusal
+                kind = _worth_repeating(error)
+                if not left.get(kind):
+                    raise
+                left[kind] -= 1
+                if kind == "window":
+                    # The budget does the waiting, before the next attempt's slot.
+                    self._log(f"fetching again when the request budget has a slot: {error}")
+                elif kind == "transient":
+                    wait_s = 2.0 ** (ATTEMPTS - 2 - left[kind])
+                    self._log(f"fetching again in {wait_s:.0f} s: {error}")
+                    self._clock.sleep(wait_s)
 
     def _attempt(self, path: str, signed_path: str, params: Mapping[str, str], *, counted: bool) -> Response:
         budget = self._budget if counted else None
@@ -160,8 +173,8 @@ class AscendexClient:
             self._look_at_clocks(response)
             refuse_errors(response)
         except BalanceBridgeError as error:
-            if self._name:
-                error.args = (f"{self._name}: {error.args[0]}",)
+            if self._access.name:
+                error.args = (f"{self._access.name}: {error.args[0]}",)
             if isinstance(error, RateLimited) and budget is not None:
                 # The next attempt waits for its slot, and so does everybody else.
                 budget.block_for(max(error.retry_after_s or 0.0, WINDOW_S))
@@ -176,13 +189,13 @@ class AscendexClient:
         timestamp_ms = int((self._clock.wall() + self._signing_skew_s) * 1000)
         headers = {
             "accept": "application/json",
-            "x-auth-key": self._api_key,
+            "x-auth-key": self._access.api_key,
             "x-auth-timestamp": str(timestamp_ms),
-            "x-auth-signature": sign(self._api_secret, timestamp_ms, signed_path),
+            "x-auth-signature": sign(self._access.api_secret, timestamp_ms, signed_path),
         }
-        url = f"{self._base_url}/{path}"
+        url = f"{self._access.base_url.rstrip('/')}/{path}"
         return self._transport.send(
-            "GET", url, headers=headers, params=params, secrets=(self._api_secret,), deadline_s=DEADLINE_S
+            "GET", url, headers=headers, params=params, secrets=(self._access.api_secret,), deadline_s=DEADLINE_S
         )
 
     def _look_at_clocks(self, response: Response) -> None:
@@ -197,56 +210,23 @@ class AscendexClient:
     def _tell_about_clocks(self, skew_s: float) -> None:
         if abs(skew_s) >= NOTED_SKEW_S and not self._told_about_clocks:
             self._told_about_clocks = True
-            head = f"{self._name}: " if self._name else ""
+            head = f"{self._access.name}: " if self._access.name else ""
             self._log(
                 f"warning: {head}{how_far(skew_s)}. The exchange refuses timestamps more than {CLOCK_TOLERANCE_S} s "
                 "off its own clock; where it does, requests are signed by the exchange's time meanwhile. Set this "
                 "machine's clock by NTP"
             )
 
-    def _say_why(self, state: tenacity.RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        wait_s = state.next_action.sleep if state.next_action else 0
-        if isinstance(error, RateLimited):
-            self._log(f"fetching again when the request budget has a slot: {error}")
-        elif not isinstance(error, TimestampRefused):
-            self._log(f"fetching again in {wait_s:.0f} s: {error}")
 
-
-class _Tries:
-    """How often which error is worth another attempt within this call, and how long to wait before.
-
-    Args:
-        window_waits: How often a full window is waited for; 0 where no budget does the waiting.
-
-    Attributes:
-        refusal: The exchange's last word that there were too many requests; None if there was none.
-    """
-
-    def __init__(self, *, window_waits: int) -> None:
-        self._left = {"passing": ATTEMPTS - 1, "window": window_waits, "timestamp": 1}
-        self._wait_s = 0.0
-        self.refusal: RateLimited | None = None
-
-    def worth_another(self, error: BaseException) -> bool:
-        kind, wait_s = "", 0.0
-        if isinstance(error, RateLimited):
-            self.refusal = error
-            # The budget does the waiting, before the next attempt's slot.
-            kind = "window" if (error.retry_after_s or 0.0) <= MAX_WAIT_S else ""
-        elif isinstance(error, TimestampRefused):
-            kind = "timestamp" if error.skew_s is not None else ""
-        # A page in HTML or a cut response is often a proxy's moment of weakness, and a read can be repeated.
-        elif isinstance(error, (ConnectionFailed, ResponseLost, ServerFault, InvalidResponse)):
-            kind, wait_s = "passing", 2.0 ** (ATTEMPTS - 1 - self._left["passing"])
-        if not kind:
-            return False
-        self._left[kind] -= 1
-        self._wait_s = wait_s
-        return self._left[kind] >= 0
-
-    def wait(self, _: tenacity.RetryCallState) -> float:
-        return self._wait_s
+def _worth_repeating(error: BalanceBridgeError) -> str:
+    """Why the same read may succeed within this call; empty if it cannot."""
+    if isinstance(error, RateLimited):
+        return "window" if (error.retry_after_s or 0.0) <= MAX_WAIT_S else ""
+    if isinstance(error, TimestampRefused):
+        return "timestamp" if error.skew_s is not None else ""
+    # A page in HTML or a cut response is often a proxy's moment of weakness, and a read can be repeated.
+    transient = (ConnectionFailed, ResponseLost, ServerFault, InvalidResponse)
+    return "transient" if isinstance(error, transient) else ""
 
 
 class AscendexSource(Source):

@@ -63,6 +63,7 @@ class StoredHistory:
         legs: Every record in (opening sn, closing sn] once, as a table of the schema ``transform.schema.LEGS``.
         known_at: Seconds since the epoch (UTC) by the exchange's clock up to which it knew what it sent now; None if
             nothing was fetched.
+        late: Sequence numbers beyond the closing one whose records have a time inside the day.
     """
 
     generation: str
@@ -70,6 +71,7 @@ class StoredHistory:
     fetched: int
     legs: pa.Table
     known_at: float | None
+    late: tuple[int, ...] = ()
 
 
 def read_snapshot(source: Source, store: Store, key: str, day: date) -> StoredSnapshot:
@@ -172,13 +174,17 @@ class DayExtraction:
         if not pages.keys and not self.again:
             # On a quiet day as well: what reaches over it holds the first records of a later one.
             pages.take_over(opening_sn)
-        tables = []
+        tables: list[pa.Table] = []
+        late: set[int] = set()
         if opening_sn < closing_sn:
 
             def legs(first: int, closing_sn: int) -> list[pa.Table]:
                 walk = Walk(self.source.page_limit, closing_sn, sorted(pages.keys), to_empty)
-                steps = walk.steps(pages.page_at, first)
-                return [_legs(step, max(step.cursor, opening_sn + 1), closing_sn) for step in steps]
+                found = []
+                for step in walk.steps(pages.page_at, first):
+                    found.append(_legs(step, max(step.cursor, opening_sn + 1), closing_sn))
+                    late.update(_late(step.page, closing))
+                return found
 
             first = pages.first_cursor(opening_sn)
             # Each page was fetched from where the one before ended, so the last one says where to go on. Only then are
@@ -195,6 +201,7 @@ class DayExtraction:
             # In one piece: whoever works on whole columns would otherwise copy each of them beside this one.
             pa.concat_tables([LEGS.empty_table(), *tables]).combine_chunks(),
             max(pages.fetched_at, default=None),
+            tuple(sorted(late)),
         )
 
     def begun(self, day: date) -> bool:
@@ -420,6 +427,15 @@ def _legs(step: Step, first: int, closing_sn: int) -> pa.Table:
     sn = step.page.legs["sn"]
     wanted = pc.and_(pc.greater_equal(sn, first), pc.less_equal(sn, min(step.end - 1, closing_sn)))
     return step.page.legs.filter(wanted)
+
+
+def _late(page: Page, closing: StoredSnapshot | None) -> list[int]:
+    if closing is None:
+        return []
+    sn, at_ms = page.legs["sn"], page.legs["at"].cast(pa.int64())
+    beyond = pc.and_(pc.greater(sn, closing.snapshot.sn), pc.less_equal(at_ms, closing.snapshot.at_ms))
+    found: list[int] = sn.filter(beyond).to_pylist()
+    return found
 
 
 def _check_pair(day: date, opening: StoredSnapshot, closing: StoredSnapshot) -> None:

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from balance_bridge import settings
 from balance_bridge.errors import ConfigurationError
-from balance_bridge.extract.ascendex import DEFAULT_URL, AscendexClient, AscendexSource, Category
+from balance_bridge.extract.ascendex import DEFAULT_URL, Access, AscendexClient, AscendexSource, Category
 from balance_bridge.extract.budget import REQUESTS_PER_WINDOW, Budget, Limits, budget_key
 from balance_bridge.hooks.connection import ApiHook
 from balance_bridge.hooks.transport import MaskingTransport
@@ -69,15 +69,13 @@ class AscendexHook(ApiHook):
         Args:
             patience_s: The longest wait for a slot of the budget that is slept through.
         """
-        return AscendexClient(
-            MaskingTransport(),
+        access = Access(
             self.base_url,
             self.secret("login", "API key"),
             self.secret("password", "API secret"),
-            budget=self.budget(patience_s),
-            log=self.log.info,
             name=f"connection {self.conn_id!r}",
         )
+        return AscendexClient(MaskingTransport(), access, budget=self.budget(patience_s), log=self.log.info)
 
     def source(
         self, category: str, *, retention_days: int, settle: timedelta, patience_s: float = math.inf
