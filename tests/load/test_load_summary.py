@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import asdict
 
 import pytest
 
@@ -39,7 +40,7 @@ def rejected(store, **options):
 
 def summed_up(store, destination="amlyze"):
     found = [entry for entry in entries(kit.folded(store, destination), destination) if entry.current]
-    return list(command._reasons(found))
+    return list(command._reasons([asdict(entry) for entry in found]))
 
 
 def test_the_error_has_a_line_per_code_with_count_text_and_a_few_assets_the_most_frequent_first():

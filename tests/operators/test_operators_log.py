@@ -23,8 +23,9 @@ from balance_bridge.errors import (
     StoreUnwritable,
 )
 from balance_bridge.operators.base import BridgeOperator
-from balance_bridge.operators.daily import FetchSnapshot, RefuseAccount, ResolveDay
+from balance_bridge.operators.daily import FetchSnapshot, ResolveDay
 from balance_bridge.operators.deliver import Deliver
+from balance_bridge.operators.refuse import Refuse
 from balance_bridge.sandbox.exchange import ExchangeOptions
 
 CONTEXT = {"run_id": "manual__1", "params": {}, "dag_run": SimpleNamespace(clear_number=0)}
@@ -64,7 +65,7 @@ def wrong_account(world: Any) -> None:
 
     world.accounts_file.write_text(world.accounts_file.read_text().replace("category: cash", "category: cahs", 1))
     broken = load_accounts(world.accounts_file).broken["main_cash"]
-    RefuseAccount(task_id="refused", message=broken.message).execute({})
+    Refuse(task_id="refused", error=broken.error()).execute({})
 
 
 def no_account(world: Any) -> None:
@@ -80,7 +81,7 @@ def day_ahead(world: Any) -> None:
 
 def misspelt_parameter(_: Any) -> None:
     context = {"dag": SimpleNamespace(params={"dry_run": False}), "dag_run": SimpleNamespace(conf={"dryrun": True})}
-    RefuseAccount(task_id="refused", message="").pre_execute({**context, "params": {}})
+    Refuse(task_id="refused", error=AccountsFileError("")).pre_execute({**context, "params": {}})
 
 
 def held_day(world: Any) -> None:

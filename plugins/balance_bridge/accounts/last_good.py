@@ -60,9 +60,7 @@ def _last_good(copy: FilePath, last: str, error: AccountsFileError) -> AccountsF
     else:
         meanwhile = f"its version of {since:%Y-%m-%d %H:%M} UTC runs meanwhile"
         do += f" (the version that runs: {copy})"
-    # In front: log entries are cut at their end.
-    why = "; ".join(part for part in (meanwhile, error.why) if part)
-    return replace(found, error=AccountsFileError(str(error.args[0]), why=why, do=do))
+    return replace(found, error=AccountsFileError(f"{error.args[0]}; {meanwhile}", why=error.why, do=do))
 
 
 def _read(copy: FilePath) -> str:

@@ -132,11 +132,12 @@ class Elven(Destination):
             body: What is posted, as JSON.
 
         Returns:
-            The response's document, its texts without secrets; None if it is not JSON.
+            The response's document, its texts without secrets.
 
         Raises:
             CredentialsRefused: 401 or 403.
             RequestRefused: Any other refusal.
+            InvalidResponse: What responds is not JSON.
             BalanceBridgeError: As for :meth:`send`.
         """
         # The vendor's page does not say what a GET signs; path and query, as they are sent, is the reading we take.
@@ -153,7 +154,13 @@ class Elven(Destination):
             secrets=self._credentials.secrets,
             max_bytes=response_bytes(_LISTED),
         )
-        document, _ = document_of(response, _LISTED)
+        document, trouble = document_of(response, _LISTED)
+        if 200 <= response.status < 300 and trouble:
+            raise InvalidResponse(
+                f"{self.name}: what responds is not Elven: {response.describe_body()}",
+                why=trouble,
+                do="Check the connection's host, and look for a proxy in between",
+            )
         if 200 <= response.status < 300 and _said(document) is not Said.REJECTED:
             return _cleaned(response, document)
         refusal = CredentialsRefused if response.status in (401, 403) else RequestRefused

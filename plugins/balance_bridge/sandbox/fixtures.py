@@ -84,7 +84,7 @@ def accounts_yaml(start_date: date) -> str:
     return f"""\
 accounts:
   main_cash:
-    source: {{type: ascendex, conn_id: ascendex_cash, category: cash}}
+    source: {{type: ascendex, conn_id: ascendex_cash, category: cash, settle: 0}}
     start_date: {start_date.isoformat()}
     destinations:
       elven:
@@ -109,7 +109,7 @@ accounts:
         assets: {{SPAM: ignore}}
 
   main_margin:
-    source: {{type: ascendex, conn_id: ascendex_margin, category: margin}}
+    source: {{type: ascendex, conn_id: ascendex_margin, category: margin, settle: 0}}
     start_date: {start_date.isoformat()}
     destinations:
       elven:
