@@ -25,7 +25,7 @@ from airflow.sdk import (
 )
 
 from balance_bridge import settings
-from balance_bridge.accounts import Account, AccountsFile, AscendexSource, BrokenAccount, accounts_in_force
+from balance_bridge.accounts import Account, AccountsFile, AscendexSource, BrokenAccount
 from balance_bridge.dag_docs import PREFLIGHT_DOC, account_doc, broken_doc, file_doc, intraday_doc
 from balance_bridge.errors import AccountsFileError, PermanentError
 from balance_bridge.operators.daily import FetchHistory, FetchSnapshot, Reconcile, ResolveDay
@@ -245,7 +245,7 @@ def make() -> dict[str, DAG]:
     # made, would be a third of the time, and there is none.
     gc.disable()
     try:
-        found = makers(accounts_in_force(settings.accounts_file(), settings.last_good_folder()))
+        found = makers(settings.read_accounts())
         return {name: maker(name) for name, maker in found.items() if wanted in (None, name)}
     finally:
         gc.enable()

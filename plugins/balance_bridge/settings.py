@@ -16,6 +16,7 @@ from balance_bridge.errors import ConfigurationError
 from balance_bridge.provider import OPTIONS
 
 if TYPE_CHECKING:
+    from balance_bridge.accounts import AccountsFile
     from balance_bridge.store import Store
 
 SECTION = "balance_bridge"
@@ -32,9 +33,11 @@ def accounts_file() -> Path:
     return airflow_home() / Path(_get("accounts_file")).expanduser()
 
 
-def last_good_folder() -> Path:
-    """Folder in which this machine keeps the last version of the accounts file that could be read."""
-    return airflow_home() / "balance_bridge_accounts"
+def read_accounts() -> AccountsFile:
+    """The accounts that run now: those of the accounts file or, while it cannot be read, of its last good version."""
+    from balance_bridge.accounts import accounts_in_force
+
+    return accounts_in_force(accounts_file(), airflow_home() / "balance_bridge_accounts")
 
 
 def store_url() -> str:

@@ -51,7 +51,8 @@ def test_a_broken_account_has_its_pool_ready_as_far_as_its_connection_can_be_rea
 
 def test_a_source_that_counts_nothing_needs_no_pool(place: Any) -> None:
     place.replace(
-        "source: {type: ascendex, conn_id: ascendex_cash, category: cash}", "source: {type: files, path: bank}"
+        "source: {type: ascendex, conn_id: ascendex_cash, category: cash, settle: 0}",
+        "source: {type: files, path: bank}",
     )
     file = load_accounts(place.accounts_file)
     assert file.broken == {}

@@ -142,9 +142,10 @@ def choose_accounts(names: Sequence[str]) -> list[Account]:
         UsageError: If the file has no usable account of such a name.
     """
     from balance_bridge import settings
-    from balance_bridge.accounts import load_accounts
 
-    file = load_accounts(settings.accounts_file())
+    file = settings.read_accounts()
+    if file.error is not None and not file.accounts:
+        raise file.error
     for name in file.broken.keys() & set(names):
         raise UsageError(f"the account {name} is wrong in the accounts file", do="run balance-bridge check")
     return [file.accounts[name] for name in choose("there is no account", names, file.accounts)]

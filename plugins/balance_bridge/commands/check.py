@@ -18,7 +18,6 @@ from balance_bridge.accounts import (
     Destination,
     ElvenDestination,
     FilesSource,
-    load_accounts,
 )
 from balance_bridge.commands.output import Listing, Output
 from balance_bridge.commands.pools import SLOTS, make_pools, pool_slots, pool_state
@@ -58,13 +57,14 @@ def findings(*, deep: bool = False, pools: bool = True, fix: bool = False) -> It
         fix: Create the pools that are missing.
     """
     path = settings.accounts_file()
-    try:
-        file = load_accounts(path)
-    except BalanceBridgeError as error:
-        yield Finding("accounts file", False, str(error))
-        return
+    file = settings.read_accounts()
     count = len(file.accounts)
-    yield Finding("accounts file", True, f"{path}: {count} account{' is' if count == 1 else 's are'} right")
+    if file.error is not None:
+        yield Finding("accounts file", False, str(file.error))
+        if not file.accounts:
+            return
+    else:
+        yield Finding("accounts file", True, f"{path}: {count} account{' is' if count == 1 else 's are'} right")
     for broken in file.broken.values():
         for problem in broken.message.splitlines():
             yield Finding(f"account {broken.name}", False, problem)

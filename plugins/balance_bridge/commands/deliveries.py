@@ -9,7 +9,6 @@ from datetime import date
 from decimal import Decimal
 
 from balance_bridge import settings
-from balance_bridge.accounts import load_accounts
 from balance_bridge.commands.arguments import choose, choose_accounts
 from balance_bridge.load.fold import SETTLED, Folded, Status, fold, outcomes
 from balance_bridge.load.log import DayLog, destinations_with_logs
@@ -79,7 +78,7 @@ def delivered_to(store: Store, account: str, days: Sequence[date], wanted: Seque
     Raises:
         UsageError: If there is no such account or destination.
     """
-    file = load_accounts(settings.accounts_file())
+    file = settings.read_accounts()
     known = {name for day in days for name in destinations_with_logs(store, account, day)}
     if account in file.accounts:
         known |= set(file.accounts[account].destinations)

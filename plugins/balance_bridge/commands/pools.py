@@ -6,7 +6,7 @@ Under the scheduler a task whose pool does not exist is never started, with no m
 from __future__ import annotations
 
 from balance_bridge import settings
-from balance_bridge.accounts import AccountsFile, load_accounts
+from balance_bridge.accounts import AccountsFile
 from balance_bridge.commands.output import Listing, Output
 
 SLOTS = 1
@@ -37,7 +37,7 @@ def make_pools(file: AccountsFile | None = None) -> list[str]:
     """
     from airflow.models.pool import Pool
 
-    slots = pool_slots(file or load_accounts(settings.accounts_file()))
+    slots = pool_slots(file or settings.read_accounts())
     created = [name for name, count in slots.items() if count is None]
     for name in created:
         Pool.create_or_update_pool(
@@ -51,7 +51,9 @@ def make_pools(file: AccountsFile | None = None) -> list[str]:
 
 def run(output: Output) -> int:
     """Create the pools and show them."""
-    file = load_accounts(settings.accounts_file())
+    file = settings.read_accounts()
+    if file.error is not None and not file.accounts:
+        raise file.error
     created = make_pools(file)
     records = [
         {"pool": name, "slots": slots, "state": "created" if name in created else pool_state(slots) or "exists"}

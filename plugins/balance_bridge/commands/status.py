@@ -9,7 +9,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from balance_bridge import settings
-from balance_bridge.accounts import Account, load_accounts
+from balance_bridge.accounts import Account
 from balance_bridge.commands.arguments import choose_accounts, today
 from balance_bridge.commands.deliveries import MANIFEST, Delivered, read_delivered
 from balance_bridge.commands.output import Listing, Output
@@ -74,12 +74,15 @@ def run(accounts: Sequence[str], days: Sequence[date], output: Output) -> int:
         The exit code: 1 if anything is wrong or missing.
     """
     chosen = choose_accounts(accounts)
-    broken = {} if accounts else load_accounts(settings.accounts_file()).broken
+    file = settings.read_accounts()
+    broken = {} if accounts else file.broken
     store, states = settings.open_store(), dag_states()
     lines = [
         Line(name, problem="wrong account", state=f"wrong in the accounts file: {wrong.message.splitlines()[0]}")
         for name, wrong in broken.items()
     ]
+    if file.error is not None:
+        lines.append(Line("(all)", problem="accounts file", state=str(file.error.args[0])))
     for account in chosen:
         lines += _account(store, account, states)
         lines += read_days(store, account, days)

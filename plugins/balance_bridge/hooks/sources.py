@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,15 +35,14 @@ def open_source(account: Account, *, patience_s: float = math.inf, log: Callable
         return AscendexHook(source.conn_id).source(
             source.category,
             retention_days=source.retention_days,
-            settle=getattr(source, "settle", timedelta(minutes=10)),
+            settle=source.settle,
             patience_s=patience_s,
         )
     from balance_bridge.extract.files import FilesSource
 
     root = _root(source.path)
     log(f"balances and changes are read from files in {root}")
-    settle = getattr(source, "settle", timedelta(0))
-    return FilesSource(root, retention_days=source.retention_days, settle=settle)
+    return FilesSource(root, retention_days=source.retention_days, settle=source.settle)
 
 
 def _root(path: str) -> Path | StorePath:

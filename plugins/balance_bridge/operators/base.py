@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk import BaseOperator
 
 from balance_bridge import settings
-from balance_bridge.accounts import Account, accounts_in_force
+from balance_bridge.accounts import Account
 from balance_bridge.errors import AccountsFileError, BalanceBridgeError, BudgetExhausted
 from balance_bridge.operators.parameters import check_destinations, check_names
 
@@ -95,7 +95,7 @@ class AccountOperator(BridgeOperator):
             AccountsFileError: If it is no longer there, or no longer right.
         """
         path = settings.accounts_file()
-        file = accounts_in_force(path, settings.last_good_folder())
+        file = settings.read_accounts()
         if self.account in file.broken:
             raise file.broken[self.account].error()
         if self.account not in file.accounts:
