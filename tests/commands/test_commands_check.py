@@ -182,10 +182,14 @@ def test_a_server_that_cannot_be_reached_is_one_finding_per_connection(
     assert f"127.0.0.1:{closed_port}" in found["connection amlyze_default"]
 
 
-def test_without_an_accounts_file_there_is_nothing_else_to_look_at(right: Any) -> None:
+def test_while_the_accounts_file_cannot_be_read_the_version_that_runs_is_looked_at(right: Any) -> None:
+    list(findings())
     right.accounts_file.unlink()
-    assert [finding.what for finding in findings()] == ["accounts file"]
-    assert str(right.accounts_file) in wrong()["accounts file"]
+    found = wrong()
+    assert set(found) == {"accounts file"}
+    assert str(right.accounts_file) in found["accounts file"]
+    assert "UTC runs meanwhile" in found["accounts file"]
+    assert "connection ascendex_cash" in {finding.what for finding in findings()}
 
 
 def test_without_airflow_s_database_it_says_how_to_make_it(right: Any, monkeypatch: pytest.MonkeyPatch) -> None:

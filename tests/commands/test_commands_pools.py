@@ -9,7 +9,6 @@ import pytest
 from balance_bridge import cli
 from balance_bridge.accounts import load_accounts
 from balance_bridge.commands.pools import make_pools, pool_slots
-from balance_bridge.errors import AccountsFileError
 
 pytestmark = pytest.mark.usefixtures("no_pools")
 
@@ -67,10 +66,3 @@ def test_the_command_shows_what_it_made_and_what_it_left(place: Any, capsys: pyt
     said = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if "ascendex_" in line}
     assert "has 3 slots" in said["ascendex_cash"]
     assert "created" in said["ascendex_margin"]
-
-
-def test_without_an_accounts_file_nothing_is_made(place: Any) -> None:
-    place.accounts_file.unlink()
-    with pytest.raises(AccountsFileError):
-        make_pools()
-    assert set(pools()) == {"default_pool"}
