@@ -251,10 +251,11 @@ def reconcile(
         ),
     )
     if held:
+        job.log(f"report: {job.store.describe(report_key)}")
         raise ReconciliationBroken(
-            f"{job.account} {job.day} does not add up, nothing of it is delivered",
-            why=f"{summary} (report: {job.store.describe(report_key)})",
-            do=f'once the exchange has corrected it: {{"date": "{job.day}", "refetch": true}}; or set on_break: load',
+            f"{job.account} {job.day} does not add up, so nothing of it is delivered",
+            why=_first_break(proof, manifest["late"]),
+            do=f'Once the exchange has corrected it, trigger {{"date": "{job.day}", "refetch": true}}',
         )
     return {
         "day": job.day.isoformat(),
@@ -314,6 +315,15 @@ def _summary(proof: reconciliation.Reconciliation, late: Sequence[int]) -> str:
         return proof.summary()
     sns = ", ".join(map(str, late[:10]))
     return f"{proof.summary()}\n{len(late)} records beyond the closing sn have a time inside the day: sn {sns}"
+
+
+def _first_break(proof: Mapping[str, Any], late: Sequence[int]) -> str:
+    first, count = proof["breaks"][0], proof["break_count"]
+    more = f"; {count - 1} more in the report" if count > 1 else ""
+    if late:
+        more += f"; booked after the closing snapshot: sn {', '.join(map(str, late[:5]))}"
+    where = f"between sn {first['last_good_sn']} and {first['first_bad_sn']}"
+    return f"{first['asset']}: {first['amount']} unexplained {where}{more}"
 
 
 def _proven(job: Job) -> dict[str, Any] | None:
