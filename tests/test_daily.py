@@ -223,7 +223,7 @@ def test_a_snapshot_that_was_corrected_heals_the_day(run: Run) -> None:
 def test_a_break_without_any_record_is_asked_about_once_more_as_well(run: Run) -> None:
     world, closing = run.exchange.world, date(2026, 11, 21)
     world.snapshots[closing] = (10_000, world.snapshots[closing][1])
-    with pytest.raises(ReconciliationBroken, match="BTC: .* unexplained between sn 10000 and 10000"):
+    with pytest.raises(ReconciliationBroken, match=r"BTC: .* unexplained between sn 10000 and 10000"):
         run.all(run.job())
     assert run.exchange.asked == ["snapshot 2026-11-20", "snapshot 2026-11-21"] * 2
 
