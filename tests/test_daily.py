@@ -20,6 +20,7 @@ from balance_bridge.errors import (
     NotYetAvailable,
     ReconciliationBroken,
     RetentionExceeded,
+    ServerFault,
     StoreDamaged,
 )
 from balance_bridge.extract import raw
@@ -597,3 +598,42 @@ def test_a_break_names_the_records_beyond_the_closing_sn_whose_time_lies_inside_
     with pytest.raises(ReconciliationBroken, match=f"booked after the closing snapshot: sn {late[0]}"):
         run.all(run.job("run-2", refetch=True))
     assert run.report()["late"] == [late[0]]
+
+
+def test_a_snapshot_corrected_between_two_days_has_both_of_them_proven_again(run: Run) -> None:
+    between = date(2026, 11, 21)
+    run.exchange.page_limit = 500
+    run.clock.now += 86_400
+    for day in (DAY, between):
+        run.all(run.job(day=day))
+    sn, held = run.exchange.world.snapshots[between]
+    later, _, document = next(record for record in run.exchange.world.records if record[0] > sn)
+    legs = {leg["asset"]: Decimal(leg["curBalance"]) for leg in document["data"]}
+    run.exchange.world.snapshots[between] = (later, held | legs)
+    run.all(run.job("refetch", refetch=True))
+    done = [run.all(run.job("again", day)) for day in (DAY, between)]
+    books = [ledger.from_parquet(run.store.read(each["ledger"])) for each in done]
+    assert later in set(books[0]["sn"])
+    assert not set(books[0]["sn"]) & set(books[1]["sn"])
+
+
+def test_a_day_that_is_whole_is_replayed_although_a_newer_fetch_of_it_died_and_the_exchange_forgot_it(run: Run) -> None:
+    run.lose(6)
+    run.exchange.page_limit = 4
+    with pytest.raises(ReconciliationBroken):
+        run.all(run.job())
+
+    pages = iter("12")
+
+    def die(request: str) -> None:
+        if request.startswith("changes") and next(pages) == "2":
+            raise ServerFault("500")
+
+    run.exchange.before_ask = die
+    with pytest.raises(ServerFault):
+        run.all(run.job("refetch", refetch=True))
+    run.exchange.before_ask = lambda _: None
+    run.clock.now += 30 * 86_400
+    run.exchange.asked.clear()
+    assert run.all(run.job("cleared"), on_break="load")["status"] == "broken"
+    assert run.exchange.asked == []

@@ -24,6 +24,7 @@ from balance_bridge.errors import (
     NotYetAvailable,
     RateLimited,
     ReconciliationBroken,
+    RequestRefused,
     RetentionExceeded,
     StoreDamaged,
 )
@@ -134,26 +135,29 @@ def fetch_history(job: Job, tolerance: Mapping[str, Decimal]) -> dict[str, Any]:
     # Of this day: fetching one that is about to expire may have needed a second attempt of its own.
     again = job.extraction(again=f"{job.day} did not add up")
     trouble: Contradiction | None = None
-    found: dict[str, Any] | None = None
-    if again.begun(job.day):
-        # A retry: the first attempt is over.
-        newest = job.store.newest(raw.manifests(job.account, job.day), ".json")
-        found = None if newest is None else _handed_on({**job.store.read_json(newest), "manifest": newest}, 0)
-    else:
+    # Where it has begun, this is a retry, and the first attempt is over.
+    if not again.begun(job.day):
         try:
             found, message = _fetch_and_prove(job, job.extraction(), tolerance)
             if found["status"] != "broken":
                 return found
+        except RetentionExceeded as error:
+            kept = None if job.refetch else _kept(job)
+            if kept is None:
+                raise
+            job.log(f"{error}: what the store has of {job.day} counts")
+            return kept
         except Contradiction as error:
             trouble, message = error, str(error)
         job.log(f"the day does not add up; fetching it once more before that is believed: {message}")
     try:
         return _fetch_and_prove(job, again, tolerance, to_empty=True)[0]
-    except RetentionExceeded as error:
+    except (RetentionExceeded, RequestRefused) as error:
         job.log(f"it cannot be fetched again: {error}")
-        if found is None:
+        kept = _kept(job)
+        if kept is None:
             raise trouble or error from error
-        return found
+        return kept
 
 
 def rescue_expiring_days(job: Job, since: date, tolerance: Mapping[str, Decimal]) -> list[date]:
@@ -309,6 +313,15 @@ def _fetch_and_prove(
     return _handed_on({**manifest, "manifest": key}, history.fetched), _summary(proof, late)
 
 
+def _kept(job: Job) -> dict[str, Any] | None:
+    """The newest whole fetch of the day, preferably one that adds up; for a day that cannot be fetched any more."""
+    proven = _proven(job, between_newest=False)
+    newest = job.store.newest(raw.manifests(job.account, job.day), ".json")
+    if proven is None and newest is not None:
+        proven = {**job.store.read_json(newest), "manifest": newest}
+    return None if proven is None else _handed_on(proven, 0)
+
+
 def _summary(proof: reconciliation.Reconciliation, late: Sequence[int]) -> str:
     """The proof in words; a break also names what was booked too late for the closing snapshot."""
     if proof.status != "broken" or not late:
@@ -326,15 +339,23 @@ def _first_break(proof: Mapping[str, Any], late: Sequence[int]) -> str:
     return f"{first['asset']}: {first['amount']} unexplained {where}{more}"
 
 
-def _proven(job: Job) -> dict[str, Any] | None:
-    """The newest manifest of the day that adds up, with its key, if what it names is in the store as it was."""
+def _proven(job: Job, *, between_newest: bool = True) -> dict[str, Any] | None:
+    """The newest manifest of the day that adds up, with its key, if what it names is in the store as it was.
+
+    Args:
+        job: The account's day.
+        between_newest: Whether it must be the proof between the newest snapshots; otherwise a day and the next one,
+            proven between different snapshots, would have the same records, or leave some to neither.
+    """
     for key in reversed(job.store.series(raw.manifests(job.account, job.day), ".json")):
         try:
             found: dict[str, Any] = job.store.read_json(key)
             if found["status"] != "broken":
-                _read_snapshots(job, found)
+                ends = _read_snapshots(job, found)
                 _read_ledger(job.store, found)
-                return {**found, "manifest": key}
+                if not between_newest or ends == _newest_snapshots(job, ends):
+                    return {**found, "manifest": key}
+                job.log(f"{job.day} was proven between other snapshots than the newest ones: proving it again")
         except (StoreDamaged, InvalidResponse) as error:
             job.log(f"{job.store.describe(key)} cannot be used: {error}")
     return None
@@ -344,6 +365,15 @@ def _read_snapshots(job: Job, manifest: Mapping[str, Any]) -> tuple[Snapshot, Sn
     opening = read_snapshot(job.source, job.store, manifest["opening"], job.day)
     closing = read_snapshot(job.source, job.store, manifest["closing"], job.day + timedelta(days=1))
     return opening.snapshot, closing.snapshot
+
+
+def _newest_snapshots(job: Job, known: tuple[Snapshot, Snapshot]) -> tuple[Snapshot, Snapshot]:
+    """The newest usable snapshots of the day's two ends: a refetch of this day or the next may have brought others."""
+    found = []
+    for day, each in zip((job.day, job.day + timedelta(days=1)), known, strict=True):
+        newest, _ = job.extraction().stored_snapshot(day)
+        found.append(each if newest is None else newest.snapshot)
+    return found[0], found[1]
 
 
 def _read_ledger(store: Store, manifest: Mapping[str, Any]) -> bytes:

@@ -128,8 +128,16 @@ def test_a_snapshot_s_list_that_is_empty_is_an_account_without_balances(name: st
 
 @pytest.mark.parametrize("name", ["balances", "Snapshot", "data", None])
 def test_a_snapshot_without_its_list_is_refused_and_not_read_as_an_empty_account(name: str | None) -> None:
-    with pytest.raises(InvalidResponse, match="snapshot of 2021-03-31 has no list of balances"):
+    with pytest.raises(
+        InvalidResponse, match=r"has no list of balances|has a list that the exchange does not document"
+    ):
         snapshot({"meta": SNAPSHOT["meta"]} | ({} if name is None else {name: SNAPSHOT["snapshot"]}))
+
+
+@pytest.mark.parametrize("name", ["orders", "balances", "Order"])
+def test_a_page_whose_list_has_another_name_is_refused_and_not_read_as_no_changes(name: str) -> None:
+    with pytest.raises(InvalidResponse, match=f"a list that the exchange does not document: '{name}'"):
+        page({"meta": HISTORY["meta"], name: HISTORY["order"]})
 
 
 def test_fields_that_are_not_known_are_let_pass() -> None:

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from upath import UPath
 
-from balance_bridge import daily
+from balance_bridge import daily, intraday
 from balance_bridge.clock import Clock
 from balance_bridge.errors import (
     ConnectionFailed,
+    Contradiction,
     InvalidResponse,
     NotYetAvailable,
     ReconciliationBroken,
@@ -25,6 +26,7 @@ from balance_bridge.errors import (
 from balance_bridge.extract.files import FilesSource
 from balance_bridge.money import EXACT
 from balance_bridge.store import Store
+from balance_bridge.transform import ledger
 
 DAY = date(2026, 11, 20)
 NEXT = date(2026, 11, 21)
@@ -318,3 +320,35 @@ def test_a_change_filed_under_the_day_before_is_found_whether_or_not_that_day_wa
         assert run(folder, store, DAY)["status"] == "proven"
     done = run(folder, store, NEXT)
     assert (done["status"], done["records"]) == ("proven", 1)
+
+
+def test_a_file_that_comes_after_its_day_was_followed_is_not_hidden_by_the_page_of_then(
+    folder: Path, tmp_path: Path
+) -> None:
+    def replace(name: str, old: str, new: str) -> None:
+        (folder / name).write_text((folder / name).read_text().replace(old, new))
+
+    store = Store(tmp_path / "store")
+    (folder / f"changes/{NEXT}.json").unlink()
+    replace(f"changes/{DAY}.csv", "4711,1001,", "4711,1004,")
+    noon = Clock(wall=lambda: datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp())
+    intraday.run(daily.Job(FilesSource(folder, clock=noon), store, "custody", DAY, "followed"), WANTED)
+    # A sum that comes and goes before what was there at noon, by number; and the change that closes the day.
+    (folder / f"changes/{DAY}-late.csv").write_text(
+        CHANGES
+        + f"4711,1002,{DAY}T06:00:00Z,In,,USD,1000000,1000000,\n"
+        + f"4711,1003,{DAY}T06:30:00Z,Out,,USD,-1000000,0,\n"
+        + f"4711,1005,{DAY}T20:00:00Z,Interest,,EUR,1,219986.11,\n"
+    )
+    replace(f"snapshots/{NEXT}.csv", "4711,1001,", "4711,1005,")
+    replace(f"snapshots/{NEXT}.csv", "219985.11", "219986.11")
+    done = run(folder, store, DAY)
+    assert sorted(set(ledger.from_parquet(store.read(done["ledger"]))["sn"])) == [1002, 1003, 1004, 1005]
+
+
+def test_changes_of_another_account_than_the_snapshots_are_refused(folder: Path, tmp_path: Path) -> None:
+    (folder / f"changes/{NEXT}.json").unlink()
+    changes = (folder / f"changes/{DAY}.csv").read_text()
+    (folder / f"changes/{DAY}.csv").write_text(changes.replace("4711,", "0815,"))
+    with pytest.raises(Contradiction, match="0815"):
+        run(folder, Store(tmp_path / "store"), DAY)

@@ -286,6 +286,14 @@ def test_a_day_fetched_while_it_goes_on_is_the_day_fetched_afterwards(server: Se
     assert found == everything
 
 
+def test_an_event_at_the_cut_that_comes_again_with_other_content_is_a_contradiction() -> None:
+    first = Page("a", ([Item(1), Item(2), Item(3, "EUR +7", shares_sn=True)],))
+    second = Page("a", ([Item(3, "EUR -5", shares_sn=True)],))
+    pages = {1: (first, True), 3: (second, True)}
+    with pytest.raises(Contradiction, match="sn 3 comes twice with different content"):
+        list(Walk(3, 5).steps(pages.__getitem__, 1))
+
+
 def test_a_page_that_was_fetched_too_early_is_followed_by_another() -> None:
     pages = {1: (page((1, 2), ()), False), 3: (page((7,), ()), True)}
     found = list(Walk(LIMIT, 5).steps(pages.__getitem__, 1))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -147,6 +146,7 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _envelope = msgspec.json.Decoder(Envelope)
 _snapshot = msgspec.json.Decoder(SnapshotBody)
 _history = msgspec.json.Decoder(HistoryBody)
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def read_envelope(body: bytes) -> Envelope:
@@ -169,7 +169,7 @@ def read_snapshot(body: bytes, *, category: str, day: date) -> SnapshotResponse:
         InvalidResponse: If its list or a field is missing or malformed, an asset comes twice, or it is another day's or
             category's.
     """
-    answer = _decode(_snapshot.decode, body)
+    answer = _decode(_snapshot, body)
     _check_category(answer.meta, category)
     at_ms = answer.meta.snapshotTime if answer.meta.snapshotTime is not None else answer.meta.balanceTime
     if answer.meta.sn is None or at_ms is None:
@@ -204,7 +204,7 @@ def read_page(body: bytes, *, category: str) -> Page:
         InvalidResponse: If a field is missing or malformed, or the page is another category's.
         Contradiction: If a sequence number comes twice with different content.
     """
-    answer = _decode(_history.decode, body)
+    answer = _decode(_history, body)
     _check_category(answer.meta, category)
     orders, others = answer.order or [], answer.balance or []
     return Page(answer.meta.accountId, (orders, others), _legs(_without_repeats([*orders, *others])))
@@ -296,7 +296,7 @@ def _check_category(meta: Meta, category: str) -> None:
         raise InvalidResponse(f"meta.ac is {meta.ac!r}, but the {category} account was asked for")
 
 
-def _decode(decode: Callable[[bytes | msgspec.Raw], Body], body: bytes) -> Body:
+def _decode(decoder: msgspec.json.Decoder[Body], body: bytes) -> Body:
     content: bytes | msgspec.Raw = body
     envelope = read_envelope(body)
     if envelope.failed:
@@ -304,9 +304,20 @@ def _decode(decode: Callable[[bytes | msgspec.Raw], Body], body: bytes) -> Body:
     if envelope.code is not None and bytes(envelope.data):
         content = envelope.data
     try:
-        return decode(content)
+        found = decoder.decode(content)
+        fields = _fields.decode(content)
     except _UNREADABLE as error:
         raise InvalidResponse(_explain(error, bytes(content))) from error
+    # Unknown fields are let pass, but not lists: the one that is looked for may have got another name.
+    known: tuple[str, ...] = found.__struct_fields__  # type: ignore[attr-defined]
+    unknown = [name for name, value in fields.items() if name not in known and bytes(value).startswith(b"[")]
+    if unknown:
+        raise InvalidResponse(
+            f"the response has a list that the exchange does not document: {', '.join(map(repr, unknown))[:200]}",
+            why=f"known are {', '.join(known)}",
+            do="Look at the raw response in the store, and ask the exchange what has changed",
+        )
+    return found
 
 
 def _explain(error: Exception, body: bytes) -> str:

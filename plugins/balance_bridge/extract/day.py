@@ -126,9 +126,29 @@ class DayExtraction:
             InvalidResponse: The response is not what the exchange documents. It is kept in the store all the same.
         """
         series = f"raw/{self.account}/{day}/snapshot"
-        stored = self.store.series(series, raw.SUFFIX)
+        # Before anything is looked at: of two copies of this task that fetch at once, one must find the other's.
+        newest = self.store.newest(series, raw.SUFFIX)
+        key = f"{series}/{raw.attempt_of(newest) + 1 if newest else 1:04d}{raw.SUFFIX}"
+        kept, trouble = self.stored_snapshot(day)
+        if kept is not None:
+            return kept
+        self._check_settled(day)
+        what = f"the snapshot of {day}"
+        self.log(f"fetching {what}")
+        response = self.fetch(lambda: self.source.fetch_snapshot(day), "snapshot", day, what, trouble)
+        # By the exchange's clock, which a new client knows only now.
+        self._check_settled(day)
+        self.note_account("snapshot", lambda: self.source.read_snapshot(response.body, day).account_ref)
+        self.store.put(key, raw.pack(response, asked_by=self.asked_by))
+        # If another copy of this task was faster, its snapshot is the one that counts.
+        found = read_snapshot(self.source, self.store, key, day)
+        self.check_same_account("snapshot", found.account_ref)
+        return found
+
+    def stored_snapshot(self, day: date) -> tuple[StoredSnapshot | None, str]:
+        """The newest usable snapshot of the store, if there is one, and what is wrong with a newer one."""
         trouble = ""
-        for key in reversed(stored):
+        for key in reversed(self.store.series(f"raw/{self.account}/{day}/snapshot", raw.SUFFIX)):
             try:
                 found = read_snapshot(self.source, self.store, key, day)
                 if self.again and found.asked_by != self.asked_by:
@@ -137,18 +157,8 @@ class DayExtraction:
             except (InvalidResponse, StoreDamaged) as error:
                 trouble = trouble or self.unusable(key, error)
             else:
-                return found
-        self._check_settled(day)
-        what = f"the snapshot of {day}"
-        self.log(f"fetching {what}")
-        response = self.fetch(lambda: self.source.fetch_snapshot(day), "snapshot", day, what, trouble)
-        self.note_account("snapshot", lambda: self.source.read_snapshot(response.body, day).account_ref)
-        key = f"{series}/{raw.attempt_of(stored[-1]) + 1 if stored else 1:04d}{raw.SUFFIX}"
-        self.store.put(key, raw.pack(response, asked_by=self.asked_by))
-        # If another copy of this task was faster, its snapshot is the one that counts.
-        found = read_snapshot(self.source, self.store, key, day)
-        self.check_same_account("snapshot", found.account_ref)
-        return found
+                return found, trouble
+        return None, trouble
 
     def history(
         self, day: date, opening: StoredSnapshot, closing: StoredSnapshot | None, *, to_empty: bool = False
@@ -300,7 +310,11 @@ class DayExtraction:
         existing = sorted({key.rsplit("/", 1)[0] for key in self.store.list(prefix)})
         if not existing:
             return f"{prefix}/0001"
-        if not self.again or self._is_ours(self.store.list(existing[-1])):
+        if not self.again:
+            # A newer one that was begun and never finished must not hide one that is whole.
+            whole = self.store.newest(raw.manifests(self.account, day), ".json")
+            return str(self.store.read_json(whole)["history"]) if whole else existing[-1]
+        if self._is_ours(self.store.list(existing[-1])):
             return existing[-1]
         return f"{prefix}/{int(existing[-1].rsplit('/', 1)[1]) + 1:04d}"
 
@@ -313,7 +327,7 @@ class DayExtraction:
         return False
 
     def _account_note(self, endpoint: Endpoint) -> str:
-        return f"raw/{self.account}/account/{endpoint}.json"
+        return f"raw/{self.account}/account/{'any' if self.source.one_account_name else endpoint}.json"
 
     def _unavailable(self, endpoint: Endpoint, day: date) -> str:
         return f"raw/{self.account}/{day}/unavailable/{endpoint}.json"
@@ -385,8 +399,8 @@ class _DayPages:
         except (InvalidResponse, StoreDamaged) as error:
             return None, False, self._extraction.unusable(key, error)
         all_there = self._reaches_the_closing(stored)
-        if not all_there and top_of(page, self._source.page_limit) < cursor:
-            # Fetched when nothing had happened yet.
+        if not all_there and (self._source.comes_late or top_of(page, self._source.page_limit) < cursor):
+            # Fetched when nothing had happened yet; or what comes in any order may stand before what it holds.
             return None, False, ""
         return page, all_there, ""
 
@@ -419,6 +433,8 @@ class _DayPages:
     def _reaches_the_closing(self, stored: raw.RawResponse) -> bool:
         if self._closing is None:
             return False
+        if self._source.comes_late:
+            return stored.sent_at >= self._closing.known_at
         settled_at = self._closing.snapshot.at_ms / 1000 + _SETTLED_S
         return stored.sent_at >= min(self._closing.known_at, settled_at)
 

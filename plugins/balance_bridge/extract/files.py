@@ -36,6 +36,7 @@ class FilesSource(Source):
     # While a day goes on, whatever comes later stands in more files: only a page without any record is the last.
     page_limit = 1
     comes_late = True
+    one_account_name = True
 
     def __init__(
         self,

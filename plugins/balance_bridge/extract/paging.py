@@ -133,8 +133,11 @@ def _by_sn(page: Page) -> dict[int, list[Record]]:
 
 
 def _check_repeats(before: dict[int, list[Record]], found: dict[int, list[Record]], cursor: int) -> None:
-    """What the page before was good for must not come again with other content; its last event may be completed."""
+    """What comes again must have the content that it had; an event that the cut divided is completed."""
     for sn in before.keys() & found.keys():
+        for record in before[sn] if sn == cursor else ():
+            if record not in found[sn]:
+                raise Contradiction(f"sn {sn} comes twice with different content: {record} and {found[sn][0]}")
         for record in found[sn]:
             if record not in before[sn] and not (sn == cursor and record.shares_sn):
                 raise Contradiction(f"sn {sn} comes twice with different content: {before[sn][0]} and {record}")

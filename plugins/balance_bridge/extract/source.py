@@ -66,13 +66,16 @@ class Source(ABC):
         page_limit: Records that a full page holds at least; a page with fewer holds everything that there is yet.
         settle: How long after a day's end its closing snapshot is first fetched, so that what the other side books
             late is in it.
-        comes_late: Whether a past day's data may still come; otherwise what is not there after the day never will be.
+        comes_late: Whether a past day's data may still come, and in any order; otherwise what is not there after the
+            day never will be.
+        one_account_name: Whether snapshots and changes spell the account's name alike.
     """
 
     who: str
     page_limit: int
     settle: timedelta = timedelta(0)
     comes_late: ClassVar[bool] = False
+    one_account_name: ClassVar[bool] = False
 
     @abstractmethod
     def now(self) -> float:
