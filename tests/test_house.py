@@ -39,7 +39,7 @@ LONGER = {
     "daily.py: reconcile",
 }
 # Names that only Airflow and pydantic use, and two that only tests do: to be removed.
-USED_ELSEWHERE = {"pre_execute", "model_config", "intraday_ms", "arrivals_s", "ignore_aliases"}
+USED_ELSEWHERE = {"pre_execute", "model_config", "conn_name_attr", "intraday_ms", "arrivals_s", "ignore_aliases"}
 FUNCTION_OR_CLASS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 # A function under any other decorator is called by whoever made that.
 OWN = {"property", "staticmethod", "classmethod", "abstractmethod", "dataclass(frozen=True)"}
