@@ -38,8 +38,8 @@ LONGER = {
     "cli.py: _parser",
     "daily.py: reconcile",
 }
-# Names that only Airflow and pydantic use, and two that only tests do: to be removed.
-USED_ELSEWHERE = {"pre_execute", "model_config", "intraday_ms", "arrivals_s", "ignore_aliases"}
+# Names that only Airflow and pydantic use, and one that only tests do: to be removed.
+USED_ELSEWHERE = {"pre_execute", "model_config", "conn_name_attr", "arrivals_s"}
 FUNCTION_OR_CLASS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 # A function under any other decorator is called by whoever made that.
 OWN = {"property", "staticmethod", "classmethod", "abstractmethod", "dataclass(frozen=True)"}

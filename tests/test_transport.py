@@ -18,9 +18,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import quote, quote_plus, unquote
 
 import pytest
@@ -141,13 +140,17 @@ def send(url: str, method: str = "GET", **options: Any) -> Response:
     return made.send(method, url, headers=HEADERS, **options)
 
 
+def refuse(response: Response) -> NoReturn:
+    """As those do who read a body that is not what they expect."""
+    raise InvalidResponse(f"{response.request}: {response.describe_body()}")
+
+
 def test_a_whole_response_is_given_whatever_its_status(serve: Callable[..., Server]) -> None:
     for status in ("200 OK", "400 Bad Request", "404 Not Found", "429 Too Many Requests", "500 Oops"):
         server = serve(says(b'{"a": 1.10}', status=status, Content_Type="application/json", X_Own="Yes"))
         response = send(f"{server.url}/x", params={"date": "2026-11-20", "q": "a b&c"})
         assert response.status == int(status[:3])
         assert response.body == b'{"a": 1.10}'
-        assert response.json() == {"a": Decimal("1.10")}
         assert response.headers["content-type"] == "application/json"
         assert response.headers["x-own"] == "Yes"
         assert response.request == f"GET {server.url}/x?date=2026-11-20&q=a+b%26c"
@@ -360,7 +363,7 @@ def test_no_message_and_no_log_holds_a_header_s_value(
     urls = [serve(talk).url for talk in (says(b"<html>"), hang_up, silent, says(b"{", length=9))]
     for url in [*urls, "http://127.0.0.1:1", "nonsense", "http://a..b"]:
         try:
-            send(url, timeout_s=0.1).json()
+            refuse(send(url, timeout_s=0.1))
         except (ConnectionFailed, ResponseLost, PermanentError) as error:
             chain: BaseException | None = error
             while chain is not None:
@@ -380,7 +383,7 @@ def test_credentials_that_a_server_quotes_back_are_hidden(serve: Callable[..., S
 
     found = send(serve(says(f"<html>{SECRET} is wrong</html>".encode())).url)
     with pytest.raises(InvalidResponse, match=r"<html>\*\*\* is wrong") as caught:
-        found.json()
+        refuse(found)
     assert SECRET not in f"{caught.value!r} {found!r}"
 
 
@@ -427,7 +430,7 @@ def test_the_environment_s_certificates_are_trusted(
     serve: Callable[..., Server], context: ssl.SSLContext, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
-    assert send(serve(says(b'{"a": 1}'), context).url).json() == {"a": 1}
+    assert send(serve(says(b'{"a": 1}'), context).url).body == b'{"a": 1}'
 
 
 def test_a_handshake_that_fails_means_that_nothing_was_sent(serve: Callable[..., Server]) -> None:
@@ -897,7 +900,7 @@ def test_a_secret_that_a_server_quotes_reaches_neither_message_nor_log(
     server = serve(lambda connection, _: connection.sendall(said))
     made = Transport()
     with pytest.raises((ResponseLost, InvalidResponse)) as caught:
-        made.send("POST", server.url, headers={}, body=b"[]", secrets=[KEY]).json()
+        refuse(made.send("POST", server.url, headers={}, body=b"[]", secrets=[KEY]))
     cut = where in NOT_SHOWN or (where == "a chunk's size" and form in CUT_IN_A_SIZE)
     assert "***" in str(caught.value) or NOTE in str(caught.value) or cut
     assert caught.value.__cause__ is None
@@ -1017,45 +1020,18 @@ def response(
     return Response("GET http://x.test/y?z=1", 200, named, body, sent_at, ended_at, secrets)
 
 
-def test_numbers_keep_every_digit() -> None:
-    read = response(b'{"a": 0.1000000000000000055511151231257827, "b": 12345678901234567890123, "c": 1e-9}').json()
-    assert read == {
-        "a": Decimal("0.1000000000000000055511151231257827"),
-        "b": 12345678901234567890123,
-        "c": Decimal("1e-9"),
-    }
-
-
 @pytest.mark.parametrize(
     ("body", "look"),
     [
         (b"", "the body is empty"),
         (b"<html>Bad gateway</html>", "<html>Bad gateway"),
-        (b'{"a": 1', '"a": 1'),
-        (b'{"a": NaN}', "NaN"),
-        (b'{"a": -Infinity}', "Infinity"),
-        (b'{"a": 1}x', "x"),
         (b"\xff\xfe{}", "bytes of"),
-        (b"[" * 100_000, r"\[\[\["),
-        (b"9" * 10_000, "999"),
+        (b"[" * 100_000, "[[["),
     ],
 )
-def test_a_body_that_is_no_json_is_refused_with_a_look_at_it(body: bytes, look: str) -> None:
-    with pytest.raises(
-        InvalidResponse, match=rf"(?s)GET http://x\.test/y\?z=1 answered 200 with no JSON: .*{look}"
-    ) as caught:
-        response(body).json()
-    assert len(str(caught.value)) < 1000
-
-
-@settings(deadline=None)
-@given(st.binary(max_size=60))
-def test_any_body_is_json_or_refused(body: bytes) -> None:
-    try:
-        read = response(body).json()
-    except InvalidResponse:
-        return
-    assert read == json.loads(body, parse_float=Decimal)
+def test_a_look_at_a_body_is_short_whatever_it_is(body: bytes, look: str) -> None:
+    assert look in response(body).describe_body()
+    assert len(response(body).describe_body()) < 1000
 
 
 @settings(deadline=None)

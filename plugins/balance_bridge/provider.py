@@ -79,7 +79,7 @@ def get_provider_info() -> dict[str, Any]:
         "asset-uris": [{"schemes": ["balance-bridge"], "handler": None}],
         # No "plugins" here: Airflow loads those of providers only if `lazy_discover_providers` is off, and then reports
         # the plugin of the entry point, which it always loads, as registered twice.
-        "connection-types": [_ascendex(), _elven(), _amlyze(), _webhook()],
+        "connection-types": _connection_types(),
         "config": {
             "balance_bridge": {
                 "description": "Options of balance-bridge, the daily delivery of exchange balances.",
@@ -93,74 +93,48 @@ def _modules(room: str, names: tuple[str, ...]) -> list[str]:
     return [f"balance_bridge.{room}.{name}" for name in names]
 
 
-def _ascendex() -> dict[str, Any]:
-    return {
-        "connection-type": "ascendex",
-        "hook-name": "AscendEX",
-        "hook-class-name": "balance_bridge.hooks.ascendex.AscendexHook",
-        "ui-field-behaviour": {
-            "hidden-fields": ["schema", "port", "extra"],
-            "relabeling": {"host": "Base URL", "login": "API key", "password": "API secret"},
-            "placeholders": {
-                "host": "https://ascendex.com",
-                "login": "A key with the permission to view, and no other",
-                "password": "The key's secret, as AscendEX showed it once",
-            },
-        },
-        "conn-fields": {
-            "requests_per_minute": {
-                "label": "Requests per minute",
-                "description": "How many the key is granted in any 60 s; all who use it must say the same.",
-                "schema": {"type": ["integer", "null"], "default": 8, "minimum": 1, "maximum": 600},
-            }
-        },
+def _connection_types() -> list[dict[str, Any]]:
+    ascendex = _connection_type(
+        *("ascendex", "AscendEX", "AscendexHook"),
+        host=("Base URL", "https://ascendex.com"),
+        login=("API key", "A key with the permission to view, and no other"),
+        password=("API secret", "The key's secret, as AscendEX showed it once"),
+    )
+    ascendex["conn-fields"] = {
+        "requests_per_minute": {
+            "label": "Requests per minute",
+            "description": "How many the key is granted in any 60 s; all who use it must say the same.",
+            "schema": {"type": ["integer", "null"], "default": 8, "minimum": 1, "maximum": 600},
+        }
     }
+    elven = _connection_type(
+        *("elven", "Elven", "ElvenHook"),
+        host=("Base URL", "https://openapi.elven.com"),
+        login=("API key", "The OpenAPI key of your Elven workspace"),
+        password=("API secret", "The key's secret"),
+    )
+    amlyze = _connection_type(
+        *("amlyze", "Amlyze", "AmlyzeHook"),
+        host=("Tenant's base URL", "https://your-tenant.example (required; without /amlyze-ws-rest)"),
+        password=("Bearer token", "The token, without the word Bearer"),
+    )
+    webhook = _connection_type(
+        *("webhook", "Balance webhook", "WebhookHook"),
+        host=("URL", "https://ledger.your-company.example/balances (required)"),
+        password=("Shared secret", "Signs every request; the receiver has it too"),
+    )
+    return [ascendex, elven, amlyze, webhook]
 
 
-def _elven() -> dict[str, Any]:
+def _connection_type(kind: str, name: str, hook: str, **fields: tuple[str, str]) -> dict[str, Any]:
+    """A type of connection; of each field of its form the label and the placeholder, and no other field is shown."""
     return {
-        "connection-type": "elven",
-        "hook-name": "Elven",
-        "hook-class-name": "balance_bridge.hooks.elven.ElvenHook",
+        "connection-type": kind,
+        "hook-name": name,
+        "hook-class-name": f"balance_bridge.hooks.{kind}.{hook}",
         "ui-field-behaviour": {
-            "hidden-fields": ["schema", "port", "extra"],
-            "relabeling": {"host": "Base URL", "login": "API key", "password": "API secret"},
-            "placeholders": {
-                "host": "https://openapi.elven.com",
-                "login": "The OpenAPI key of your Elven workspace",
-                "password": "The key's secret",
-            },
-        },
-    }
-
-
-def _amlyze() -> dict[str, Any]:
-    return {
-        "connection-type": "amlyze",
-        "hook-name": "Amlyze",
-        "hook-class-name": "balance_bridge.hooks.amlyze.AmlyzeHook",
-        "ui-field-behaviour": {
-            "hidden-fields": ["schema", "port", "login", "extra"],
-            "relabeling": {"host": "Tenant's base URL", "password": "Bearer token"},
-            "placeholders": {
-                "host": "https://your-tenant.example (required; without /amlyze-ws-rest)",
-                "password": "The token, without the word Bearer",
-            },
-        },
-    }
-
-
-def _webhook() -> dict[str, Any]:
-    return {
-        "connection-type": "webhook",
-        "hook-name": "Balance webhook",
-        "hook-class-name": "balance_bridge.hooks.webhook.WebhookHook",
-        "ui-field-behaviour": {
-            "hidden-fields": ["schema", "port", "login", "extra"],
-            "relabeling": {"host": "URL", "password": "Shared secret"},
-            "placeholders": {
-                "host": "https://ledger.your-company.example/balances (required)",
-                "password": "Signs every request; the receiver has it too",
-            },
+            "hidden-fields": [field for field in ("schema", "port", "login", "extra") if field not in fields],
+            "relabeling": {field: label for field, (label, _) in fields.items()},
+            "placeholders": {field: placeholder for field, (_, placeholder) in fields.items()},
         },
     }

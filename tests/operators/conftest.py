@@ -243,7 +243,9 @@ def _without_sleep(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     from balance_bridge.load.webhook import Webhook
 
     monkeypatch.setattr("balance_bridge.hooks.ascendex.AscendexClient", functools.partial(AscendexClient, clock=clock))
-    monkeypatch.setattr("balance_bridge.hooks.ascendex.AscendexSource", functools.partial(AscendexSource, clock=clock))
+    monkeypatch.setattr(
+        "balance_bridge.extract.ascendex.AscendexSource", functools.partial(AscendexSource, clock=clock)
+    )
     monkeypatch.setattr("balance_bridge.hooks.ascendex.Budget", functools.partial(Budget, clock=clock))
 
     class TimedElven(Elven):

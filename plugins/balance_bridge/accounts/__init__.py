@@ -18,7 +18,6 @@ from balance_bridge.accounts.destinations import (
     Equivalent,
     WebhookDestination,
 )
-from balance_bridge.accounts.document import write_accounts
 from balance_bridge.accounts.last_good import accounts_in_force
 from balance_bridge.accounts.loading import AccountsFile, BrokenAccount, load_accounts
 from balance_bridge.accounts.models import Account
@@ -39,5 +38,4 @@ __all__ = [
     "WebhookDestination",
     "accounts_in_force",
     "load_accounts",
-    "write_accounts",
 ]

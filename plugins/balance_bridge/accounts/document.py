@@ -7,7 +7,6 @@ the lines. Composing with a ``BaseLoader`` does none of that.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from itertools import accumulate
 from pathlib import Path as FilePath
 
@@ -166,18 +165,3 @@ class Document:
 
 def _line(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
-
-
-class _Dumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002
-        return True
-
-
-def write_accounts(accounts: Mapping[str, object]) -> str:
-    """Accounts as the text of an accounts file.
-
-    Args:
-        accounts: By name, as mappings with the file's keys; the values are text, whole numbers, dates, true or false,
-            lists and mappings.
-    """
-    return yaml.dump({"accounts": dict(accounts)}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)

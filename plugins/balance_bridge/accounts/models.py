@@ -111,8 +111,3 @@ class Account(Model):
             "an exchange with changes or {every: STEP} among the points of a destination"
         ),
     ] = None
-
-    @property
-    def intraday_ms(self) -> int | None:
-        """The step in which a day that goes on is followed, in milliseconds; None: it is not."""
-        return None if self.intraday is None else parse_step_ms(self.intraday)

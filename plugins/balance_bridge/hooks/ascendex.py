@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import timedelta
 
 from balance_bridge import settings
 from balance_bridge.errors import ConfigurationError
-from balance_bridge.extract.ascendex import DEFAULT_URL, Access, AscendexClient, AscendexSource, Category
+from balance_bridge.extract.ascendex import DEFAULT_URL, Access, AscendexClient
 from balance_bridge.extract.budget import REQUESTS_PER_WINDOW, Budget, Limits, budget_key
 from balance_bridge.hooks.connection import ApiHook
 from balance_bridge.hooks.transport import MaskingTransport
@@ -23,14 +22,10 @@ class AscendexHook(ApiHook):
         conn_id: The connection's id.
     """
 
-    conn_name_attr = "conn_id"
     conn_type = "ascendex"
     default_conn_name = "ascendex_default"
     hook_name = "AscendEX"
     default_url = DEFAULT_URL
-
-    def __init__(self, conn_id: str = default_conn_name, **kwargs: object) -> None:
-        super().__init__(conn_id, **kwargs)
 
     @property
     def requests_per_minute(self) -> int:
@@ -76,20 +71,6 @@ class AscendexHook(ApiHook):
             name=f"connection {self.conn_id!r}",
         )
         return AscendexClient(MaskingTransport(), access, budget=self.budget(patience_s), log=self.log.info)
-
-    def source(
-        self, category: str, *, retention_days: int, settle: timedelta, patience_s: float = math.inf
-    ) -> AscendexSource:
-        """One account of the key.
-
-        Args:
-            category: ``cash`` or ``margin``.
-            retention_days: How many days back the exchange serves.
-            settle: How long after a day's end its closing snapshot is first fetched.
-            patience_s: The longest wait for a slot of the budget that is slept through.
-        """
-        client = self.get_conn(patience_s)
-        return AscendexSource(client, Category(category), retention_days=retention_days, settle=settle)
 
     def _test(self) -> tuple[bool, str]:
         client = self.get_conn()

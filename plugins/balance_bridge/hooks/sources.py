@@ -30,14 +30,11 @@ def open_source(account: Account, *, patience_s: float = math.inf, log: Callable
     """
     source = account.source
     if isinstance(source, AscendexSource):
+        from balance_bridge.extract import ascendex
         from balance_bridge.hooks.ascendex import AscendexHook
 
-        return AscendexHook(source.conn_id).source(
-            source.category,
-            retention_days=source.retention_days,
-            settle=source.settle,
-            patience_s=patience_s,
-        )
+        client, category = AscendexHook(source.conn_id).get_conn(patience_s), ascendex.Category(source.category)
+        return ascendex.AscendexSource(client, category, retention_days=source.retention_days, settle=source.settle)
     from balance_bridge.extract.files import FilesSource
 
     root = _root(source.path)

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from balance_bridge import settings
+from balance_bridge.accounts import Account
 from balance_bridge.days import resolve_day
-from balance_bridge.errors import (
-    BudgetExhausted,
-    NotYetAvailable,
-    SnapshotOverdue,
-)
+from balance_bridge.errors import BudgetExhausted, NotYetAvailable, SnapshotOverdue
 from balance_bridge.operators.base import AccountOperator, AskingOperator, without_traceback
 from balance_bridge.points import BalanceRequest
+
+if TYPE_CHECKING:
+    from balance_bridge.daily import Job
 
 LOOK_AGAIN_AFTER = timedelta(minutes=10)
 GIVE_UP_AFTER = timedelta(hours=6)
@@ -46,7 +46,38 @@ class ResolveDay(AccountOperator):
 
 
 class WaitingOperator(AskingOperator):
-    """A task that waits, without a worker, for what is not there yet."""
+    """A task that fetches something of the day and waits, without a worker, for what is not there yet."""
+
+    @without_traceback
+    def execute(
+        self,
+        context: Any,
+        event: Any = None,  # noqa: ARG002 - what woke the task, if it had been waiting
+        since: str | None = None,
+        refused: int = 0,
+    ) -> dict[str, Any]:
+        """Fetch it.
+
+        Args:
+            context: Airflow's context.
+            event: What woke the task.
+            since: When the wait for what is not there yet began (ISO, UTC).
+            refused: How often the exchange has refused a request since the last one that it answered.
+
+        Returns:
+            What the next tasks need of it.
+        """
+        account = self.read_account()
+        job = self.job(context, account)
+        try:
+            return self._fetch(job, account)
+        except BudgetExhausted as error:
+            self.wait_for_budget(error, refused, {"since": since})
+        except NotYetAvailable as error:
+            self.wait_for_data(error, since, job.source.who)
+
+    def _fetch(self, job: Job, account: Account) -> dict[str, Any]:
+        raise NotImplementedError
 
     def wait_for_data(self, error: NotYetAvailable, since: str | None, who: str) -> NoReturn:
         """Look again in ten minutes, for six hours; or, without counting, when it is time to look at all.
@@ -78,7 +109,8 @@ class WaitingOperator(AskingOperator):
 class FetchSnapshot(WaitingOperator):
     """Gets one of the day's two snapshots into the store; waits for one that is not there yet.
 
-    The first one also rescues days that the exchange is about to forget.
+    The first one also rescues days that the exchange is about to forget. Gives key, sequence number, instant and number
+    of assets.
 
     Args:
         which: The ``opening`` or the ``closing`` one.
@@ -88,71 +120,24 @@ class FetchSnapshot(WaitingOperator):
         super().__init__(**kwargs)
         self.which = which
 
-    @without_traceback
-    def execute(
-        self,
-        context: Any,
-        event: Any = None,  # noqa: ARG002 - what woke the task, if it had been waiting
-        since: str | None = None,
-        refused: int = 0,
-    ) -> dict[str, Any]:
-        """Fetch it.
-
-        Args:
-            context: Airflow's context.
-            event: What woke the task.
-            since: When the wait for the snapshot began (ISO, UTC).
-            refused: How often the exchange has refused a request since the last one that it answered.
-
-        Returns:
-            Key, sequence number, instant and number of assets.
-        """
+    def _fetch(self, job: Job, account: Account) -> dict[str, Any]:
         from balance_bridge.daily import fetch_snapshot, rescue_expiring_days
 
-        account = self.read_account()
-        job = self.job(context, account)
-        try:
-            if self.which == "opening":
-                rescue_expiring_days(job, account.start_date, account.tolerance)
-            return fetch_snapshot(job, self.which)
-        except BudgetExhausted as error:
-            self.wait_for_budget(error, refused, {"since": since})
-        except NotYetAvailable as error:
-            self.wait_for_data(error, since, job.source.who)
+        if self.which == "opening":
+            rescue_expiring_days(job, account.start_date, account.tolerance)
+        return fetch_snapshot(job, self.which)
 
 
 class FetchHistory(WaitingOperator):
-    """Gets every change of the day into the store, and proves that the day adds up; comes after both snapshots."""
+    """Gets every change of the day into the store, and proves that the day adds up; comes after both snapshots.
 
-    @without_traceback
-    def execute(
-        self,
-        context: Any,
-        event: Any = None,  # noqa: ARG002 - what woke the task, if it had been waiting
-        since: str | None = None,
-        refused: int = 0,
-    ) -> dict[str, Any]:
-        """Fetch it.
+    Gives the key of the day's manifest, the status of its proof, and counts.
+    """
 
-        Args:
-            context: Airflow's context.
-            event: What woke the task.
-            since: When the wait for the changes began (ISO, UTC).
-            refused: How often the exchange has refused a request since the last one that it answered.
-
-        Returns:
-            The key of the day's manifest, the status of its proof, and counts.
-        """
+    def _fetch(self, job: Job, account: Account) -> dict[str, Any]:
         from balance_bridge.daily import fetch_history
 
-        account = self.read_account()
-        job = self.job(context, account)
-        try:
-            return fetch_history(job, account.tolerance)
-        except BudgetExhausted as error:
-            self.wait_for_budget(error, refused, {"since": since})
-        except NotYetAvailable as error:
-            self.wait_for_data(error, since, job.source.who)
+        return fetch_history(job, account.tolerance)
 
 
 class Reconcile(AccountOperator):

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from functools import cached_property
-from typing import Any
 
-from balance_bridge.errors import InvalidResponse
 from balance_bridge.transport.redaction import Redactor
 
 
@@ -48,19 +44,6 @@ class Response:
     def _redactor(self) -> Redactor:
         return Redactor(self.secrets)
 
-    def json(self) -> Any:
-        """The body as JSON, its numbers with a point as ``Decimal``.
-
-        Raises:
-            InvalidResponse: If the body is not JSON (an HTML page, half a document, nothing).
-        """
-        try:
-            return json.loads(self.body.decode("utf-8"), parse_float=Decimal, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError):
-            refusal = InvalidResponse(f"{self.request} answered {self.status} with no JSON: {self.describe_body()}")
-        # Not in the handler: the decoders' errors hold the body.
-        raise refusal
-
     def describe_body(self) -> str:
         """What the body looks like, in some 200 characters, for a message."""
         if not self.body:
@@ -88,7 +71,3 @@ def _timestamp(date: str) -> float | None:
         return parsedate_to_datetime(date).timestamp()
     except (ValueError, OverflowError, TypeError, IndexError):  # which one depends on the text
         return None
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
