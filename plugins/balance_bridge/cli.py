@@ -42,7 +42,7 @@ Daily exchange balances, proven and delivered: AscendEX to Elven and Amlyze,
 run by Apache Airflow.
 
   see it work             balance-bridge demo
-  click around in it      balance-bridge up
+  explore it in the UI    balance-bridge up
   set it up               balance-bridge init
                           balance-bridge check --fix
   every day               balance-bridge status
@@ -53,7 +53,7 @@ airflow.cfg, AIRFLOW__BALANCE_BRIDGE__..., AIRFLOW_CONN_...). To run a day
 again, clear its run in Airflow, or
   airflow dags trigger balances_ACCOUNT --conf '{"date": "2026-11-20"}'
 """
-_EXIT_CODES = "Exit codes: 0 all is well, 1 something is wrong, 2 the command was typed wrong."
+_EXIT_CODES = "Exit codes: 0 all is well, 1 something is wrong, 2 the command was mistyped."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -161,7 +161,7 @@ _HOME = _argument(
     "--home",
     type=Path,
     default=Path(os.environ.get("BALANCE_BRIDGE_DEMO", ".demo")),
-    help="folder for all that it makes; emptied first (default: %(default)s)",
+    help="folder for everything it creates; emptied first (default: %(default)s)",
 )
 _ACCOUNT = _argument("account", metavar="ACCOUNT", help="the account's name in the accounts file")
 _ACCOUNTS = _argument("accounts", nargs="*", metavar="ACCOUNT", help="only these accounts (default: all)")
@@ -179,13 +179,17 @@ _OUTPUT = (
         metavar="|".join(FORMATS),
         help="how to show it; JSON and CSV have every column (default: table)",
     ),
-    _argument(*("-q", "--quiet"), action="store_true", help="only what is wrong or needs a look (default: show all)"),
+    _argument(
+        *("-q", "--quiet"), action="store_true", help="only what is wrong or needs attention (default: everything)"
+    ),
 )
 _DECISION = (
     _ACCOUNT,
     _argument("--destination", required=True, metavar="NAME", help="its name in the accounts file (required)"),
     _argument("--by", required=True, metavar="WHO", help="who decided; stays in the store (required)"),
-    _argument("--reason", required=True, metavar="TEXT", help="why, or how it was found out; likewise (required)"),
+    _argument(
+        "--reason", required=True, metavar="TEXT", help="why, or how you found out; stays in the store (required)"
+    ),
 )
 
 
@@ -216,7 +220,7 @@ _COMMANDS: tuple[tuple[Any, ...], ...] = (
         """only the sandbox of the APIs, until Ctrl-C
 
         Serves AscendEX, Elven, Amlyze and a webhook's receiver on 127.0.0.1, as strict as the real ones, with a
-        synthetic world around today. Prints the connections that lead there and shows what is delivered.
+        synthetic world of the days around today. Prints the connections that lead there and shows what is delivered.
         """,
         _argument("--port", type=int, default=0, help="TCP port (default: a free one)"),
         _argument("--seed", type=int, default=7, help="number that determines the world (default: 7)"),
@@ -244,12 +248,10 @@ _COMMANDS: tuple[tuple[Any, ...], ...] = (
 
           balance-bridge check          after each change of accounts or connections
           balance-bridge check --fix    create the Airflow pools that are missing
-          balance-bridge check --deep   do Elven's account and source exist and fit?
+          balance-bridge check --deep   do Elven's account and source exist and match?
         """,
         _argument("--fix", action="store_true", help="create the pools that are missing (default: report them)"),
-        _argument(
-            "--deep", action="store_true", help="look at the destinations as well (default: at connections only)"
-        ),
+        _argument("--deep", action="store_true", help="check the destinations too (default: connections only)"),
         *_OUTPUT,
     ),
     (
@@ -323,7 +325,7 @@ _COMMANDS: tuple[tuple[Any, ...], ...] = (
         "commands.decisions:resolve",
         """record the outcome of balances that nobody has confirmed
 
-        Records what a person found out by asking the vendor. What was accepted is not sent again; what was rejected
+        Records what you found out by asking the vendor. What was accepted is not sent again; what was rejected
         goes out under a new number when the day is run again.
 
           balance-bridge receipts resolve main_cash yesterday --destination amlyze \\
@@ -336,8 +338,12 @@ _COMMANDS: tuple[tuple[Any, ...], ...] = (
             _argument("--all", dest="numbers", action="store_const", const=None, help="all that are not confirmed"),
         ],
         [
-            _argument("--accepted", dest="said", action="store_const", const="accepted", help="they are there"),
-            _argument("--rejected", dest="said", action="store_const", const="rejected", help="they are not there"),
+            _argument(
+                "--accepted", dest="said", action="store_const", const="accepted", help="the vendor accepted them"
+            ),
+            _argument(
+                "--rejected", dest="said", action="store_const", const="rejected", help="the vendor does not have them"
+            ),
         ],
     ),
     (
@@ -384,7 +390,7 @@ _COMMANDS: tuple[tuple[Any, ...], ...] = (
     (
         "store prune",
         "commands.store_prune:run",
-        """remove what old days can do without; never receipts
+        """remove the data of old days; never receipts
 
         Shows, or with --yes removes, raw responses, ledgers, reports and balances of days older than --keep. Never
         what is undelivered, and never receipts: they prevent a second delivery. A day that was pruned cannot be run

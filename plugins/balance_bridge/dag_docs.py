@@ -45,9 +45,9 @@ From {_origin(account)} since {account.start_date}.
    does not add up, {on_break}.
 4. `load_...` delivers. What its log shows as accepted is not sent again.
 {followed}
-**To do a day again**: clear its run, or trigger with `{{"date": "YYYY-MM-DD"}}`
+**To run a day again**: clear its run, or trigger with `{{"date": "YYYY-MM-DD"}}`
 (for many days create a backfill, without `date`). With `"refetch": true` {fetched} again, with
-`"destinations": [...]` only those are served, with
+`"destinations": [...]` only those get balances, with
 `"dry_run": true` nothing is sent. `"redeliver": true` sends again, under new numbers, what was delivered under other
 keys or settings. Any other parameter is refused.
 
@@ -59,13 +59,13 @@ def intraday_doc(account: Account) -> str:
     """The documentation of the DAG that follows an account's day while it goes on, in Markdown."""
     known = [(target, known_so_far(target.points)) for target in account.destinations.values()]
     return f"""\
-### {account.name}: the UTC day that goes on, every {account.intraday}
+### {account.name}: the current UTC day, every {account.intraday}
 
 From {_origin(account)}. Off by default; this DAG exists because the account has `intraday: {account.intraday}`.
 
 {_table((destination, points) for destination, points in known if points)}
 
-1. `follow` goes on behind the last sequence number that the store has, checks the chain of balances from the opening
+1. `follow` continues after the last sequence number that the store has, checks the chain of balances from the opening
    snapshot to the last change, and works out the balances after `changes` and at whole steps so far. An instant is
    delivered only once its second has been over for more than 60 s.
 2. `load_...` delivers, with the receipts of the day: what they show as accepted is never sent again.
@@ -74,7 +74,7 @@ From {_origin(account)}. Off by default; this DAG exists because the account has
 before the day's own run, and this run is red. A change that is booked late goes out as a correction.
 
 **The daily run** (`balances_{account.name}`) proves the whole day. It uses the pages that are in the store by then, and
-delivers only what is new or has turned out differently. A run that was left out needs no repeating: the next one
+delivers only what is new or has turned out differently. A run that was missed need not be repeated: the next one
 delivers what it would have delivered. With `"dry_run": true` nothing is sent; any other parameter is refused.
 """
 
@@ -89,7 +89,7 @@ def broken_doc(account: BrokenAccount) -> str:
 ```
 
 Nothing of this account is delivered until the file is corrected. Then run `balance-bridge check --fix`, and clear the
-red runs: their days are done again.
+red runs: their days are then run again.
 """
 
 
@@ -102,7 +102,7 @@ def file_doc(error: AccountsFileError) -> str:
 {error}
 ```
 
-Until it is corrected, changes in it do nothing. This DAG goes away when the file can be read again.
+Until it is corrected, changes to it have no effect. This DAG goes away when the file can be read again.
 """
 
 

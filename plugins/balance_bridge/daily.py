@@ -382,7 +382,7 @@ def _read_ledger(store: Store, manifest: Mapping[str, Any]) -> bytes:
         raise StoreDamaged(
             f"{store.describe(manifest['ledger'])} is not the ledger that was proven",
             why="its digest is not the one in the day's manifest",
-            do="Run the day again: the ledger is made anew from the raw pages",
+            do="Run the day again: the ledger is made again from the raw pages",
         )
     return data
 

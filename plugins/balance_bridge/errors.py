@@ -143,7 +143,7 @@ class RetentionExceeded(PermanentError):
 class SnapshotOverdue(PermanentError):
     """The closing snapshot of a day did not come in all the time it was waited for."""
 
-    remedy = "See whether the exchange is in trouble; clear this task once the snapshot is there."
+    remedy = "Find out whether the exchange is in trouble; clear this task once the snapshot is available."
 
 
 class ReconciliationBroken(PermanentError):
@@ -185,7 +185,7 @@ class PlaceChanged(ConfigurationError):
 class NumberReused(PermanentError):
     """A communication number would have two contents."""
 
-    remedy = "Report it as a defect, with the receipts of the day; nothing more was sent."
+    remedy = "Report it as a bug, with the receipts of the day; nothing more was sent."
 
 
 class StoreDamaged(PermanentError):

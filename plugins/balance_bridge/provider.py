@@ -19,7 +19,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "store": {
         "description": (
-            "Where raw answers, ledgers, reconciliations, balances and receipts lie: a folder, or a bucket by "
+            "Where raw responses, ledgers, reports, balances and receipts are stored: a folder, or a bucket by "
             "URL as ObjectStoragePath reads it.\n"
         ),
         "version_added": "0.1.0",
@@ -103,7 +103,7 @@ def _connection_types() -> list[dict[str, Any]]:
     ascendex["conn-fields"] = {
         "requests_per_minute": {
             "label": "Requests per minute",
-            "description": "How many the key is granted in any 60 s; all who use it must say the same.",
+            "description": "How many the key may make in any 60 s; enter the same wherever the key is used.",
             "schema": {"type": ["integer", "null"], "default": 8, "minimum": 1, "maximum": 600},
         }
     }

@@ -56,7 +56,7 @@ def _last_good(copy: FilePath, last: str, error: AccountsFileError) -> AccountsF
         found = parse_accounts(last, str(copy), lambda: _claims(last, copy))
         since = datetime.fromtimestamp(copy.stat().st_mtime, UTC)
     except (AccountsFileError, OSError):
-        meanwhile = "no account runs: this machine knows no good version of the file"
+        meanwhile = "no account runs: this machine never had a readable version of the file"
     else:
         meanwhile = f"its version of {since:%Y-%m-%d %H:%M} UTC runs meanwhile"
         do += f" (the version that runs: {copy})"

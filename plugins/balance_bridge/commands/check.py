@@ -64,7 +64,7 @@ def findings(*, deep: bool = False, pools: bool = True, fix: bool = False) -> It
         if not file.accounts:
             return
     else:
-        yield Finding("accounts file", True, f"{path}: {count} account{' is' if count == 1 else 's are'} right")
+        yield Finding("accounts file", True, f"{path}: {count} account{' is' if count == 1 else 's are'} valid")
     for broken in file.broken.values():
         for problem in broken.message.splitlines():
             yield Finding(f"account {broken.name}", False, problem)
@@ -186,7 +186,7 @@ def _elven(config: ElvenDestination) -> str:
     found = problems(ElvenHook(config.conn_id).get_conn(config))
     if found:
         raise ConfigurationError("; ".join(found))
-    return f"source {config.source_id} belongs to the account and takes balances; asset symbols are only known to Elven"
+    return f"source {config.source_id} belongs to the account and takes balances; asset symbols cannot be checked"
 
 
 def _last_balances(account: Account, name: str, config: Destination, what: str) -> Iterator[Finding]:
@@ -228,7 +228,9 @@ def _clock(url: str, skew_s: float | None) -> Finding:
         return Finding(what, True, f"within {MOST_SKEW_S} s of this machine's")
     side = "behind" if skew_s > 0 else "ahead of"
     return Finding(
-        what, False, f"this machine's is {abs(skew_s):.0f} s {side} it, and signatures live for seconds: set it by NTP"
+        what,
+        False,
+        f"this machine's is {abs(skew_s):.0f} s {side} it, and signatures expire within seconds: synchronise it by NTP",
     )
 
 

@@ -57,7 +57,7 @@ def run(file: Path | None) -> int:
     content = _yaml(accounts)
     private.make_file(path, content.encode())
     if path.read_text() != content:
-        raise ConfigurationError(f"{path} was written by somebody else meanwhile and is left as it is")
+        raise ConfigurationError(f"{path} was written by another process in the meantime and is left as it is")
     print(f"\nWrote {path}. Keys and secrets go into Airflow's connections (Admin, Connections). Then run:")
     option = "" if path == configured else f"AIRFLOW__BALANCE_BRIDGE__ACCOUNTS_FILE={shlex.quote(str(path))} "
     print(f"  {option}balance-bridge check --fix")

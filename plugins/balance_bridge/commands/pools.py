@@ -69,5 +69,5 @@ def pool_state(slots: int | None) -> str:
     if slots is None:
         return "does not exist, so its extraction tasks never start: balance-bridge check --fix creates it"
     if slots != SLOTS:
-        return f"has {slots} slots; with {SLOTS}, extraction tasks do not wait for each other in their slots"
+        return f"has {slots} slots; with {SLOTS}, tasks would not hold workers while they wait for each other"
     return ""

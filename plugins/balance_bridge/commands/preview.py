@@ -69,7 +69,7 @@ def _preview(store: Store, account: Account, day: date, name: str) -> tuple[Plan
     newest = store.newest(f"balances/{account.name}/{day}/{name}", ".parquet")
     if newest is None:
         raise ConfigurationError(
-            f"the balances of {account.name} {day} for {name} are not worked out yet",
+            f"the balances of {account.name} {day} for {name} have not been computed yet",
             do=f'airflow dags trigger balances_{account.name} --conf \'{{"date": "{day}", "dry_run": true}}\'',
         )
     config = account.destinations[name]

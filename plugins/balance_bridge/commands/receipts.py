@@ -61,7 +61,7 @@ def show(
         for record in records
         if record["asset"] in chosen and (not outcomes or (record["outcome"] in outcomes and not _is_replaced(record)))
     ]
-    remarks = list(_remarks(records)) if records else [f"{account}: there are no such receipts"]
+    remarks = list(_remarks(records)) if records else [f"{account}: there are no receipts of this kind"]
     if output.form == "table" and Status.IGNORED not in outcomes:
         # What the accounts file leaves out is no attempt: there may be much of it, and it has a line of its own.
         records = [record for record in records if record["outcome"] != Status.IGNORED]

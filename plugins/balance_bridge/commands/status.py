@@ -24,7 +24,7 @@ _STATES = {
     "broken": "the day does not add up",
     MISSING: "missing",
     GONE: "gone: it can no longer be fetched",
-    NOT_RUN: "fetched and not run",
+    NOT_RUN: "fetched, but not run",
     "not delivered": "not delivered",
 }
 _COLUMNS = {"account": "account", "UTC day": "day", "proof": "proof", "destination": "destination", "state": "state"}
@@ -134,7 +134,7 @@ def _account(store: Store, account: Account, states: Mapping[str, str] | None) -
     if state == "paused":
         yield Line(account.name, problem="paused", state=f"its DAG is paused: airflow dags unpause {dag}")
     elif state:
-        yield Line(account.name, problem="no DAG", state=f"Airflow has no DAG {dag}: is its DAGs folder right?")
+        yield Line(account.name, problem="no DAG", state=f"Airflow has no DAG {dag}: check its DAGs folder")
     if start > today():
         yield Line(account.name, problem="start date", state=f"nothing is delivered before its start_date, {start}")
     oldest = start if retention is None else today() - timedelta(days=retention)

@@ -56,7 +56,7 @@ class Folder:
 
     def damaged(self, key: str, what: object) -> Finding:
         """The finding that one of its objects is damaged."""
-        advice = _ADVICE.get(self.stage, "Clear the day's run: it is worked out again from the raw responses")
+        advice = _ADVICE.get(self.stage, "Clear the day's run: it is computed again from the raw responses")
         return Finding("damaged", key, f"{what}. {advice}")
 
 

@@ -283,7 +283,7 @@ class DayExtraction:
         """
         key = self._account_note(endpoint)
         if not self.store.exists(key):
-            raise Contradiction(f"{self.store.describe(key)} is not there to say whose account it is of")
+            raise Contradiction(f"{self.store.describe(key)} is missing, so it is not known whose account this is")
         known = self.store.read_json(key)["account_ref"]
         if known != account_ref:
             raise Contradiction(
@@ -365,7 +365,7 @@ class _DayPages:
             if top_of(page, self._source.page_limit) <= opening_sn:
                 return
         except (InvalidResponse, StoreDamaged) as error:
-            self._extraction.log(f"the pages of the day before are of no use for {self._day} ({error})")
+            self._extraction.log(f"the pages of the day before cannot be used for {self._day} ({error})")
             return
         self.keys[cursor] = raw.page_key(self.generation, cursor, 1)
         self._store.put(self.keys[cursor], data)

@@ -105,7 +105,7 @@ class ApiHook(BaseHook):
             # The value itself must not appear in a message, not even a wrong one.
             raise ConfigurationError(
                 f"{what} cannot be sent",
-                why="it holds blanks or other than plain ASCII characters",
+                why="it contains blanks, or characters other than plain ASCII",
                 do="Enter it again, without line breaks.",
             )
         return text

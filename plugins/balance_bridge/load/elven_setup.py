@@ -85,7 +85,7 @@ def problems(elven: Elven) -> list[str]:
         ]
     found = {source.source_id: source for source in sources(elven)}
     source = found.get(source_id)
-    make = f"balance-bridge elven create-source --account {account} --name NAME makes one"
+    make = f"balance-bridge elven create-source --account {account} --name NAME creates one"
     if source is None:
         fitting = [
             f"{each.source_id} ({each.name})"

@@ -123,7 +123,7 @@ class Places:
         if found is None:
             raise PlaceChanged(f"{self._name} has delivered nothing so far", do="Just run it")
         if getattr(found, changed) == getattr(now, changed):
-            what = "leads where it led: there is nothing to adopt"
+            what = "leads to the same place as before: there is nothing to adopt"
             if changed == "key_settings":
                 what = "makes its keys as before: there is nothing to rekey"
             raise PlaceChanged(f"{self._name} {what}")
@@ -174,7 +174,7 @@ class Places:
         else:
             what, changed = "leads elsewhere", _difference(found.leads_to, now.leads_to)
             moved = _only_moved(found.leads_to, now.leads_to)
-            do = f"Correct the connection; if it only moved: {self._command('adopt')}" if moved else _NEW
+            do = f"Correct the connection; if only the address has changed: {self._command('adopt')}" if moved else _NEW
         return PlaceChanged(f"{self._name} {what}; nothing was sent", why=changed, do=do)
 
     def _command(self, name: str) -> str:

@@ -157,7 +157,7 @@ class Webhook(Destination):
                 "signature, and that it takes the account's balances"
             )
         found = describe(response, document, self._reader)
-        what = "the shared secret" if response.status in (401, 403) else "the URL, and what is there"
+        what = "the shared secret" if response.status in (401, 403) else "the URL, and what responds there"
         return False, f"an empty batch should be accepted, but {found}; check {what}"
 
 

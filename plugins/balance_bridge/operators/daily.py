@@ -99,8 +99,8 @@ class WaitingOperator(AskingOperator):
         if now - began >= GIVE_UP_AFTER:
             raise SnapshotOverdue(
                 str(error),
-                why=f"it was looked for since {began:%H:%M} UTC",
-                do=f"Look whether {who} is in trouble, and clear this task when it is there",
+                why=f"the task has looked for it since {began:%H:%M} UTC",
+                do=f"Find out whether {who} is in trouble; clear this task once it is there",
             ) from error
         self.log.info("%s; looking again in %d min", error, LOOK_AGAIN_AFTER.total_seconds() // 60)
         self.wait_until(now + LOOK_AGAIN_AFTER, {"since": began.isoformat()})

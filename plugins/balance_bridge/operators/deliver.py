@@ -87,7 +87,7 @@ class Deliver(AccountOperator):
         if self.destination not in account.destinations:
             raise ConfigurationError(
                 f"{settings.accounts_file()}: {account.name} has no destination {self.destination!r} any more",
-                do="Nothing, if that is meant; else put it back, then clear this task.",
+                do="Nothing, if that is intended; otherwise put it back, then clear this task.",
             )
         if self.destination not in self.reconciled["balances"]:
             raise ConfigurationError(
