@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 import balance_bridge
 from balance_bridge import cli
+from balance_bridge.commands.output import Listing
 from balance_bridge.errors import ConfigurationError
 
 NAMES = [name for name, *_ in cli._COMMANDS]
@@ -174,3 +176,18 @@ def test_the_command_is_installed() -> None:
     command = Path(sys.executable).parent / "balance-bridge"
     done = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"balance-bridge {balance_bridge.__version__}\n"
+
+
+def test_what_is_meant_for_another_program_stands_alone_on_standard_output(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(output: Any, **_: Any) -> int:
+        print("what Airflow logs")
+        output.show(Listing([{"a": 1}], {"a": "a"}))
+        return 0
+
+    monkeypatch.setattr("balance_bridge.commands.pools.run", run)
+    assert cli.main(["pools", "-o", "json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out) == [{"a": 1}]
+    assert told.err == "what Airflow logs\n"

@@ -14,6 +14,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -92,12 +93,15 @@ def _run(given: list[str]) -> int:
     # Outside a task, Airflow only looks for connections in its own database if it takes the process for one of its own.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     if "form" in chosen:
-        chosen["output"] = Output(chosen.pop("form"), chosen.pop("quiet"))
+        chosen["output"] = Output(chosen.pop("form"), chosen.pop("quiet"), sys.stdout)
     if "by" in chosen:
         chosen["decision"] = Decision(chosen.pop("by"), chosen.pop("reason"))
     module, _, name = chosen.pop("run").partition(":")
-    command: Callable[..., int] = getattr(importlib.import_module(f"balance_bridge.{module}"), name)
-    return command(**chosen)
+    # Airflow logs to standard output: what is meant for another program must stand there alone.
+    for_programs = "output" in chosen and chosen["output"].form != "table"
+    with redirect_stdout(sys.stderr) if for_programs else nullcontext():
+        command: Callable[..., int] = getattr(importlib.import_module(f"balance_bridge.{module}"), name)
+        return command(**chosen)
 
 
 class _Parser(argparse.ArgumentParser):

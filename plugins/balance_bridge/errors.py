@@ -72,12 +72,12 @@ class BalanceBridgeError(Exception):
 
 
 def _one_line(text: str) -> str:
-    """A text on one line; too long a one without its middle, since it begins with where and ends with why."""
+    """A text on one line. A long one is cut behind its first two thirds: it begins with where, and ends with why."""
     line = " ".join(text.split())
     if len(line) <= MAX_LOG_LINE:
         return line
-    half = (MAX_LOG_LINE - len(_CUT)) // 2
-    return f"{line[:half].rstrip()}{_CUT}{line[-half:].lstrip()}"
+    third = (MAX_LOG_LINE - len(_CUT)) // 3
+    return f"{line[: 2 * third].rstrip()}{_CUT}{line[-third:].lstrip()}"
 
 
 class PermanentError(BalanceBridgeError):

@@ -171,6 +171,7 @@ def test_a_url_of_another_kind_is_refused_with_what_is_allowed(url: str) -> None
         "postgresql:me:a-password-not-real@host/x",
         "redis://:a-password-not-real@host/0",
         "mysql://me:a-password-not-real@host/x",
+        "postgresql://me:a-password@not-real@host/x",
         "sqlite://me:a-password-not-real@host/x",
         "me:a-password-not-real@host",
         "host=h password=a-password-not-real",

@@ -19,6 +19,7 @@ from balance_bridge.accounts import (
     ElvenDestination,
     FilesSource,
 )
+from balance_bridge.accounts.sharing import Place, find_clashes
 from balance_bridge.commands.output import Listing, Output
 from balance_bridge.commands.pools import SLOTS, make_pools, pool_slots, pool_state
 from balance_bridge.errors import BalanceBridgeError, ConfigurationError
@@ -71,6 +72,7 @@ def findings(*, deep: bool = False, pools: bool = True, fix: bool = False) -> It
     yield from _options()
     hooks = _hooks(file)
     yield from _connections(hooks)
+    yield from _places(file, hooks)
     yield from _budgets(hooks)
     yield from _folders(file)
     yield from _clocks(hooks)
@@ -137,6 +139,26 @@ def _hooks(file: AccountsFile) -> list[ApiHook]:
 def _connections(hooks: list[ApiHook]) -> Iterator[Finding]:
     for hook in hooks:
         yield Finding(f"connection {hook.conn_id}", *hook.test_connection())
+
+
+def _places(file: AccountsFile, hooks: list[ApiHook]) -> Iterator[Finding]:
+    """Accounts that deliver to one place through different connections: the accounts file alone cannot show that."""
+    urls: dict[str, str] = {}
+    for hook in hooks:
+        with suppress(BalanceBridgeError):
+            urls[hook.conn_id] = hook.base_url
+    places = [
+        Place(account.name, each.model_copy(update={"conn_id": urls.get(each.conn_id, each.conn_id)}))
+        for account in file.accounts.values()
+        for each in account.destinations.values()
+    ]
+    for one, other, shared in find_clashes(places):
+        yield Finding(
+            f"account {other.account}",
+            False,
+            f"its destination {other.destination.name} delivers to where account {one.account}'s "
+            f"{one.destination.name} does ({shared} by another connection): give it a place of its own",
+        )
 
 
 def _budgets(hooks: list[ApiHook]) -> Iterator[Finding]:

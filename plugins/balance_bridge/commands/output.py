@@ -53,13 +53,15 @@ class Output:
     Attributes:
         form: ``table``, ``json`` or ``csv``.
         quiet: Show only what is wrong or to look at; nothing if that is nothing.
+        file: Where to; standard output if None.
     """
 
     form: str = "table"
     quiet: bool = False
+    file: TextIO | None = None
 
     def show(self, listing: Listing, fields: Sequence[str] = ()) -> None:
-        """Write a listing to standard output.
+        """Write a listing.
 
         Args:
             listing: What to show. Where JSON or CSV is wanted, its lines go to standard error.
@@ -71,14 +73,15 @@ class Output:
         ]
         records = [record for record, _ in chosen]
         wants_lines = bool(chosen) or not self.quiet
-        lines_to = sys.stdout if self.form == "table" else sys.stderr
+        file = self.file or sys.stdout
+        lines_to = file if self.form == "table" else sys.stderr
         if wants_lines and listing.verdict:
             print(printable(listing.verdict), file=lines_to)
         if self.form == "json":
             # Non-ASCII characters as escapes: no terminal obeys them, and every reader of JSON gives them back.
-            print(json.dumps(records, indent=1, default=_amount))
+            print(json.dumps(records, indent=1, default=_amount), file=file)
         elif self.form == "csv":
-            _write_csv(sys.stdout, records, fields or list(records[0] if records else listing.columns.values()))
+            _write_csv(file, records, fields or list(records[0] if records else listing.columns.values()))
         elif chosen:
             _print_table(listing, chosen)
         for line in () if self.quiet else listing.remarks:

@@ -376,6 +376,9 @@ def _database(url: str) -> URL:
     except (ArgumentError, ValueError):
         # Without the value: in a URL that cannot be read, nobody can tell the password from the rest.
         raise _unusable("cannot be read as a URL") from None
+    if "@" in f"{database.host}{database.database}":
+        # What follows a password's own @ would be taken for the host, and shown.
+        raise _unusable("has an @ in its host or database: in a password, write it %40")
     if database.drivername in ("postgresql", "postgres"):
         return database.set(drivername="postgresql+psycopg")
     if not database.drivername.startswith("postgresql+"):

@@ -174,7 +174,7 @@ class Places:
         else:
             what, changed = "leads elsewhere", _difference(found.leads_to, now.leads_to)
             moved = _only_moved(found.leads_to, now.leads_to)
-            do = f"Correct the connection; if only the address has changed: {self._command('adopt')}" if moved else _NEW
+            do = f"Correct the connection; for a new address: {self._command('adopt')}" if moved else _NEW
         return PlaceChanged(f"{self._name} {what}; nothing was sent", why=changed, do=do)
 
     def _command(self, name: str) -> str:
