@@ -245,11 +245,9 @@ def reconcile(
                 "account": job.account,
                 "day": job.day.isoformat(),
                 "manifest": extracted["manifest"],
-                "history": manifest["history"],
-                "ledger": manifest["ledger"],
+                **{name: manifest[name] for name in ("history", "ledger", "late")},
                 "collisions": {name: each.to_document() for name, each in due.items()},
                 "moved": {name: each.moved for name, each in due.items()},
-                "late": manifest["late"],
                 **proof,
             }
         ),
