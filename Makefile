@@ -34,7 +34,7 @@ demo: install ## Three days of two accounts through a real Airflow and a sandbox
 up: install ## The same with Airflow's UI, until Ctrl-C
 	$(BIN)/balance-bridge up
 
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+PYTEST := $(BIN)/python -m pytest -n 2
 
 test: install ## All tests but those of the whole system (some: make test ARGS=tests/load)
 	$(PYTEST) -m "not system" $(ARGS)

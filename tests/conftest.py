@@ -11,9 +11,14 @@ import shutil
 import socket
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+# xdist's own groups are not seen by this pytest.
+SHARE_AN_AIRFLOW = tuple(
+    f"tests/system/test_system_{name}.py" for name in ("dags_test", "demo", "scheduler", "task_kills")
+)
 PROJECT = Path(__file__).resolve().parents[1]
 # One process, one folder: with pytest-xdist each worker gets its own database.
 AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="balance-bridge-tests-"))
@@ -30,6 +35,18 @@ os.environ.update(
     # A name that leads nowhere must be seen as such, whatever proxy the machine has.
     NO_PROXY="*",
 )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Spread the tests over the workers one by one, but for those that share one running Airflow."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "airflow" if nodeid.startswith(SHARE_AN_AIRFLOW) else nodeid
+
+    return Scheduling(config, log)
 
 
 def pytest_unconfigure() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 # One after another: each of them keeps both cores busy.
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.xdist_group("airflow")]
+pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 
 # Half a minute: Airflow is started three times, for its database and for the two runs.

@@ -22,7 +22,7 @@ from system.processes import left_behind, open_to_others
 COMMAND = Path(sys.executable).parent / "balance-bridge"
 
 # One after another: each of them keeps both cores busy, and most share one Airflow.
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.xdist_group("airflow")]
+pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 
 # A minute or two: a real scheduler catches up six runs of seven tasks each, and one more after the repair.

@@ -102,7 +102,6 @@ def fetched(store: Store, found: dict[str, Any]) -> dict[int, Told]:
 
 
 # A minute and more: the exchange's real window of 60 s.
-@pytest.mark.xdist_group("extraction")
 def test_four_processes_share_two_keys_without_a_refusal_and_use_what_they_are_granted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 # One after another: all share one Airflow.
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.xdist_group("airflow")]
+pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 DAG = "balances_main_cash"
 

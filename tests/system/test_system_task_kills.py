@@ -25,7 +25,7 @@ from balance_bridge.transform.balances import from_parquet
 from balance_bridge.transport import Transport
 from system.processes import descends
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.xdist_group("airflow")]
+pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 ACCOUNT, TASK = "killed_cash", "load_amlyze"
 DAG = f"balances_{ACCOUNT}"
