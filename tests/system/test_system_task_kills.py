@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -59,7 +60,13 @@ class Load:
     def told(self) -> dict[str, Any]:
         """All that Airflow tells of it; nothing before there is a run."""
         self._airflow.check_alive()
-        tasks = self._airflow.get(f"dags/{DAG}/dagRuns/~/taskInstances", limit=100)["task_instances"]
+        try:
+            tasks = self._airflow.get(f"dags/{DAG}/dagRuns/~/taskInstances", limit=100)["task_instances"]
+        except requests.HTTPError as error:
+            if error.response.status_code != HTTPStatus.NOT_FOUND:
+                raise
+            # The account is new: its DAG has not been parsed yet.
+            return {"state": None}
         found: list[dict[str, Any]] = [task for task in tasks if task["task_id"] == TASK]
         return found[0] if found else {"state": None}
 
