@@ -19,6 +19,7 @@ from balance_bridge.errors import (
     InvalidResponse,
     NotYetAvailable,
     ReconciliationBroken,
+    RequestRefused,
     RetentionExceeded,
     ServerFault,
     StoreDamaged,
@@ -637,3 +638,17 @@ def test_a_day_that_is_whole_is_replayed_although_a_newer_fetch_of_it_died_and_t
     run.exchange.asked.clear()
     assert run.all(run.job("cleared"), on_break="load")["status"] == "broken"
     assert run.exchange.asked == []
+
+
+def test_a_refetch_that_breaks_a_proven_day_is_not_covered_up_by_the_older_proof(run: Run) -> None:
+    assert run.all(run.job())["status"] == "proven"
+    run.lose(6)
+
+    def refuse(request: str) -> None:
+        if len(run.exchange.asked) > 6 and request.startswith("changes"):
+            raise RequestRefused("not now")
+
+    run.exchange.before_ask = refuse
+    with pytest.raises(ReconciliationBroken):
+        run.all(run.job("refetch", refetch=True))
+    assert sum("it cannot be fetched again" in line for line in run.told) == 1

@@ -154,7 +154,8 @@ def fetch_history(job: Job, tolerance: Mapping[str, Decimal]) -> dict[str, Any]:
         return _fetch_and_prove(job, again, tolerance, to_empty=True)[0]
     except (RetentionExceeded, RequestRefused) as error:
         job.log(f"it cannot be fetched again: {error}")
-        kept = _kept(job)
+        # Where the exchange still serves the day, or was to be asked anew, what came last counts, not an older proof.
+        kept = _kept(job, adds_up=isinstance(error, RetentionExceeded) and not job.refetch)
         if kept is None:
             raise trouble or error from error
         return kept
@@ -311,9 +312,9 @@ def _fetch_and_prove(
     return _handed_on({**manifest, "manifest": key}, history.fetched), _summary(proof, late)
 
 
-def _kept(job: Job) -> dict[str, Any] | None:
-    """The newest whole fetch of the day, preferably one that adds up; for a day that cannot be fetched any more."""
-    proven = _proven(job, between_newest=False)
+def _kept(job: Job, *, adds_up: bool = True) -> dict[str, Any] | None:
+    """The newest whole fetch of a day that cannot be fetched again; preferably one that adds up, if wanted."""
+    proven = _proven(job, between_newest=False) if adds_up else None
     newest = job.store.newest(raw.manifests(job.account, job.day), ".json")
     if proven is None and newest is not None:
         proven = {**job.store.read_json(newest), "manifest": newest}
