@@ -133,9 +133,9 @@ class Store:
         return self.exists(f"{folder}/{int(name[:_DIGITS]) + 1:0{_DIGITS}d}{name[_DIGITS:]}")
 
     def discard(self, key: str) -> None:
-        """Remove an object that belongs to nobody: a probe."""
-        if not key.startswith("check/"):
-            raise ValueError(f"{key} is not a probe")
+        """Remove an object that nothing rests on: a probe, or an index that a newer one has replaced."""
+        if not key.startswith(("check/", "index/")):
+            raise ValueError(f"{key} must stay")
         self._remove(key)
 
     def prune(self, key: str) -> None:

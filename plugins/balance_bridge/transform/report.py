@@ -80,8 +80,8 @@ class Reconciliation:
         return {
             "version": VERSION,
             "status": self.status,
-            "opening": {"sn": self.opening.sn, "at_ms": self.opening.at_ms},
-            "closing": {"sn": self.closing.sn, "at_ms": self.closing.at_ms},
+            "opening": _snapshot(self.opening),
+            "closing": _snapshot(self.closing),
             "records": self.records,
             "assets": self.assets,
             "drift": {asset: f"{amount:f}" for asset, amount in self.drift.items()},
@@ -110,6 +110,11 @@ class Reconciliation:
             sns = ", ".join(_first([str(sn) for sn in self.outside.sns], self.outside.count))
             lines.append(f"{self.outside.count} records have a time outside the day: sn {sns}")
         return "\n".join(lines)
+
+
+def _snapshot(snapshot: Snapshot) -> dict[str, Any]:
+    balances = {asset: f"{amount:f}" for asset, amount in sorted(snapshot.balances.items()) if amount}
+    return {"sn": snapshot.sn, "at_ms": snapshot.at_ms, "balances": balances}
 
 
 def _sentence(found: Break) -> str:

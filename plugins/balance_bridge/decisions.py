@@ -1,0 +1,90 @@
+"""What people decide about an account's day, on record: approvals of a break, and what they had run again.
+
+::
+
+    receipts/<account>/decisions/<day>/0001.json
+
+Like all receipts these are written once, and stay.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from enum import StrEnum
+
+import msgspec
+
+from balance_bridge.errors import StoreDamaged
+from balance_bridge.store import Store, to_json
+
+VERSION = 1
+
+
+class Act(StrEnum):
+    """What somebody decided."""
+
+    RERUN = "rerun"
+    REFETCH = "refetch"
+    DRY_RUN = "dry run"
+    APPROVED = "approved"
+    REFUSED = "refused"
+
+
+class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What somebody decided about a day.
+
+    Attributes:
+        act: What they decided.
+        by: Who; Airflow's user, or the name given on the command line.
+        at: When (UTC, RFC 3339).
+        reason: Why, in their words.
+        proof: Of an approval: the digest of the proof that it is about; it says nothing about another one.
+        run_id: The run that was started, or empty.
+        version: Of this format.
+    """
+
+    act: Act
+    by: str
+    at: str
+    reason: str = ""
+    proof: str = ""
+    run_id: str = ""
+    version: int = VERSION
+
+
+def record(store: Store, account: str, day: date, decision: Decision) -> str:
+    """Write a decision; the object's key.
+
+    Raises:
+        StoreUnwritable: If it cannot be written.
+    """
+    return store.append(_series(account, day), ".json", to_json(msgspec.to_builtins(decision)))
+
+
+def read(store: Store, account: str, day: date) -> list[Decision]:
+    """All decisions about a day, oldest first.
+
+    Raises:
+        StoreDamaged: If one cannot be read.
+    """
+    return [_decode(store, key) for key in store.series(_series(account, day), ".json")]
+
+
+def now() -> str:
+    """The present instant as decisions have it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _series(account: str, day: date) -> str:
+    return f"receipts/{account}/decisions/{day}"
+
+
+def _decode(store: Store, key: str) -> Decision:
+    document = store.read_json(key)
+    try:
+        decision = msgspec.convert(document, Decision)
+    except msgspec.ValidationError as error:
+        raise StoreDamaged(f"{store.describe(key)} cannot be read as a decision", why=str(error)) from error
+    if decision.version != VERSION:
+        raise StoreDamaged(f"{store.describe(key)} is of version {decision.version}; this release reads {VERSION}")
+    return decision

@@ -1,0 +1,123 @@
+"""What a day's facts mean: whether an account's day is delivered and, if it is not, what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from enum import StrEnum
+
+from balance_bridge.accounts import Account
+from balance_bridge.index import Day, Delivered
+from balance_bridge.load.fold import Status
+
+
+class Kind(StrEnum):
+    """The state of an account's day, the most serious first."""
+
+    UNREADABLE = "unreadable"
+    HELD = "held"
+    REJECTED = "rejected"
+    UNKNOWN = "unknown"
+    GONE = "gone"
+    NOT_DELIVERED = "not delivered"
+    MISSING = "missing"
+    RUNNING = "running"
+    DELIVERED = "delivered"
+
+
+#: Somebody has to do something about these.
+WRONG = frozenset(set(Kind) - {Kind.RUNNING, Kind.DELIVERED})
+
+
+@dataclass(frozen=True)
+class State:
+    """The state of an account's day, at one destination or at all of them.
+
+    Attributes:
+        kind: In a word.
+        text: In a sentence's part, such as ``2 rejected, 10 accepted``.
+        days_left: Days that are left to fetch what is missing, today included; None where that does not matter.
+        remark: What is not wrong, but not as usual either; empty if nothing is.
+    """
+
+    kind: Kind
+    text: str
+    days_left: int | None = None
+    remark: str = ""
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether somebody has to do something."""
+        return self.kind in WRONG
+
+
+def judge(account: Account, day: date, facts: Day, today: date) -> dict[str, State]:
+    """The state of an account's day at each of its destinations.
+
+    Args:
+        account: As the accounts file has it.
+        day: The UTC day.
+        facts: What the store has of it.
+        today: The present UTC day.
+    """
+    return {name: _at(account, day, facts, name, today) for name in account.destinations}
+
+
+def worst(states: Mapping[str, State]) -> State:
+    """The state that counts for the day as a whole: the most serious one."""
+    order = list(Kind)
+    return min(states.values(), key=lambda state: order.index(state.kind))
+
+
+def days_left(account: Account, day: date, today: date) -> int | None:
+    """Days on which the exchange still has a day, today included; 0 once it has not, None if it never forgets."""
+    retention_days = account.source.retention_days
+    return None if retention_days is None else max((day - today).days + retention_days + 1, 0)
+
+
+def _at(account: Account, day: date, facts: Day, name: str, today: date) -> State:
+    found, config = facts.destinations.get(name, Delivered()), account.destinations[name]
+    counts = dict.fromkeys(Status, 0) | {Status(status): number for status, number in found.counts.items()}
+    is_run = bool(facts.proof) or found.planned
+    missing = found.never_sent + counts[Status.PLANNED]
+    unconfirmed = counts[Status.SEEN] if config.on_unconfirmed == "fail" else 0
+    if not (facts.unreadable or facts.stored or is_run):
+        return _missing(account, day, facts, today)
+    kinds = {
+        Kind.UNREADABLE: bool(facts.unreadable),
+        Kind.HELD: facts.proof == "broken" and account.on_break == "hold" and not found.planned,
+        Kind.REJECTED: counts[Status.REJECTED] > config.max_rejected,
+        Kind.UNKNOWN: bool(counts[Status.UNKNOWN] or unconfirmed),
+        Kind.NOT_DELIVERED: bool(missing or not (found.planned or found.due)),
+    }
+    kind = next((kind for kind, is_so in kinds.items() if is_so), Kind.DELIVERED)
+    outcomes = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
+    texts = {
+        Kind.UNREADABLE: facts.unreadable,
+        Kind.HELD: f"the day does not add up: {facts.breaks} {'break' if facts.breaks == 1 else 'breaks'}",
+        Kind.NOT_DELIVERED: f"{missing} not delivered" if is_run and missing else "fetched, but not delivered",
+        Kind.DELIVERED: outcomes or "nothing to deliver",
+    }
+    return State(kind, texts.get(kind, outcomes), remark=_remark(account, facts, found, counts))
+
+
+def _missing(account: Account, day: date, facts: Day, today: date) -> State:
+    left = 0 if facts.unavailable else days_left(account, day, today)
+    if left is None:
+        return State(Kind.MISSING, "not fetched yet")
+    if left == 0:
+        return State(Kind.GONE, "not fetched, and the exchange no longer has it", 0)
+    days = f"{left} {'day' if left == 1 else 'days'}"
+    return State(Kind.MISSING, f"not fetched yet; the exchange keeps it for {days} more, today included", left)
+
+
+def _remark(account: Account, facts: Day, found: Delivered, counts: Mapping[Status, int]) -> str:
+    remarks = {
+        "the drift is within the tolerance": facts.proof == "tolerated",
+        "delivered although it does not add up": facts.proof == "broken" and account.on_break == "load",
+        f"{counts[Status.SEEN]} not confirmed": counts[Status.SEEN],
+        f"{counts[Status.REJECTED]} rejected": counts[Status.REJECTED],
+        f"{found.other_keys} under other keys or settings": found.other_keys,
+    }
+    return "; ".join(text for text, is_so in remarks.items() if is_so)

@@ -1,0 +1,191 @@
+"""The page of one account's day: what moved, where the proof fails, and what became of each balance."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from fastapi import HTTPException, Response
+
+from balance_bridge import index
+from balance_bridge.accounts import Account
+from balance_bridge.daybook import Daybook
+from balance_bridge.errors import BalanceBridgeError
+from balance_bridge.load.audit import Entry
+from balance_bridge.money import to_text
+from balance_bridge.states import Kind, State, judge, worst
+from balance_bridge.store import Store
+from balance_bridge.ui.overview import Cell
+from balance_bridge.ui.runs import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_TYPES = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
+_REMEDIES = {
+    Kind.HELD: "Once the exchange has corrected it, refetch the day; or decide that it may be delivered as it is.",
+    Kind.REJECTED: "Correct the mapping, ids or limits in the accounts file, or ignore these assets; rerun the day.",
+    Kind.UNKNOWN: "Run the day again; if it stays so, ask the destination and resolve the balance below.",
+    Kind.GONE: "It can no longer be fetched. If you have its files, give them to a source of type files.",
+    Kind.NOT_DELIVERED: "Run the day again.",
+    Kind.MISSING: "Run the day before the exchange forgets it.",
+    Kind.UNREADABLE: "Run: balance-bridge store check",
+}
+
+
+class What(StrEnum):
+    """A table of a day that can be downloaded."""
+
+    MOVEMENTS = "movements"
+    LEDGER = "ledger"
+    DELIVERIES = "deliveries"
+
+
+class Form(StrEnum):
+    """The form of a download."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What became of the day at one destination.
+
+    Attributes:
+        name: The destination's name.
+        state: In a word, and in a sentence's part.
+        entries: The attempts, those that count first.
+        reasons: Rejections and doubts, the most frequent first: outcome, code, text, count, assets.
+        unconfirmed: The attempts whose outcome somebody has to find out.
+    """
+
+    name: str
+    state: State
+    entries: Sequence[Entry]
+    reasons: Sequence[tuple[str, str, str, int, str]]
+    unconfirmed: Sequence[Entry]
+
+
+@dataclass(frozen=True)
+class DayPage:
+    """What the page shows.
+
+    Attributes:
+        account: The account.
+        day: The UTC day.
+        cell: Its state, as in the overview.
+        remedy: What to do; empty if nothing is wrong.
+        book: The day as the store has it.
+        movements: Per asset opening, in, out, fees, closing and drift as text.
+        targets: What became of it at each destination.
+        problem: What of it cannot be read; empty if all can.
+    """
+
+    account: Account
+    day: date
+    cell: Cell
+    remedy: str
+    book: Daybook
+    movements: Sequence[Mapping[str, str]]
+    targets: Sequence[Target]
+    problem: str = ""
+
+
+def look(store: Store, account: Account, day: date, run: Run | None, today: date) -> DayPage:
+    """Put the page together from the store itself.
+
+    Args:
+        store: The store.
+        account: The account.
+        day: The UTC day.
+        run: Airflow's newest run of it.
+        today: The present UTC day.
+    """
+    states = judge(account, day, index.read_day(store, account.name, day), today)
+    state = worst(states)
+    remedy = _REMEDIES.get(state.kind, "")
+    if run is not None and run.is_under_way:
+        state = State(Kind.RUNNING, f"its run is {run.state}")
+    book, moved, targets, problem = Daybook(store, account.name, day), list[Mapping[str, str]](), list[Target](), ""
+    try:
+        book = Daybook.read(store, account.name, day)
+        moved = [] if book.movements is None else list(_texts(book.movements))
+        gone = {name: State(Kind.DELIVERED, "not in the accounts file any more") for name in book.deliveries}
+        targets = [_target(name, each, book.deliveries.get(name, [])) for name, each in {**gone, **states}.items()]
+    except BalanceBridgeError as error:
+        problem = str(error)
+    return DayPage(account, day, Cell(day, state), remedy, book, moved, targets, problem)
+
+
+def download(store: Store, account: str, day: date, what: What, form: Form) -> Response:
+    """A table of the day as a file.
+
+    Raises:
+        HTTPException: 404 if the day was not run yet.
+        StoreDamaged: If what it is made of cannot be read.
+    """
+    table = _table(Daybook.read(store, account, day), what)
+    if table is None:
+        raise HTTPException(404, f"{account} {day} was not run yet")
+    data = _csv(table) if form is Form.CSV else _parquet(table)
+    disposition = {"Content-Disposition": f'attachment; filename="{account}-{day}-{what}.{form}"'}
+    return Response(data, media_type=_TYPES[form], headers=disposition)
+
+
+def _table(book: Daybook, what: What) -> pd.DataFrame | None:
+    import pandas as pd
+
+    if what is What.DELIVERIES:
+        rows = [asdict(entry) for found in book.deliveries.values() for entry in found]
+        return pd.DataFrame(rows, columns=[field.name for field in fields(Entry)])
+    if what is What.LEDGER:
+        return book.ledger
+    return None if book.movements is None else book.movements.reset_index()
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(table.columns)
+    writer.writerows([_text(value) for value in row] for row in table.itertuples(index=False))
+    return text.getvalue().encode()
+
+
+def _parquet(table: pd.DataFrame) -> bytes:
+    data = io.BytesIO()
+    table.to_parquet(data, index=False)
+    return data.getvalue()
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Decimal):
+        return to_text(value)
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return "" if value is None else str(value)
+
+
+def _texts(movements: pd.DataFrame) -> Iterable[Mapping[str, str]]:
+    for asset, row in movements.iterrows():
+        yield {"asset": str(asset), **{str(name): to_text(value) for name, value in row.items()}}
+
+
+def _target(name: str, state: State, found: Sequence[Entry]) -> Target:
+    counted = Counter[tuple[str, str, str]]()
+    assets: dict[tuple[str, str, str], list[str]] = {}
+    for entry in found:
+        if entry.current and (entry.code or entry.text):
+            why = (entry.outcome, entry.code, entry.text)
+            counted[why] += 1
+            assets.setdefault(why, []).append(entry.asset)
+    reasons = [(*why, count, ", ".join(sorted(set(assets[why]))[:10])) for why, count in counted.most_common()]
+    unconfirmed = [entry for entry in found if entry.number and entry.outcome in ("seen", "unknown")]
+    return Target(name, state, found, reasons, unconfirmed)
