@@ -26,7 +26,8 @@ from airflow.sdk import (
 
 from balance_bridge import settings
 from balance_bridge.accounts import Account, AccountsFile, AscendexSource, BrokenAccount
-from balance_bridge.dag_docs import PREFLIGHT_DOC, account_doc, broken_doc, file_doc, intraday_doc
+from balance_bridge.dag_docs import PREFLIGHT_DOC, account_doc, approval_doc, broken_doc, file_doc, intraday_doc
+from balance_bridge.days import approval_dag_id
 from balance_bridge.errors import AccountsFileError, PermanentError
 from balance_bridge.operators.daily import FetchHistory, FetchSnapshot, Reconcile, ResolveDay
 from balance_bridge.operators.deliver import Deliver
@@ -68,6 +69,10 @@ def account_dag(name: str, account: Account) -> DAG:
         proof = Reconcile(task_id="reconcile", day=day, extracted=history, **common).output
         for destination in account.destinations:
             Deliver(task_id=f"load_{destination}", destination=destination, reconciled=proof, **common)
+        if account.on_break == "ask":
+            from balance_bridge.operators.approval import AskAboutBreak
+
+            proof >> AskAboutBreak(task_id="ask", day=day, trigger_rule="one_failed", **common)
     return _with_params(dag, _daily_params(list(account.destinations)))
 
 
@@ -93,6 +98,28 @@ def intraday_dag(name: str, account: Account, step: str) -> DAG:
                     **TASK,
                 )
     return _with_params(dag, {"dry_run": DRY_RUN})
+
+
+def approval_dag(name: str, account: Account) -> DAG:
+    """The runs that ask a person about a day that does not add up; started by the day's run."""
+    from balance_bridge.operators.approval import Approval, RunApproved
+
+    with DAG(
+        name,
+        schedule=None,
+        start_date=LONG_AGO,
+        catchup=False,
+        # Each waits for a person, and none for another.
+        max_active_runs=100,
+        is_paused_upon_creation=False,
+        tags=[*_tags(account), "approval"],
+        doc_md=approval_doc(account),
+    ) as dag:
+        answer = Approval(task_id="approve", account=account.name, **TASK)
+        answer >> RunApproved(task_id="deliver", account=account.name, **TASK)
+    day = Param(None, source="dag", type="string", title="Day", description="The UTC day, YYYY-MM-DD.")
+    proof = Param(None, source="dag", type="string", title="Proof", description="The proof that is asked about.")
+    return _with_params(dag, {"date": day, "proof": proof})
 
 
 def broken_dag(name: str, account: BrokenAccount) -> DAG:
@@ -158,6 +185,8 @@ def makers(file: AccountsFile) -> dict[str, Callable[[str], DAG]]:
     found: dict[str, Callable[[str], DAG]] = {}
     for right in file.accounts.values():
         found[dag_id(right.name)] = partial(account_dag, account=right)
+        if right.on_break == "ask":
+            found[approval_dag_id(right.name)] = partial(approval_dag, account=right)
         if right.intraday is not None:
             found[f"{dag_id(right.name)}_intraday"] = partial(intraday_dag, account=right, step=right.intraday)
     found["balances_preflight"] = preflight_dag

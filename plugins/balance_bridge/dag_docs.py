@@ -18,6 +18,7 @@ def account_doc(account: Account) -> str:
     on_break = {
         "hold": "nothing of the day is delivered and the run is red",
         "load": "the day is delivered all the same, and marked",
+        "ask": f"nothing of the day is delivered, the run is red, and `balances_{account.name}_approval` asks somebody",
     }[account.on_break]
     followed = ""
     if account.intraday is not None:
@@ -52,6 +53,22 @@ From {_origin(account)} since {account.start_date}.
 keys or settings. Any other parameter is refused.
 
 **When a task is red**: the last lines of its log say what happened, why, and what to do.
+"""
+
+
+def approval_doc(account: Account) -> str:
+    """The documentation of the DAG that asks a person about an account's days, in Markdown."""
+    return f"""\
+### {account.name}: may a day be delivered although it does not add up?
+
+Started by `balances_{account.name}` when a day does not add up, because the account has `on_break: ask`.
+
+1. `approve` shows where the day does not add up, and waits for an answer. Whoever answers, when and why goes on record.
+   The answer is about this very proof: if the day's proof changes, the question is asked again.
+2. `deliver` runs the day again after an approval: it is delivered, and marked. After a refusal it stays held.
+
+The days after it are not held up. The same without a browser:
+`balance-bridge approve {account.name} YYYY-MM-DD --by NAME --reason WHY`
 """
 
 

@@ -12,7 +12,8 @@ from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 
-from balance_bridge import money
+from balance_bridge import decisions, money
+from balance_bridge.decisions import Act, Decision
 from balance_bridge.errors import (
     BalanceBridgeError,
     BudgetExhausted,
@@ -206,7 +207,7 @@ def reconcile(
     extracted: Mapping[str, Any],
     *,
     tolerance: Mapping[str, Decimal],
-    on_break: Literal["hold", "load"],
+    on_break: Literal["hold", "load", "ask"],
     destinations: Sequence[BalanceRequest],
 ) -> dict[str, Any]:
     """The transformation: from the proven ledger to the balances that each destination is to get.
@@ -215,7 +216,8 @@ def reconcile(
         job: The account's day.
         extracted: What :func:`fetch_history` gave.
         tolerance: Per asset, on conservation only.
-        on_break: ``hold`` delivers nothing of a day that does not add up, ``load`` delivers it all the same.
+        on_break: ``hold`` delivers nothing of a day that does not add up, ``load`` delivers it all the same, ``ask``
+            delivers it if somebody has approved this very proof.
         destinations: What each destination asks for.
 
     Returns:
@@ -235,7 +237,10 @@ def reconcile(
         proven = reconciliation.reconcile(opening, closing, book, tolerance)
         proof, summary = proven.to_document(), _summary(proven, manifest["late"])
     job.log(f"{job.account} {job.day}: {summary}")
-    held = proof["status"] == "broken" and on_break == "hold"
+    broken, digest = proof["status"] == "broken", decisions.digest(proof)
+    decided = decisions.about(job.store, job.account, job.day, digest) if broken and on_break == "ask" else None
+    approval = decided if decided is not None and decided.act is Act.APPROVED else None
+    held = broken and on_break != "load" and approval is None
     requests = [] if held else destinations
     due = {request.name: balances.balances_at(opening, closing, book, request) for request in requests}
     report_key = job.store.append(
@@ -247,6 +252,8 @@ def reconcile(
                 "day": job.day.isoformat(),
                 "manifest": extracted["manifest"],
                 **{name: manifest[name] for name in ("history", "ledger", "late")},
+                "proof": digest,
+                "approval": None if approval is None else approval.document(),
                 "collisions": {name: each.to_document() for name, each in due.items()},
                 "moved": {name: each.moved for name, each in due.items()},
                 **proof,
@@ -255,11 +262,9 @@ def reconcile(
     )
     if held:
         job.log(f"report: {job.store.describe(report_key)}")
-        raise ReconciliationBroken(
-            f"{job.account} {job.day} does not add up, so nothing of it is delivered",
-            why=_first_break(proof, manifest["late"]),
-            do=f'Once the exchange has corrected it, trigger {{"date": "{job.day}", "refetch": true}}',
-        )
+        raise _held(job, _first_break(proof, manifest["late"]), decided, asks=on_break == "ask")
+    if approval is not None:
+        job.log(f"the day does not add up; {approval.by} approved it: {approval.reason}")
     return {
         "day": job.day.isoformat(),
         "status": proof["status"],
@@ -267,9 +272,22 @@ def reconcile(
         "records": manifest["records"],
         "ledger": manifest["ledger"],
         "reconciliation": report_key,
+        "approval": None if approval is None else approval.document(),
         "balances": {request.name: _put_balances(job, request, due[request.name]) for request in requests},
         "collisions": {name: each.collisions for name, each in due.items()},
     }
+
+
+def _held(job: Job, why: str, decided: Decision | None, *, asks: bool) -> ReconciliationBroken:
+    what, day = f"{job.account} {job.day} does not add up, so nothing of it is delivered", job.day
+    do = f'Once the exchange has corrected it, trigger {{"date": "{day}", "refetch": true}}'
+    if asks and decided is None:
+        what += ": held, waiting for a decision"
+        do = f'Decide on the page "Balances", or: balance-bridge approve {job.account} {day} --by ... --reason ...'
+    elif decided is not None:
+        what += f": {decided.by} refused it"
+        why = f"{decided.reason or 'no reason given'}; {why}"
+    return ReconciliationBroken(what, why=why, do=do)
 
 
 def _put_balances(job: Job, request: BalanceRequest, due: balances.Balances) -> str:

@@ -63,3 +63,13 @@ def _parse(text: str) -> date:
         except ValueError:
             pass
     raise InvalidDay(f"date = {text!r} is not a day: YYYY-MM-DD is expected", do="Give it as in 2026-11-20")
+
+
+def dag_id(account: str) -> str:
+    """The id of an account's daily DAG."""
+    return f"balances_{account}"
+
+
+def approval_dag_id(account: str) -> str:
+    """The id of the DAG that asks a person about an account's days."""
+    return f"balances_{account}_approval"

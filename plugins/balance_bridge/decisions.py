@@ -9,8 +9,12 @@ Like all receipts these are written once, and stay.
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -28,6 +32,9 @@ class Act(StrEnum):
     DRY_RUN = "dry run"
     APPROVED = "approved"
     REFUSED = "refused"
+
+
+_ABOUT_A_BREAK = (Act.APPROVED, Act.REFUSED)
 
 
 class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -51,6 +58,11 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
     run_id: str = ""
     version: int = VERSION
 
+    def document(self) -> dict[str, Any]:
+        """As plain values that JSON can hold."""
+        found: dict[str, Any] = msgspec.to_builtins(self)
+        return {**found, "version": self.version}
+
 
 def record(store: Store, account: str, day: date, decision: Decision) -> str:
     """Write a decision; the object's key.
@@ -58,7 +70,7 @@ def record(store: Store, account: str, day: date, decision: Decision) -> str:
     Raises:
         StoreUnwritable: If it cannot be written.
     """
-    return store.append(_series(account, day), ".json", to_json(msgspec.to_builtins(decision)))
+    return store.append(_series(account, day), ".json", to_json(decision.document()))
 
 
 def read(store: Store, account: str, day: date) -> list[Decision]:
@@ -68,6 +80,39 @@ def read(store: Store, account: str, day: date) -> list[Decision]:
         StoreDamaged: If one cannot be read.
     """
     return [_decode(store, key) for key in store.series(_series(account, day), ".json")]
+
+
+def digest(proof: Mapping[str, Any]) -> str:
+    """The digest of a proof (a reconciliation's document), to which a decision about a break is bound."""
+    text = json.dumps(proof, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def about(store: Store, account: str, day: date, proof: str) -> Decision | None:
+    """What was last decided about a break: an approval or a refusal of this very proof, or None.
+
+    Args:
+        store: The store.
+        account: The account's name.
+        day: The UTC day.
+        proof: The proof's digest.
+
+    Raises:
+        StoreDamaged: If a decision cannot be read.
+    """
+    found = [each for each in read(store, account, day) if each.proof == proof and each.act in _ABOUT_A_BREAK]
+    return found[-1] if found else None
+
+
+def newest_report(store: Store, account: str, day: date) -> dict[str, Any] | None:
+    """A day's newest reconciliation; None if it was not run yet.
+
+    Raises:
+        StoreDamaged: If it cannot be read.
+    """
+    key = store.newest(f"reconciliation/{account}/{day}", ".json")
+    found: dict[str, Any] | None = None if key is None else store.read_json(key)
+    return found
 
 
 def now() -> str:

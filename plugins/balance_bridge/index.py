@@ -90,6 +90,7 @@ class Day(msgspec.Struct, frozen=True, omit_defaults=True):
         assets: Assets with a balance or a change.
         breaks: Places where the proof fails.
         drift: By asset, in units of the asset.
+        approved_by: Who approved that it is delivered although it does not add up, or empty.
         destinations: By name.
         unreadable: What of it cannot be read, and why; empty if all can.
     """
@@ -102,6 +103,7 @@ class Day(msgspec.Struct, frozen=True, omit_defaults=True):
     assets: int = 0
     breaks: int = 0
     drift: dict[str, str] = {}
+    approved_by: str = ""
     destinations: dict[str, Delivered] = {}
     unreadable: str = ""
 
@@ -191,6 +193,7 @@ def read_day(store: Store, account: str, day: date) -> Day:
         assets=int(proof.get("assets", 0)),
         breaks=int(proof.get("break_count", 0)),
         drift=dict(proof.get("drift", {})),
+        approved_by=str((proof.get("approval") or {}).get("by", "")),
         destinations=destinations,
         unreadable="; ".join(unreadable),
     )

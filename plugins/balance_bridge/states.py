@@ -86,7 +86,7 @@ def _at(account: Account, day: date, facts: Day, name: str, today: date) -> Stat
         return _missing(account, day, facts, today)
     kinds = {
         Kind.UNREADABLE: bool(facts.unreadable),
-        Kind.HELD: facts.proof == "broken" and account.on_break == "hold" and not found.planned,
+        Kind.HELD: facts.proof == "broken" and account.on_break != "load" and not (facts.approved_by or found.planned),
         Kind.REJECTED: counts[Status.REJECTED] > config.max_rejected,
         Kind.UNKNOWN: bool(counts[Status.UNKNOWN] or unconfirmed),
         Kind.NOT_DELIVERED: bool(missing or not (found.planned or found.due)),
@@ -99,7 +99,7 @@ def _at(account: Account, day: date, facts: Day, name: str, today: date) -> Stat
         Kind.NOT_DELIVERED: f"{missing} not delivered" if is_run and missing else "fetched, but not delivered",
         Kind.DELIVERED: outcomes or "nothing to deliver",
     }
-    return State(kind, texts.get(kind, outcomes), remark=_remark(account, facts, found, counts))
+    return State(kind, texts.get(kind, outcomes), remark=_remark(facts, found, counts))
 
 
 def _missing(account: Account, day: date, facts: Day, today: date) -> State:
@@ -112,10 +112,11 @@ def _missing(account: Account, day: date, facts: Day, today: date) -> State:
     return State(Kind.MISSING, f"not fetched yet; the exchange keeps it for {days} more, today included", left)
 
 
-def _remark(account: Account, facts: Day, found: Delivered, counts: Mapping[Status, int]) -> str:
+def _remark(facts: Day, found: Delivered, counts: Mapping[Status, int]) -> str:
     remarks = {
         "the drift is within the tolerance": facts.proof == "tolerated",
-        "delivered although it does not add up": facts.proof == "broken" and account.on_break == "load",
+        f"it does not add up; {facts.approved_by} approved it": facts.approved_by,
+        "it does not add up, and is delivered anyway": facts.proof == "broken" and not facts.approved_by,
         f"{counts[Status.SEEN]} not confirmed": counts[Status.SEEN],
         f"{counts[Status.REJECTED]} rejected": counts[Status.REJECTED],
         f"{found.other_keys} under other keys or settings": found.other_keys,

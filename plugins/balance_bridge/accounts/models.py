@@ -71,7 +71,8 @@ class Account(Model):
         name: Its key under ``accounts``.
         source: Where its balances come from.
         start_date: First day to deliver (UTC).
-        on_break: What to do with a day that does not add up: deliver nothing, or deliver it marked.
+        on_break: What to do with a day that does not add up: deliver nothing, deliver it marked, or ask
+            somebody first.
         tolerance: By asset: the drift that conservation may have, in units of the asset.
         destinations: By name, at least one.
         deferrable: Whether its extraction gives up its worker while it waits; None: as Airflow's own default says.
@@ -85,7 +86,7 @@ class Account(Model):
     start_date: Annotated[
         date, BeforeValidator(parse_day), Field(description=f"a day from {FIRST_DATE} to {LAST_DATE}, as YYYY-MM-DD")
     ]
-    on_break: Literal["hold", "load"] = "hold"
+    on_break: Literal["hold", "load", "ask"] = "hold"
     tolerance: dict[AssetCode, Annotated[Decimal, BeforeValidator(parse_tolerance)]] = Field(
         default_factory=dict,
         description="a mapping from an asset's code (text without blanks) to an amount of 0 or more, in digits, with "

@@ -7,7 +7,8 @@ it is used.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from functools import wraps
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -103,6 +104,20 @@ class AccountOperator(BridgeOperator):
         if file.error is not None:
             self.log.warning("%s", file.error.log_entry())
         return file.accounts[self.account]
+
+    @contextmanager
+    def indexed(self, day: date) -> Iterator[None]:
+        """Bring the index of a day up to date once the task has changed it, however the task ends."""
+        from balance_bridge import index
+
+        try:
+            yield
+        finally:
+            try:
+                index.record(settings.open_store(), self.account, day)
+            except BalanceBridgeError as error:
+                # It can be made again at any time, and the task's own result is what counts.
+                self.log.warning("the page of this day is not up to date: %s", error)
 
     def job(self, context: Any, account: Account) -> Job:
         """The account's day as the stages take it."""

@@ -124,7 +124,9 @@ class FetchSnapshot(WaitingOperator):
         from balance_bridge.daily import fetch_snapshot, rescue_expiring_days
 
         if self.which == "opening":
-            rescue_expiring_days(job, account.start_date, account.tolerance)
+            for day in rescue_expiring_days(job, account.start_date, account.tolerance):
+                with self.indexed(day):
+                    pass
         return fetch_snapshot(job, self.which)
 
 
@@ -168,10 +170,12 @@ class Reconcile(AccountOperator):
             BalanceRequest(name, destination.points, destination.timezone, KEYS[destination.type], account.start_date)
             for name, destination in account.destinations.items()
         ]
-        return reconcile(
-            self.job(context, account),
-            self.extracted,
-            tolerance=account.tolerance,
-            on_break=account.on_break,
-            destinations=requests,
-        )
+        job = self.job(context, account)
+        with self.indexed(job.day):
+            return reconcile(
+                job,
+                self.extracted,
+                tolerance=account.tolerance,
+                on_break=account.on_break,
+                destinations=requests,
+            )

@@ -69,13 +69,14 @@ class Deliver(AccountOperator):
             log=self.log.info,
         )
         try:
-            summary = deliver(delivery, due)
+            with self.indexed(delivery.day):
+                summary = deliver(delivery, due)
         except SupersededRun as error:
             if delivery.so_far and not error.late:
                 # Nothing is wrong: the run of the whole day has all of it.
                 raise AirflowSkipException(str(error)) from error
             raise
-        counts = {"reconciliation": status, **summary.as_dict()}
+        counts = {"reconciliation": status, **_approval(self.reconciled), **summary.as_dict()}
         if without is not None:
             counts["without_equivalent"] = without
         if summary.accepted_now:
@@ -94,3 +95,9 @@ class Deliver(AccountOperator):
                 f"{self.destination} was not in the accounts file when this day was worked out",
                 do="Clear the task before this one as well.",
             )
+
+
+def _approval(reconciled: Any) -> dict[str, Any]:
+    # Of a day that was approved although it does not add up: who did, when and why.
+    approval = reconciled.get("approval")
+    return {} if approval is None else {"approval": approval}

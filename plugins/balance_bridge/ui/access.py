@@ -13,6 +13,7 @@ from fastapi import Depends, HTTPException
 
 from balance_bridge import settings
 from balance_bridge.accounts import Account, AccountsFile
+from balance_bridge.days import dag_id
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,6 @@ class Viewer:
                 user=self.user,
             )
         )
-
-
-def dag_id(account: str) -> str:
-    """The id of the account's daily DAG."""
-    return f"balances_{account}"
 
 
 def _viewer(user: Annotated[Any, Depends(get_user)]) -> Viewer:

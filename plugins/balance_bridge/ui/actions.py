@@ -13,9 +13,10 @@ from airflow.utils.types import DagRunTriggeredByType
 from fastapi import Header, HTTPException, Request
 
 from balance_bridge import decisions
+from balance_bridge.days import dag_id
 from balance_bridge.decisions import Act, Decision
 from balance_bridge.store import Store
-from balance_bridge.ui.access import Viewer, dag_id
+from balance_bridge.ui.access import Viewer
 
 _PARAMS = {Act.RERUN: {}, Act.REFETCH: {"refetch": True}, Act.DRY_RUN: {"dry_run": True}}
 
@@ -71,6 +72,31 @@ def start_run(store: Store, viewer: Viewer, account: str, day: date, act: Act) -
         note=f"{account} {day}: {act}, by {viewer.name}",
     )
     return run_id
+
+
+def decide(store: Store, viewer: Viewer, account: str, day: date, decision: Decision) -> None:
+    """Put on record whether a day may be delivered although it does not add up; after an approval, run it.
+
+    Args:
+        store: The store.
+        viewer: The user.
+        account: The account's name; the user may see it.
+        day: The UTC day.
+        decision: Approved or refused, and which proof.
+
+    Raises:
+        HTTPException: 403 if the user may not trigger the account's DAG, 409 if there is nothing to decide any more.
+    """
+    check_may_trigger(viewer, account)
+    report = decisions.newest_report(store, account, day)
+    if report is None or report["proof"] != decision.proof or report["status"] != "broken":
+        raise HTTPException(409, f"{account} {day} has another proof by now: look at it again, then decide")
+    known = decisions.about(store, account, day, decision.proof)
+    if known is not None:
+        raise HTTPException(409, f"{known.by} has decided about {account} {day} already: {known.act}")
+    decisions.record(store, account, day, decision)
+    if decision.act is Act.APPROVED:
+        start_run(store, viewer, account, day, Act.RERUN)
 
 
 def check_may_trigger(viewer: Viewer, account: str) -> None:

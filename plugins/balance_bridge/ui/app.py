@@ -12,15 +12,15 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Form, Query, Request, Response
+from fastapi import Depends, FastAPI, Form, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
 from starlette.exceptions import HTTPException as AnyHTTPException
 
-from balance_bridge import settings
-from balance_bridge.decisions import Act
+from balance_bridge import decisions, settings
+from balance_bridge.decisions import Act, Decision
 from balance_bridge.errors import BalanceBridgeError
 from balance_bridge.money import to_text
 from balance_bridge.states import Kind
@@ -139,7 +139,7 @@ def download(viewer: SignedIn, account: str, day: date, what: day_page.What, for
     return day_page.download(settings.open_store(), account, day, what, form)
 
 
-@app.get("/asset/{account}/{asset}")
+@app.get("/asset/{account}/{asset:path}")
 def show_asset(
     request: Request,
     viewer: SignedIn,
@@ -162,6 +162,25 @@ def run_day(
     """Run a day again: as it is, fetched again, or without sending anything."""
     viewer.account(account)
     actions.start_run(settings.open_store(), viewer, account, day, act)
+    return RedirectResponse(f"{_root(request)}/day/{account}/{day}", 303)
+
+
+@app.post("/day/{account}/{day}/decide", dependencies=[Depends(actions.from_this_site)])
+def decide(
+    request: Request,
+    viewer: SignedIn,
+    account: str,
+    day: date,
+    act: Annotated[Act, Form()],
+    proof: Annotated[str, Form()],
+    reason: Annotated[str, Form(min_length=1, max_length=500)],
+) -> RedirectResponse:
+    """Approve that a day is delivered although it does not add up, or refuse it."""
+    viewer.account(account)
+    if act not in (Act.APPROVED, Act.REFUSED):
+        raise HTTPException(400, f"{act} is no answer")
+    answer = Decision(act, viewer.name, decisions.now(), reason, proof=proof)
+    actions.decide(settings.open_store(), viewer, account, day, answer)
     return RedirectResponse(f"{_root(request)}/day/{account}/{day}", 303)
 
 

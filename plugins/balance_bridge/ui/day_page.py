@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import HTTPException, Response
 
-from balance_bridge import index
+from balance_bridge import decisions, index
 from balance_bridge.accounts import Account
 from balance_bridge.daybook import Daybook
+from balance_bridge.decisions import Decision
 from balance_bridge.errors import BalanceBridgeError
 from balance_bridge.load.audit import Entry
 from balance_bridge.money import to_text
@@ -86,6 +87,7 @@ class DayPage:
         book: The day as the store has it.
         movements: Per asset opening, in, out, fees, closing and drift as text.
         targets: What became of it at each destination.
+        decisions: What people decided about it, oldest first.
         problem: What of it cannot be read; empty if all can.
     """
 
@@ -96,7 +98,15 @@ class DayPage:
     book: Daybook
     movements: Sequence[Mapping[str, str]]
     targets: Sequence[Target]
+    decisions: Sequence[Decision] = ()
     problem: str = ""
+
+    @property
+    def open_question(self) -> str:
+        """The digest of the proof that somebody has to decide about, or empty."""
+        proof = str(self.book.report.get("proof", ""))
+        asks = self.account.on_break == "ask" and self.book.report.get("status") == "broken"
+        return proof if asks and not any(each.proof == proof for each in self.decisions) else ""
 
 
 def look(store: Store, account: Account, day: date, run: Run | None, today: date) -> DayPage:
@@ -115,14 +125,16 @@ def look(store: Store, account: Account, day: date, run: Run | None, today: date
     if run is not None and run.is_under_way:
         state = State(Kind.RUNNING, f"its run is {run.state}")
     book, moved, targets, problem = Daybook(store, account.name, day), list[Mapping[str, str]](), list[Target](), ""
+    decided: Sequence[Decision] = ()
     try:
+        decided = decisions.read(store, account.name, day)
         book = Daybook.read(store, account.name, day)
         moved = [] if book.movements is None else list(_texts(book.movements))
         gone = {name: State(Kind.DELIVERED, "not in the accounts file any more") for name in book.deliveries}
         targets = [_target(name, each, book.deliveries.get(name, [])) for name, each in {**gone, **states}.items()]
     except BalanceBridgeError as error:
         problem = str(error)
-    return DayPage(account, day, Cell(day, state), remedy, book, moved, targets, problem)
+    return DayPage(account, day, Cell(day, state), remedy, book, moved, targets, decided, problem)
 
 
 def download(store: Store, account: str, day: date, what: What, form: Form) -> Response:

@@ -11,9 +11,8 @@ from airflow.models.dagrun import DagRun
 from airflow.utils.session import create_session
 from sqlalchemy import or_, select
 
-from balance_bridge.days import resolve_day
+from balance_bridge.days import dag_id, resolve_day
 from balance_bridge.errors import InvalidDay
-from balance_bridge.ui.access import dag_id
 
 _UNDER_WAY = ("running", "queued")
 
