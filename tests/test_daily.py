@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from balance_bridge import daily
+from balance_bridge import daily, decisions
+from balance_bridge.decisions import Act, Decision
 from balance_bridge.errors import (
     BudgetExhausted,
     CredentialsRefused,
@@ -130,8 +131,10 @@ def test_the_report_says_what_it_was_made_of(run: Run) -> None:
     assert report["status"] == "proven"
     assert report["account"] == "main_cash"
     assert report["day"] == "2026-11-20"
-    assert report["opening"] == {"at_ms": CLOSE_MS - 86_400_000, "sn": 10_000}
-    assert report["closing"]["at_ms"] == CLOSE_MS
+    opening, closing = (run.exchange.world.snapshots[day] for day in (DAY, date(2026, 11, 21)))
+    for end, at_ms, (sn, held) in (("opening", CLOSE_MS - 86_400_000, opening), ("closing", CLOSE_MS, closing)):
+        balances_then = {asset: f"{amount:f}" for asset, amount in held.items()}
+        assert report[end] == {"at_ms": at_ms, "sn": sn, "balances": balances_then}
     assert report["ledger"] == done["ledger"]
     for key in (report["ledger"], report["history"]):
         assert run.store.list(key) or run.store.exists(key)
@@ -321,6 +324,59 @@ def test_load_delivers_and_marks(run: Run) -> None:
     assert dict(zip(of_close["asset"], of_close["balance"], strict=True)) == closing, (
         "the snapshot's value is delivered"
     )
+
+
+def decide(run: Run, act: Act, proof: str | None = None) -> None:
+    decision = Decision(act, "alice", "2026-11-21T08:00:00.000Z", "seen it", proof=proof or run.report()["proof"])
+    decisions.record(run.store, "main_cash", DAY, decision)
+
+
+def test_a_day_that_somebody_is_asked_about_is_held_until_they_have_decided(run: Run) -> None:
+    run.lose(6)
+    with pytest.raises(ReconciliationBroken, match="waiting for a decision") as caught:
+        run.all(run.job(), on_break="ask")
+    assert f"balance-bridge approve main_cash {DAY}" in caught.value.do
+    assert run.store.list("balances") == []
+    decide(run, Act.APPROVED)
+    done = run.all(run.job("run-2"), on_break="ask")
+    assert (done["status"], done["approval"]["by"], done["approval"]["reason"]) == ("broken", "alice", "seen it")
+    assert run.report()["approval"] == done["approval"], "whoever reads the report sees who approved it"
+    assert set(done["balances"]) == {"elven", "amlyze"}
+
+
+def test_a_day_that_somebody_has_refused_stays_held_and_says_who_refused_it(run: Run) -> None:
+    run.lose(6)
+    with pytest.raises(ReconciliationBroken):
+        run.all(run.job(), on_break="ask")
+    decide(run, Act.REFUSED)
+    with pytest.raises(ReconciliationBroken, match="alice refused it"):
+        run.all(run.job("run-2"), on_break="ask")
+    assert run.store.list("balances") == []
+
+
+def test_an_approval_is_about_one_proof_and_no_other(run: Run) -> None:
+    run.lose(6)
+    with pytest.raises(ReconciliationBroken):
+        run.all(run.job(), on_break="ask")
+    decide(run, Act.APPROVED)
+    run.lose(6, 7)
+    with pytest.raises(ReconciliationBroken, match="waiting for a decision"):
+        run.all(run.job("run-2", refetch=True), on_break="ask")
+    assert run.store.list("balances") == []
+
+
+def test_an_approval_says_nothing_where_nobody_is_asked(run: Run) -> None:
+    run.lose(6)
+    with pytest.raises(ReconciliationBroken):
+        run.all(run.job(), on_break="hold")
+    decide(run, Act.APPROVED)
+    with pytest.raises(ReconciliationBroken):
+        run.all(run.job("run-2"), on_break="hold")
+
+
+def test_a_day_that_adds_up_needs_no_approval(run: Run) -> None:
+    done = run.all(run.job(), on_break="ask")
+    assert (done["status"], done["approval"]) == ("proven", None)
 
 
 def test_a_drift_within_the_tolerance_is_tolerated_and_not_asked_about(run: Run) -> None:

@@ -86,7 +86,7 @@ def _at(account: Account, day: date, facts: Day, name: str, today: date) -> Stat
         return _missing(account, day, facts, today)
     kinds = {
         Kind.UNREADABLE: bool(facts.unreadable),
-        Kind.HELD: facts.proof == "broken" and account.on_break != "load" and not (facts.approved_by or found.planned),
+        Kind.HELD: facts.proof == "broken" and account.on_break != "load" and not facts.approved_by,
         Kind.REJECTED: counts[Status.REJECTED] > config.max_rejected,
         Kind.UNKNOWN: bool(counts[Status.UNKNOWN] or unconfirmed),
         Kind.NOT_DELIVERED: bool(missing or not (found.planned or found.due)),

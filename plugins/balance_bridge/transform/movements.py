@@ -34,10 +34,10 @@ def movements(opening: Mapping[str, Decimal], closing: Mapping[str, Decimal], le
     held = {asset for each in (opening, closing) for asset, balance in each.items() if balance}
     assets = pd.Index(sorted(held.union(sums.index)), name="asset", dtype=pd.ArrowDtype(pa.string()))
     nought = pd.Series(Decimal(0), index=assets, dtype=WIDE)
-    found = sums.reindex(assets).apply(lambda column: column.astype(WIDE).fillna(nought))
+    columns = {name: sums[name].astype(WIDE).reindex(assets).fillna(nought) for name in sums}
     for name, balances in (("opening", opening), ("closing", closing)):
-        values = [balances.get(asset, Decimal(0)) for asset in assets]
-        found[name] = pd.Series(values, index=assets, dtype=WIDE)
+        columns[name] = pd.Series([balances.get(asset, Decimal(0)) for asset in assets], index=assets, dtype=WIDE)
+    found = pd.DataFrame(columns, index=assets)
     found["drift"] = found["closing"] - found["opening"] - found["in"] - found["out"] - found["fees"]
     ordered: pd.DataFrame = found[list(COLUMNS)]
     return ordered

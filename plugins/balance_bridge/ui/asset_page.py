@@ -78,13 +78,15 @@ def look(store: Store, account: Account, asset: str, days: Sequence[date]) -> As
     points, problems = list[Point](), list[str]()
     for day in days:
         try:
-            points += _points(Daybook.read(store, account.name, day), asset)
+            book = Daybook.read(store, account.name, day)
+            # A day opens with the balance with which the one before closed.
+            points += _points(book, asset, ("closing",) if points else ("opening", "closing"))
         except BalanceBridgeError as error:
             problems.append(str(error))
     return AssetPage(account, asset, sorted(points, key=lambda point: point.seconds), problems)
 
 
-def _points(book: Daybook, asset: str) -> Iterator[Point]:
+def _points(book: Daybook, asset: str, ends: Sequence[str]) -> Iterator[Point]:
     if book.ledger is None:
         return
     delivered: dict[str, list[str]] = {}
@@ -92,7 +94,7 @@ def _points(book: Daybook, asset: str) -> Iterator[Point]:
         for entry in found:
             if entry.asset == asset and entry.current and entry.outcome == Status.ACCEPTED:
                 delivered.setdefault(entry.at, []).append(name)
-    for end in ("opening", "closing"):
+    for end in ends:
         text = book.report[end]["balances"].get(asset)
         if text is not None:
             at = datetime.fromtimestamp(book.report[end]["at_ms"] / 1000, UTC)

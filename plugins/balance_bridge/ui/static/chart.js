@@ -8,15 +8,22 @@
   const colour = () => getComputedStyle(document.documentElement).getPropertyValue("--link").trim();
   const text = () => getComputedStyle(document.documentElement).getPropertyValue("--text").trim();
   const grid = () => getComputedStyle(document.documentElement).getPropertyValue("--line").trim();
+  // Hours of a day, not of its halves; the days in the order of the table.
+  const times = [
+    [86400, "{YYYY}-{MM}-{DD}", null, null, null, null, null, null, 1],
+    [3600, "{HH}:{mm}", "\n{YYYY}-{MM}-{DD}", null, "\n{YYYY}-{MM}-{DD}", null, null, null, 1],
+    [60, "{HH}:{mm}", "\n{YYYY}-{MM}-{DD}", null, "\n{YYYY}-{MM}-{DD}", null, null, null, 1],
+    [1, "{HH}:{mm}:{ss}", "\n{YYYY}-{MM}-{DD}", null, "\n{YYYY}-{MM}-{DD}", null, null, null, 1],
+  ];
   const axis = { stroke: text, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1 } };
   const options = {
     width: place.clientWidth,
     height: 288,
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
     scales: { x: { time: true } },
-    axes: [axis, { ...axis, size: 90 }],
+    axes: [{ ...axis, values: times }, { ...axis, size: 90 }],
     series: [
-      { label: "UTC" },
+      { label: "UTC", value: "{YYYY}-{MM}-{DD} {HH}:{mm}:{ss}" },
       { label: asset, stroke: colour, width: 1.5, paths: uPlot.paths.stepped({ align: 1 }), points: { show: false } },
       { label: "delivered", stroke: colour, paths: () => null, points: { show: true, size: 8, fill: colour } },
     ],
