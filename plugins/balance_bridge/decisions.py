@@ -117,7 +117,12 @@ def newest_report(store: Store, account: str, day: date) -> dict[str, Any] | Non
 
 def now() -> str:
     """The present instant as decisions have it."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return utc(datetime.now(UTC))
+
+
+def utc(at: datetime) -> str:
+    """An instant as decisions have it."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _series(account: str, day: date) -> str:

@@ -454,6 +454,24 @@ accounts:
 """
 
 
+def test_an_account_whose_breaks_somebody_decides_about_has_a_dag_that_asks(parse: Parse) -> None:
+    bag = parse(RIGHT.replace("    start_date:", "    on_break: ask\n    start_date:", 1))
+    assert bag.import_errors == {}
+    daily, asking = bag.dags["balances_main_cash"], bag.dags["balances_main_cash_approval"]
+    assert daily.task_dict["ask"].trigger_rule == "one_failed"
+    assert daily.task_dict["ask"].upstream_task_ids == {"day", "reconcile"}
+    assert {task.task_id: task.downstream_task_ids for task in asking.tasks} == {
+        "approve": {"deliver"},
+        "deliver": set(),
+    }
+    assert asking.schedule is None
+    # A question that waits for a person must not hold up another one.
+    assert asking.max_active_runs >= 100
+    assert asking.is_paused_upon_creation is False
+    assert "balances_main_margin_approval" not in bag.dags
+    assert "ask" not in bag.dags["balances_main_margin"].task_dict
+
+
 def test_files_need_no_pool_of_their_own(parse: Parse) -> None:
     (dag,) = parse(FILES).dags.values()
     assert {task.pool for task in dag.tasks} == {"default_pool"}

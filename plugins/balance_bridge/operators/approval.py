@@ -100,14 +100,15 @@ class Approval(ApprovalOperator):
         if "error" not in event:
             day, proof = _asked(context)
             store = settings.open_store()
-            known = decisions.about(store, self.account, day, proof)
-            if known is not None:
-                raise AirflowSkipException(f"{known.by} has decided already: {known.act}")
             act = Act.APPROVED if self.APPROVE in event["chosen_options"] else Act.REFUSED
             user = event.get("responded_by_user") or {}
             by = str(user.get("name") or user.get("id") or "unknown")
             reason = str((event.get("params_input") or {}).get("reason", ""))
-            answer = Decision(act, by, decisions.now(), reason, proof=proof)
+            answer = Decision(act, by, decisions.utc(event["responded_at"]), reason, proof=proof)
+            known = decisions.about(store, self.account, day, proof)
+            # The same answer again is this task's own, which was killed after it had put it on record.
+            if known is not None and known != answer:
+                raise AirflowSkipException(f"{known.by} has decided already: {known.act}")
             decisions.record(store, self.account, day, answer)
             self.log.info("%s %s: %s by %s (%s)", self.account, day, act, by, reason or "no reason given")
         return super().execute_complete(context, event)
