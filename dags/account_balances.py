@@ -35,6 +35,7 @@ from balance_bridge.operators.intraday import FollowDay
 from balance_bridge.operators.preflight import Preflight
 from balance_bridge.operators.refuse import Refuse
 from balance_bridge.points import cron_of, known_so_far
+from balance_bridge.timetable import DayTimetable
 
 # What trying again cannot help fails at once; everything else is tried again after growing delays.
 FAIL_WHAT_IS_PERMANENT = ExceptionRetryPolicy(rules=[RetryRule(exception=PermanentError, action=RetryAction.FAIL)])
@@ -259,7 +260,7 @@ def _midnight(account: Account) -> datetime:
 def _dag(name: str, start: datetime, *, catchup: bool = True, schedule: Any = None, **kwargs: Any) -> DAG:
     return DAG(
         name,
-        schedule=schedule or CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
+        schedule=schedule or DayTimetable(),
         start_date=start,
         catchup=catchup,
         max_active_runs=1,

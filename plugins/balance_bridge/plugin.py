@@ -1,10 +1,12 @@
-"""The Airflow plugin: the page "Balances", and its entry in Airflow's menu."""
+"""The Airflow plugin: the page "Balances", its entry in Airflow's menu, and the schedule of the daily DAGs."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
+
+from balance_bridge.timetable import DayTimetable
 
 
 async def _page(scope: Any, receive: Any, send: Any) -> None:
@@ -28,9 +30,13 @@ _VIEWS: list[Any] = [
 ]
 
 
+_TIMETABLES: list[Any] = [DayTimetable]
+
+
 class BalanceBridgePlugin(AirflowPlugin):
-    """Registers the page. Operators and hooks are imported by path and need no registration."""
+    """Registers the page and the schedule. Operators and hooks are imported by path and need no registration."""
 
     name = "balance_bridge"
     fastapi_apps = _APPS
     external_views = _VIEWS
+    timetables = _TIMETABLES

@@ -6,7 +6,7 @@ from typing import Any
 
 import balance_bridge
 
-OPERATORS = ("daily", "deliver", "intraday", "preflight", "refuse")
+OPERATORS = ("approval", "daily", "deliver", "intraday", "preflight", "refuse")
 HOOKS = ("amlyze", "ascendex", "elven", "webhook")
 # The options of [balance_bridge]; settings.py reads them, with these defaults.
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -99,14 +99,14 @@ def test_a_dag_runs_every_day_from_its_start_one_run_at_a_time(dags: Any, accoun
     assert dag.start_date == datetime(2026, 11, 1, tzinfo=UTC)
     assert dag.catchup is True
     assert dag.max_active_runs == 1
-    assert type(dag.timetable).__name__ == "CronDataIntervalTimetable"
-    assert dag.timetable.expression == "0 0 * * *"
-    assert str(dag.timetable.timezone) in ("UTC", "Timezone('UTC')")
+    assert dag.timetable.summary == "0 0 * * *"
+    assert str(dag.timetable._timezone) in ("UTC", "Timezone('UTC')")
 
 
 def test_the_scheduler_is_given_each_whole_utc_day_in_order(dags: Any) -> None:
     from airflow.serialization.encoders import coerce_to_core_timetable
     from airflow.timetables.base import TimeRestriction
+    from airflow.utils.types import DagRunType
 
     timetable = coerce_to_core_timetable(dags["balances_main_cash"].timetable)
     restriction = TimeRestriction(earliest=dags["balances_main_cash"].start_date, latest=None, catchup=True)
@@ -116,6 +116,12 @@ def test_the_scheduler_is_given_each_whole_utc_day_in_order(dags: Any) -> None:
         last = found.data_interval
         assert last.start == datetime(2026, 11, 1 + ahead, tzinfo=UTC)
         assert found.run_after == last.end == last.start + timedelta(days=1)
+        names = {
+            run_type: timetable.generate_run_id(run_type=run_type, run_after=found.run_after, data_interval=last)
+            for run_type in (DagRunType.SCHEDULED, DagRunType.MANUAL)
+        }
+        assert names[DagRunType.SCHEDULED] == f"scheduled__2026-11-0{1 + ahead}", "named by its day, not by its end"
+        assert "T00:00:00" in names[DagRunType.MANUAL], "its day may be another one"
 
 
 def test_the_tasks_hang_together_as_the_day_does(dags: Any) -> None:

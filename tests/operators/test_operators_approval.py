@@ -110,8 +110,8 @@ def test_a_refusal_is_on_record_and_delivers_nothing(store: Store, monkeypatch: 
     with DAG("balances_main_approval", schedule=None):
         task, context = approval(monkeypatch)
         task >> RunApproved(task_id="deliver", account="main")
+    ti = SimpleNamespace(run_id="r", dag_id="d", task_id="approve", map_index=-1, xcom_push=lambda **_: None)
     with pytest.raises(DownstreamTasksSkipped) as caught:
-        ti = SimpleNamespace(run_id="r", dag_id="d", task_id="approve", map_index=-1, xcom_push=lambda **_: None)
         task.execute_complete({**context, "task": task, "ti": ti}, answer("Reject", "wrong"))
     assert caught.value.tasks == ["deliver"]
     found = decisions.about(store, "main", DAY, PROOF)

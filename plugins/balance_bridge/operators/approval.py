@@ -65,7 +65,7 @@ class RunApproved(BridgeOperator):
         raise _start(dag_id(self.account), name, {"date": str(day)}, f"{self.account} {day}: approved")
 
 
-class Approval(ApprovalOperator):
+class Approval(BridgeOperator, ApprovalOperator):
     """Asks whether a day may be delivered although it does not add up, and puts the answer on record.
 
     Args:
@@ -82,6 +82,11 @@ class Approval(ApprovalOperator):
             **kwargs,
         )
         self.account = account
+
+    def check_parameters(self, context: Any) -> None:
+        """See :meth:`BridgeOperator.check_parameters`; the answer's own field is no parameter of the run."""
+        run = {name: value for name, value in context["params"].items() if name not in self.params}
+        super().check_parameters({**context, "params": run})
 
     @without_traceback
     def execute(self, context: Any) -> Any:
