@@ -211,9 +211,10 @@ def test_the_dag_of_a_broken_account_takes_what_the_right_one_takes(parse: Parse
 def test_every_task_of_every_dag_checks_what_its_run_was_triggered_with(parse: Parse) -> None:
     from balance_bridge.operators.base import BridgeOperator
 
-    bags = [parse(text).dags for text in (FOLLOWED, RIGHT, RIGHT.replace("category: cash", "category: cahs"))]
+    asking = RIGHT.replace("    start_date:", "    on_break: ask\n    start_date:", 1)
+    bags = [parse(text).dags for text in (FOLLOWED, asking, RIGHT.replace("category: cash", "category: cahs"))]
     found = [dag for dags in bags for dag in dags.values()] + [parse.preflight]  # type: ignore[attr-defined]
-    assert len(found) == 7
+    assert len(found) == 8
     for dag in found:
         for task in dag.tasks:
             assert isinstance(task, BridgeOperator), (dag.dag_id, task.task_id)

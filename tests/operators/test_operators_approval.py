@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowSkipException, DagRunTriggerException,
 
 from balance_bridge import decisions, settings
 from balance_bridge.decisions import Act, Decision
+from balance_bridge.errors import ConfigurationError
 from balance_bridge.operators.approval import Approval, AskAboutBreak, RunApproved, question
 from balance_bridge.store import Store, to_json
 
@@ -152,3 +153,13 @@ def test_a_question_of_a_thousand_breaks_stays_readable() -> None:
     text = question("main", DAY, {"breaks": many, "break_count": 1200})
     assert "And 1180 more" in text
     assert len(text) < 2000
+
+
+def test_the_answer_s_own_field_is_no_unknown_parameter_but_others_are() -> None:
+    with DAG("balances_main_approval", schedule=None, params={"date": None, "proof": None}) as dag:
+        task = Approval(task_id="approve", account="main")
+    run = {"date": str(DAY), "proof": PROOF}
+    task.check_parameters({"dag": dag, "dag_run": SimpleNamespace(conf=run), "params": {**run, "reason": ""}})
+    wrong = {**run, "dry_run": True}
+    with pytest.raises(ConfigurationError, match="dry_run"):
+        task.check_parameters({"dag": dag, "dag_run": SimpleNamespace(conf=wrong), "params": {**wrong, "reason": ""}})

@@ -21,6 +21,7 @@ from balance_bridge.operators.base import AccountOperator, BridgeOperator, witho
 
 _SHOWN = 20
 _SHORT = 12
+_REASON = "reason"
 
 
 class AskAboutBreak(AccountOperator):
@@ -78,14 +79,14 @@ class Approval(BridgeOperator, ApprovalOperator):
         reason = Param("", type="string", source="task", title="Reason", description="Goes on record with your name.")
         super().__init__(
             subject=f"{account}: may a day be delivered although it does not add up?",
-            params={"reason": reason},
+            params={_REASON: reason},
             **kwargs,
         )
         self.account = account
 
     def check_parameters(self, context: Any) -> None:
         """See :meth:`BridgeOperator.check_parameters`; the answer's own field is no parameter of the run."""
-        run = {name: value for name, value in context["params"].items() if name not in self.params}
+        run = {name: value for name, value in context["params"].items() if name != _REASON}
         super().check_parameters({**context, "params": run})
 
     @without_traceback
@@ -108,7 +109,7 @@ class Approval(BridgeOperator, ApprovalOperator):
             act = Act.APPROVED if self.APPROVE in event["chosen_options"] else Act.REFUSED
             user = event.get("responded_by_user") or {}
             by = str(user.get("name") or user.get("id") or "unknown")
-            reason = str((event.get("params_input") or {}).get("reason", ""))
+            reason = str((event.get("params_input") or {}).get(_REASON, ""))
             answer = Decision(act, by, decisions.utc(event["responded_at"]), reason, proof=proof)
             known = decisions.about(store, self.account, day, proof)
             # The same answer again is this task's own, which was killed after it had put it on record.
