@@ -75,11 +75,11 @@ class Approval(BridgeOperator, ApprovalOperator):
 
     ui_color = "#e8f0f8"
 
-    def __init__(self, *, account: str, **kwargs: Any) -> None:
+    def __init__(self, *, account: str, params: Any = None, **kwargs: Any) -> None:
         reason = Param("", type="string", source="task", title="Reason", description="Goes on record with your name.")
         super().__init__(
             subject=f"{account}: may a day be delivered although it does not add up?",
-            params={_REASON: reason},
+            params={**(params or {}), _REASON: reason},
             **kwargs,
         )
         self.account = account
