@@ -19,7 +19,6 @@ from balance_bridge.commands.output import Listing
 from balance_bridge.errors import ConfigurationError
 
 NAMES = [name for name, *_ in cli._COMMANDS]
-IN_LIST = [name.split()[0] for name in NAMES if not name.startswith("receipts ")]
 # What each command needs at least.
 LEAST = {
     "preview": "main_cash yesterday",
@@ -75,7 +74,7 @@ def test_each_command_is_called_with_the_arguments_that_it_takes(name: str, monk
 def test_the_help_lists_every_command_and_shows_how_to_run_a_day_again(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert not [name for name in IN_LIST if f"\n    {name} " not in shown]
+    assert not [name for name in NAMES if f"\n    {name}" not in shown]
     assert "airflow dags trigger balances_ACCOUNT --conf" in shown
     assert max(map(len, shown.splitlines())) < 80
 
@@ -85,7 +84,7 @@ def test_the_help_lists_every_command_and_shows_how_to_run_a_day_again(capsys: p
     [
         ("", "required: COMMAND"),
         ("statu", "did you mean status?"),
-        ("store chek", "did you mean check?"),
+        ("store chek", "did you mean store check or store prune?"),
         ("status -o jsn", "did you mean json?"),
         ("--nothing", "required: COMMAND"),
         ("check main_cash", "unrecognized arguments"),
@@ -170,6 +169,26 @@ def test_a_reader_that_has_seen_enough_causes_no_traceback() -> None:
         assert process.stderr is not None
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+@pytest.mark.parametrize(("target", "said"), [(">&-", "standard output is closed"), (">/dev/full", "No space left")])
+def test_output_that_cannot_be_written_is_one_message_and_no_traceback(target: str, said: str) -> None:
+    command = f"{sys.executable} -m balance_bridge.cli receipts --help {target}"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, env=environment, text=True, check=False)
+    assert done.returncode == 1
+    first, do = done.stderr.splitlines()
+    assert first.startswith("balance-bridge: ")
+    assert said in first
+    assert do.startswith("  L")
+
+
+@pytest.mark.parametrize("arguments", [["store"], ["store", "--help"], ["elven", "-h"]])
+def test_the_first_word_of_commands_alone_shows_all_of_them(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert cli.main(arguments) == 0
+    assert "\n    store check " in capsys.readouterr().out
 
 
 def test_the_command_is_installed() -> None:

@@ -7,6 +7,7 @@ function is imported when it runs: Airflow alone takes a second, and ``--help`` 
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import inspect
 import os
@@ -26,18 +27,14 @@ from balance_bridge.commands.arguments import (
     parse_days,
     parse_keep,
     parse_recent,
-    suggestion,
 )
 from balance_bridge.commands.output import FORMATS, Output, printable
 from balance_bridge.errors import BalanceBridgeError
 
 _STOPPED, _PIPE_CLOSED = 130, 141  # as a shell reports SIGINT and SIGPIPE
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 _WIDTH = 79
 
-_GROUPS = {
-    "store": "check every object of the store, or remove old ones",
-    "elven": "list what Elven has, or make a source for balances",
-}
 _INTRODUCTION = """\
 Daily exchange balances, proven and delivered: AscendEX to Elven and Amlyze,
 run by Apache Airflow.
@@ -66,28 +63,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 if all is well, 1 if something is wrong, 2 if the arguments are.
     """
+    if sys.stdout is None:
+        return _fail("standard output is closed", "Leave it open, or send it to /dev/null")
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
     except BalanceBridgeError as error:
-        lines = [line for part in (str(error.args[0]), error.why, error.do) for line in part.split("\n") if part]
-        print("balance-bridge:", "\n  ".join(map(printable, lines)), file=sys.stderr)
+        _fail(str(error.args[0]), error.why, error.do)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         return _STOPPED
     except BrokenPipeError:
-        # The reader has seen enough, as `head` has. What is still buffered must go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader has seen enough, as `head` has.
+        _discard_output()
         return _PIPE_CLOSED
+    except OSError as error:
+        if error.filename is None and error.errno not in _UNWRITABLE:
+            raise
+        _discard_output()
+        return _fail(f"{error.filename or 'the output'}: {error.strerror}", "Look at its permissions and its disk")
     return code
 
 
+def _fail(*parts: str) -> int:
+    lines = [line for part in parts for line in part.split("\n") if line]
+    print("balance-bridge:", "\n  ".join(map(printable, lines)), file=sys.stderr)
+    return 1
+
+
+def _discard_output() -> None:
+    """Let what is still buffered go nowhere: Python writes it when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _run(given: list[str]) -> int:
-    # Where an account's name may stand, argparse knows no subcommands: "receipts resolve" is one word to it.
-    if given[:1] == ["receipts"] and " ".join(given[:2]) in (name for name, *_ in _COMMANDS):
-        given[:2] = [" ".join(given[:2])]
     try:
-        chosen = vars(_parser().parse_args(given))
+        chosen = vars(_parser().parse_args(_joined(given)))
     except SystemExit as ended:
         return int(ended.code or 0)
     # Outside a task, Airflow only looks for connections in its own database if it takes the process for one of its own.
@@ -104,6 +115,15 @@ def _run(given: list[str]) -> int:
         return command(**chosen)
 
 
+def _joined(given: list[str]) -> list[str]:
+    """The arguments as argparse takes them: a command of two words is one. A group alone has the help of all."""
+    names, pair = [name for name, *_ in _COMMANDS], " ".join(given[:2])
+    is_group = given[:1] != [] and given[0] not in names and any(name.startswith(f"{given[0]} ") for name in names)
+    if is_group and given[1:2] in ([], ["-h"], ["--help"]):
+        return ["--help"]
+    return [pair, *given[2:]] if is_group or pair in names else given
+
+
 class _Parser(argparse.ArgumentParser):
     """Keeps the shape of descriptions, and says what a mistyped choice may have meant."""
 
@@ -114,34 +134,25 @@ class _Parser(argparse.ArgumentParser):
         """End with the usage, what is wrong, and a suggestion."""
         wrong = re.search(r"(.*invalid choice: '(.*?)').*\(choose from (.*)\)", message, re.DOTALL)
         if wrong:
-            known = [name for name in re.split(r"[', ]{2,}", wrong[3].strip("'")) if not name.startswith("receipts ")]
-            message = f"{wrong[1]}{suggestion(wrong[2], known)} (choose from {', '.join(known)})"
+            from balance_bridge.accounts.problems import did_you_mean
+
+            known = re.split(r"[', ]{2,}", wrong[3].strip("'"))
+            message = f"{wrong[1]}{did_you_mean(wrong[2], known)} (choose from {', '.join(known)})"
         super().error(printable(message))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="balance-bridge", description=_INTRODUCTION, epilog=_EXIT_CODES)
     parser.add_argument("--version", action="version", version=f"balance-bridge {balance_bridge.__version__}")
-    groups = {"": parser.add_subparsers(title="commands", metavar="COMMAND", required=True)}
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, run, text, *arguments in _COMMANDS:
-        group, _, last = name.rpartition(" ")
-        if group in _GROUPS and group not in groups:
-            below = groups[""].add_parser(group, help=_GROUPS[group], description=_GROUPS[group])
-            groups[group] = below.add_subparsers(title="commands", metavar="COMMAND", required=True)
         summary, _, description = inspect.cleandoc(text).partition("\n\n")
-        # Without a summary it is not in the list of commands: the help of receipts names its three.
-        settings: dict[str, Any] = {} if group == "receipts" else {"help": summary}
-        command = groups[group if group in _GROUPS else ""].add_parser(
-            last if group in _GROUPS else name,
-            prog=f"balance-bridge {name}",
-            description=_filled(description or summary),
-            **settings,
-        )
+        command = commands.add_parser(name, help=summary, description=_filled(description or summary))
         for one in arguments:
             is_choice = isinstance(one, list)
             to: Any = command.add_mutually_exclusive_group(required=True) if is_choice else command
-            for flags, each in one if is_choice else [one]:
-                to.add_argument(*flags, **each)
+            for flags, settings in one if is_choice else [one]:
+                to.add_argument(*flags, **settings)
         command.set_defaults(run=run)
     return parser
 

@@ -7,7 +7,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,29 @@ from balance_bridge.sandbox.server import connections
 
 
 @pytest.fixture
-def right(place: Any, no_pools: None) -> Any:
+def right(place: Any, no_pools: None) -> Iterator[Any]:
     make_pools()
-    return place
+    with triggerer(datetime.now(UTC)):
+        yield place
+
+
+@contextmanager
+def triggerer(heartbeat: datetime) -> Iterator[None]:
+    """A triggerer that Airflow heard of last at that time."""
+    from airflow.jobs.job import Job
+    from airflow.utils.session import create_session
+    from sqlalchemy import delete
+
+    try:
+        with create_session() as session:
+            session.execute(delete(Job))
+            job = Job(state="running", latest_heartbeat=heartbeat)
+            job.job_type = "TriggererJob"
+            session.add(job)
+        yield
+    finally:
+        with create_session() as session:
+            session.execute(delete(Job))
 
 
 def wrong() -> dict[str, str]:
@@ -48,6 +70,7 @@ def test_where_all_is_right_everything_was_looked_at_and_nothing_is_left_behind(
         f"clock of {right.sandbox.url}": True,
         "pool ascendex_cash": True,
         "pool ascendex_margin": True,
+        "triggerer": True,
     }
     assert sorted(path for path in right.folder.rglob("balances/**/*") if path.is_file()) == before
     delivered = right.sandbox.apis.delivered()
@@ -142,6 +165,14 @@ def test_one_thing_that_is_wrong_is_found_alone(
     assert "not-the-token" not in found[what]
 
 
+def test_without_a_triggerer_that_was_heard_of_lately_check_says_how_to_start_one(right: Any) -> None:
+    with triggerer(datetime.now(UTC) - timedelta(hours=1)):
+        assert "run airflow triggerer" in wrong()["triggerer"]
+    assert set(wrong()) == {"triggerer"}
+    # A worker cannot ask the database, and need not.
+    assert all(finding.right for finding in findings(database=False))
+
+
 def test_a_pool_that_is_missing_is_reported_and_created_only_if_that_is_wanted(
     right: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,7 +188,7 @@ def test_a_pool_that_is_missing_is_reported_and_created_only_if_that_is_wanted(
     assert "ascendex_margin" not in names()
     capsys.readouterr()
     assert cli.main(["check", "--fix"]) == 0
-    assert "was created" in capsys.readouterr().out
+    assert "created" in capsys.readouterr().out
     assert "ascendex_margin" in names()
     assert cli.main(["check", "--quiet"]) == 0
     assert capsys.readouterr().out == ""
@@ -208,14 +239,6 @@ def test_while_the_accounts_file_cannot_be_read_the_version_that_runs_is_looked_
     assert str(right.accounts_file) in found["accounts file"]
     assert "UTC runs meanwhile" in found["accounts file"]
     assert "connection ascendex_cash" in {finding.what for finding in findings()}
-
-
-def test_without_airflow_s_database_it_says_how_to_make_it(right: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_: Any) -> Any:
-        raise RuntimeError("no such table: slot_pool")
-
-    monkeypatch.setattr("balance_bridge.commands.check.pool_slots", broken)
-    assert "run airflow db migrate first" in wrong()["pools"]
 
 
 @pytest.mark.parametrize(

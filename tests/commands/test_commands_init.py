@@ -93,6 +93,21 @@ def test_unfinished_answers_write_nothing(
     assert not file.exists()
 
 
+def test_a_folder_that_cannot_be_written_to_is_named_before_anything_is_asked(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.parent.touch()
+    assert answered(monkeypatch, ALL_OF_ONE) == 1
+    assert f"{file.parent} is not a folder\n  Choose another file with --file\n" in capsys.readouterr().err
+    other = file.parent.with_name("folder")
+    other.mkdir()
+    monkeypatch.setattr("os.access", lambda path, _: path != other)
+    assert answered(monkeypatch, ALL_OF_ONE, "--file", str(other / "missing" / "accounts.yaml")) == 1
+    said = capsys.readouterr()
+    assert f"{other} cannot be written to" in said.err
+    assert said.out == ""
+
+
 def test_a_file_that_exists_is_left_as_it_is(
     file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -37,7 +37,7 @@ def test_another_airflow_s_settings_do_not_leak_in(monkeypatch: pytest.MonkeyPat
     made = LocalAirflow(tmp_path, {"AIRFLOW_CONN_AMLYZE_DEFAULT": "{}"}, ui=False).environment
     assert made["AIRFLOW_HOME"] == str(tmp_path)
     assert made["AIRFLOW_CONN_AMLYZE_DEFAULT"] == "{}"
-    assert "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN" not in made
+    assert str(tmp_path) in made["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
     assert "AIRFLOW_CONN_ELVEN_DEFAULT" not in made
     # Only this machine can reach it, for it lets everybody in.
     assert made["AIRFLOW__API__HOST"] == "127.0.0.1"

@@ -26,11 +26,10 @@ CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")
 LONG = Decimal("-12345678901234567890.000000000000000001")
 LISTING = Listing(
     records=[
-        {"asset": "BTC", "amount": LONG, "count": 3_000_000, "reason": "it is long " * 20},
+        {"asset": "BTC", "amount": LONG, "count": 3_000_000, "reason": "it is long " * 20, "colour": "red"},
         {"asset": "=比特币", "amount": Decimal("1E-18"), "count": None, "reason": ""},
     ],
     columns={"asset": "asset", "balance": "amount", "count": "count", "reason": "reason"},
-    colours=["red", ""],
     verdict="1 problem",
     remarks=["a remark"],
 )
@@ -85,9 +84,17 @@ def test_quiet_shows_what_is_wrong_and_nothing_if_nothing_is(capsys: pytest.Capt
     assert said.startswith("1 problem\n")
     assert "BTC" in said
     assert "比特币" not in said
-    fine = Listing(LISTING.records, LISTING.columns, ["", ""], "all is well", ["a remark"])
+    fine = Listing(LISTING.records[1:], LISTING.columns, verdict="all is well", remarks=["a remark"])
     assert shown(capsys, "table", quiet=True, listing=fine) == ("", "")
     assert shown(capsys, "json", quiet=True, listing=fine) == ("[]\n", "")
+
+
+def test_the_head_of_a_csv_file_does_not_depend_on_what_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    listing = replace(LISTING, fields=("asset", "amount"))
+    for records in (listing.records, listing.records[1:], []):
+        for quiet in (False, True):
+            said = shown(capsys, "csv", quiet=quiet, listing=replace(listing, records=records)).out
+            assert said.splitlines()[0] == "asset,amount"
 
 
 def test_what_is_not_printable_is_shown_as_an_escape() -> None:

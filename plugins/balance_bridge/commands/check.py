@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
@@ -20,8 +19,8 @@ from balance_bridge.accounts import (
     FilesSource,
 )
 from balance_bridge.accounts.sharing import Place, find_clashes
-from balance_bridge.commands.output import Listing, Output
-from balance_bridge.commands.pools import SLOTS, make_pools, pool_slots, pool_state
+from balance_bridge.commands.output import Finding, Output, right
+from balance_bridge.commands.pools import pool_findings
 from balance_bridge.errors import BalanceBridgeError, ConfigurationError
 from balance_bridge.extract.budget import Budget
 from balance_bridge.hooks.connection import ApiHook
@@ -34,41 +33,24 @@ if TYPE_CHECKING:
 MOST_SKEW_S = 5
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        what: The thing.
-        right: Whether it is right.
-        message: What was seen and, if it is not right, what to do.
-    """
-
-    what: str
-    right: bool
-    message: str
-
-
-def findings(*, deep: bool = False, pools: bool = True, fix: bool = False) -> Iterator[Finding]:
+def findings(*, deep: bool = False, database: bool = True, fix: bool = False) -> Iterator[Finding]:
     """Look at everything, one finding after another. Nothing is delivered, and nothing changed unless that is wanted.
 
     Args:
         deep: Look at the destinations as well: whether what the accounts file names is there and fits.
-        pools: Look at Airflow's pools, for which its database is needed: tasks have none.
+        database: Look at what Airflow's database knows: pools and the triggerer. Tasks cannot read it.
         fix: Create the pools that are missing.
     """
-    path = settings.accounts_file()
     file = settings.read_accounts()
-    count = len(file.accounts)
-    if file.error is not None:
-        yield Finding("accounts file", False, str(file.error))
+    if file.error is None:
+        yield right("accounts file", f"{settings.accounts_file()}: valid accounts: {len(file.accounts)}")
+    else:
+        yield Finding("accounts file", str(file.error))
         if not file.accounts:
             return
-    else:
-        yield Finding("accounts file", True, f"{path}: {count} account{' is' if count == 1 else 's are'} valid")
     for broken in file.broken.values():
         for problem in broken.message.splitlines():
-            yield Finding(f"account {broken.name}", False, problem)
+            yield Finding(f"account {broken.name}", problem)
     yield from _options()
     hooks = _hooks(file)
     yield from _connections(hooks)
@@ -79,8 +61,9 @@ def findings(*, deep: bool = False, pools: bool = True, fix: bool = False) -> It
     if deep:
         for account in file.accounts.values():
             yield from _destinations(account)
-    if pools:
-        yield from _pools(file, fix=fix)
+    if database:
+        yield from pool_findings(file, fix=fix)
+        yield from _triggerer()
 
 
 def run(*, deep: bool, fix: bool, output: Output) -> int:
@@ -91,14 +74,7 @@ def run(*, deep: bool, fix: bool, output: Output) -> int:
     """
     found = list(findings(deep=deep, fix=fix))
     wrong = sum(not each.right for each in found)
-    verdict = f"{wrong} problem{'s' if wrong > 1 else ''} found." if wrong else "All checks passed."
-    # The sign is for a table: colours alone do not reach everybody.
-    records = [
-        asdict(each) | ({"sign": "✓" if each.right else "✗"} if output.form == "table" else {}) for each in found
-    ]
-    columns = {"": "sign", "what": "what", "finding": "message"}
-    output.show(Listing(records, columns, ["" if each.right else "red" for each in found], verdict))
-    return 1 if wrong else 0
+    return output.show_findings(found, f"{wrong} problem{'s' * (wrong > 1)} found." if wrong else "All checks passed.")
 
 
 def _options() -> Iterator[Finding]:
@@ -138,7 +114,8 @@ def _hooks(file: AccountsFile) -> list[ApiHook]:
 
 def _connections(hooks: list[ApiHook]) -> Iterator[Finding]:
     for hook in hooks:
-        yield Finding(f"connection {hook.conn_id}", *hook.test_connection())
+        works, message = hook.test_connection()
+        yield (right if works else Finding)(f"connection {hook.conn_id}", message)
 
 
 def _places(file: AccountsFile, hooks: list[ApiHook]) -> Iterator[Finding]:
@@ -155,7 +132,6 @@ def _places(file: AccountsFile, hooks: list[ApiHook]) -> Iterator[Finding]:
     for one, other, shared in find_clashes(places):
         yield Finding(
             f"account {other.account}",
-            False,
             f"its destination {other.destination.name} delivers to where account {one.account}'s "
             f"{one.destination.name} does ({shared} by another connection): give it a place of its own",
         )
@@ -168,7 +144,7 @@ def _budgets(hooks: list[ApiHook]) -> Iterator[Finding]:
     for hook in hooks:
         if isinstance(hook, AscendexHook):
             with suppress(BalanceBridgeError):
-                yield Finding(f"request budget of {hook.conn_id}", True, _usage(hook))
+                yield right(f"request budget of {hook.conn_id}", _usage(hook))
 
 
 def _usage(hook: AscendexHook) -> str:
@@ -224,9 +200,9 @@ def _last_balances(account: Account, name: str, config: Destination, what: str) 
             named = "; ".join(f"{each.balance.asset}: {each.text}" for each in rejected[:5])
             day = max(keys).split("/")[2]
             if rejected:
-                yield Finding(f"{what}: balances of {day}", False, f"{len(rejected)} could not be sent: {named}")
+                yield Finding(f"{what}: balances of {day}", f"{len(rejected)} could not be sent: {named}")
             else:
-                yield Finding(f"{what}: balances of {day}", True, f"{len(due)} balances fit the API's limits")
+                yield right(f"{what}: balances of {day}", f"{len(due)} balances fit the API's limits")
 
 
 def _clocks(hooks: list[ApiHook]) -> Iterator[Finding]:
@@ -245,32 +221,33 @@ def _clocks(hooks: list[ApiHook]) -> Iterator[Finding]:
 def _clock(url: str, skew_s: float | None) -> Finding:
     what = f"clock of {url}"
     if skew_s is None:
-        return Finding(what, True, "its response has no date: not compared")
+        return right(what, "its response has no date: not compared")
     if abs(skew_s) <= MOST_SKEW_S:
-        return Finding(what, True, f"within {MOST_SKEW_S} s of this machine's")
+        return right(what, f"within {MOST_SKEW_S} s of this machine's")
     side = "behind" if skew_s > 0 else "ahead of"
     return Finding(
         what,
-        False,
         f"this machine's is {abs(skew_s):.0f} s {side} it, and signatures expire within seconds: synchronise it by NTP",
     )
 
 
-def _pools(file: AccountsFile, *, fix: bool) -> Iterator[Finding]:
+def _triggerer() -> Iterator[Finding]:
+    """Whether a triggerer is at work: a task that waits for data is deferred to it, and without one never goes on."""
     try:
-        created = make_pools(file) if fix else []
-        slots = pool_slots(file)
-    except Exception as error:
-        message = f"Airflow's database cannot be read ({type(error).__name__}): run airflow db migrate first"
-        yield Finding("pools", False, message)
+        from airflow.jobs.job import most_recent_job
+
+        job = most_recent_job("TriggererJob")
+        is_alive = job is not None and job.is_alive()
+    except Exception:  # whatever a database may raise; the pools say so already
         return
-    for name, count in slots.items():
-        message = "was missing, and was created" if name in created else pool_state(count) or "1 slot"
-        yield Finding(f"pool {name}", count == SLOTS, message)
+    if is_alive:
+        yield right("triggerer", "has a recent heartbeat")
+    else:
+        yield Finding("triggerer", "none has a recent heartbeat, so tasks that wait never go on: run airflow triggerer")
 
 
 def _finding(what: str, look: Callable[[], str]) -> Finding:
     try:
-        return Finding(what, True, look())
+        return right(what, look())
     except (BalanceBridgeError, OSError) as error:
-        return Finding(what, False, str(error))
+        return Finding(what, str(error))

@@ -7,13 +7,8 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 
 from balance_bridge import settings
-from balance_bridge.commands.arguments import (
-    Decision,
-    UsageError,
-    choose,
-    choose_accounts,
-    suggestion,
-)
+from balance_bridge.accounts.problems import did_you_mean
+from balance_bridge.commands.arguments import Decision, UsageError, choose, choose_accounts
 from balance_bridge.commands.deliveries import delivered_to
 from balance_bridge.commands.output import printable
 from balance_bridge.errors import ConfigurationError
@@ -50,7 +45,7 @@ def resolve(
         if number not in open_numbers:
             raise UsageError(
                 f"{number} is not among the numbers of {account} {day} to {name} that are not confirmed"
-                f"{suggestion(number, open_numbers)}",
+                f"{did_you_mean(number, open_numbers)}",
                 do=f"these are: {', '.join(open_numbers)}",
             )
     word = Word(Said(said), text=f"{decision.by}: {decision.reason}")

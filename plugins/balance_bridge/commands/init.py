@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import tempfile
@@ -46,6 +47,7 @@ def run(file: Path | None) -> int:
     path = configured if file is None else file.resolve()
     if path.exists():
         raise ConfigurationError(f"{path} exists already and is left as it is", do="edit it, or choose another --file")
+    _check_folder(path)
     print(f"This writes {path}. Enter takes the default in brackets.")
     accounts: dict[str, Any] = {}
     try:
@@ -62,6 +64,14 @@ def run(file: Path | None) -> int:
     option = "" if path == configured else f"AIRFLOW__BALANCE_BRIDGE__ACCOUNTS_FILE={shlex.quote(str(path))} "
     print(f"  {option}balance-bridge check --fix")
     return 0
+
+
+def _check_folder(path: Path) -> None:
+    """See, before anything is asked, that the file can be made; a folder that is missing is made with it."""
+    folder = next(each for each in path.parents if each.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        what = "cannot be written to" if folder.is_dir() else "is not a folder"
+        raise ConfigurationError(f"{path} cannot be made: {folder} {what}", do="Choose another file with --file")
 
 
 def _ask_account(accounts: dict[str, Any], name: str, category: str) -> None:

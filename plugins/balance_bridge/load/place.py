@@ -170,15 +170,16 @@ class Places:
     def _changed(self, found: Place, now: Place) -> PlaceChanged:
         if found.leads_to == now.leads_to:
             what, changed = "makes its keys with other settings", _difference(found.key_settings, now.key_settings)
-            do = f'Redeliver past days ({{"redeliver": true}}), or: {self._command("rekey")}'
+            do = f'{{"redeliver": true}}, or: {self._command("rekey")}'
         else:
             what, changed = "leads elsewhere", _difference(found.leads_to, now.leads_to)
             moved = _only_moved(found.leads_to, now.leads_to)
-            do = f"Correct the connection; for a new address: {self._command('adopt')}" if moved else _NEW
+            do = f"Undo the change, or: {self._command('adopt')}" if moved else _NEW
         return PlaceChanged(f"{self._name} {what}; nothing was sent", why=changed, do=do)
 
     def _command(self, name: str) -> str:
-        return f"balance-bridge receipts {name} {self._account} --destination {self._destination.name}"
+        destination = self._destination.name
+        return f"balance-bridge receipts {name} {self._account} --destination {destination} --by YOU --reason WHY"
 
 
 _NEW = "Correct the accounts file, or give the destination a new name: one name, one place"
