@@ -23,6 +23,7 @@ from typing import Any
 import requests
 
 from balance_bridge import private
+from balance_bridge.errors import BalanceBridgeError
 
 START_LIMIT_S = 180.0
 STOP_LIMIT_S = 20.0
@@ -31,12 +32,14 @@ ANSWER_LIMIT_S = 60.0
 
 # Airflow's log servers listen on every interface and cannot be confined. The API reads the logs from this disk.
 _NO_LOG_SERVER = "--skip-serve-logs"
+# -P: a file in the current folder must not stand in for a module.
+_PYTHON = (sys.executable, "-P")
 _FIRST: tuple[tuple[str, ...], ...] = (("api-server",), ("dag-processor",))
 _SCHEDULER: tuple[str, ...] = ("scheduler", _NO_LOG_SERVER)
 _TRIGGERER: tuple[str, ...] = ("triggerer", _NO_LOG_SERVER)
 
 
-class LocalAirflowError(Exception):
+class LocalAirflowError(BalanceBridgeError):
     """Airflow could not be started; the message says which part and where its log is."""
 
 
@@ -106,6 +109,8 @@ class LocalAirflow:
             **options,
         }
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._session = requests.Session()
+        self._session.trust_env = False
 
     def __enter__(self) -> LocalAirflow:
         return self
@@ -120,45 +125,35 @@ class LocalAirflow:
             LocalAirflowError: If that fails.
         """
         private.make_folder(self.logs)
-        log = self.logs / "prepare.log"
         # One process for both: most of the time is Airflow's import.
         code = (
             "from airflow.utils.db import initdb; initdb(); "
             "from balance_bridge.commands.pools import make_pools; make_pools()"
         )
-        with open(log, "wb", opener=private.opener) as output:
-            done = subprocess.run(
-                [sys.executable, "-P", "-c", code],
-                env=self.environment,
-                stdout=output,
-                stderr=output,
-                umask=private.UMASK,
-                check=False,
-            )
-        if done.returncode:
-            raise LocalAirflowError(f"the database could not be made:\n{_tail(log)}\n(all of it: {log})")
+        self._run("the database could not be made", "-c", code)
 
     def command(self, *arguments: str) -> None:
-        """Run one of Airflow's own commands.
-
-        Args:
-            arguments: Without the word ``airflow``.
+        """Run one of Airflow's own commands; ``arguments`` are those after the word ``airflow``.
 
         Raises:
             LocalAirflowError: If it fails.
         """
+        self._run(f"airflow {' '.join(arguments)} failed", "-m", "airflow", *arguments)
+
+    def _run(self, failed: str, *arguments: str) -> None:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "airflow", *arguments],
+            [*_PYTHON, *arguments],
             env=self.environment,
             umask=private.UMASK,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            errors="replace",
             check=False,
         )
         if done.returncode:
-            raise LocalAirflowError(f"airflow {' '.join(arguments)} failed:\n{done.stdout}")
+            raise LocalAirflowError(failed, why=_tail(done.stdout))
 
     def start(self) -> None:
         """Start the parts and wait until the scheduler is at work.
@@ -169,7 +164,7 @@ class LocalAirflow:
         end = time.monotonic() + START_LIMIT_S
         for part in _FIRST:
             self._launch(*part)
-        self._wait_until(self._responds, end)
+        self._wait_until(lambda: bool(self._health()), end)
         # Tasks report to the API: a scheduler that is up before it would see its first tasks fail.
         for part in (_SCHEDULER, *([_TRIGGERER] if self._ui else [])):
             self._launch(*part)
@@ -178,8 +173,7 @@ class LocalAirflow:
     def _launch(self, part: str, *arguments: str) -> None:
         with open(self.logs / f"{part}.log", "wb", opener=private.opener) as output:
             self._processes[part] = subprocess.Popen(
-                # -P: a file in the current folder must not stand in for a module.
-                [sys.executable, "-P", "-m", "airflow", part, *arguments],
+                [*_PYTHON, "-m", "airflow", part, *arguments],
                 env=self.environment,
                 umask=private.UMASK,
                 stdin=subprocess.DEVNULL,
@@ -193,7 +187,7 @@ class LocalAirflow:
         while not ready():
             self.check_alive()
             if time.monotonic() > end:
-                raise LocalAirflowError(f"Airflow was not ready within {START_LIMIT_S:g} s; its logs: {self.logs}")
+                raise LocalAirflowError(f"Airflow was not ready within {START_LIMIT_S:g} s", do=f"Read {self.logs}")
             time.sleep(0.3)
 
     def check_alive(self) -> None:
@@ -205,8 +199,9 @@ class LocalAirflow:
         for part, process in self._processes.items():
             if process.poll() is not None:
                 log = self.logs / f"{part}.log"
+                why = _tail(log.read_text(errors="replace"))
                 raise LocalAirflowError(
-                    f"Airflow's {part} ended with code {process.returncode}:\n{_tail(log)}\n(all of it: {log})"
+                    f"Airflow's {part} ended with code {process.returncode}", why=why, do=f"Read all of it in {log}"
                 )
 
     def get(self, path: str, **params: str | int) -> Any:
@@ -216,13 +211,10 @@ class LocalAirflow:
             path: Below ``/api/v2/``.
             params: The query.
         """
-        # In all-admins mode every token will do, and none is asked for on the loopback interface's own page.
-        if not hasattr(self, "_session"):
-            session = requests.Session()
-            session.trust_env = False
-            token = session.get(f"{self.url}/auth/token", timeout=ANSWER_LIMIT_S).json()["access_token"]
-            session.headers["Authorization"] = f"Bearer {token}"
-            self._session = session
+        if "Authorization" not in self._session.headers:
+            # In all-admins mode it is given to whoever asks.
+            token = self._session.get(f"{self.url}/auth/token", timeout=ANSWER_LIMIT_S).json()["access_token"]
+            self._session.headers["Authorization"] = f"Bearer {token}"
         answer = self._session.get(f"{self.url}/api/v2/{path}", params=params, timeout=ANSWER_LIMIT_S)
         answer.raise_for_status()
         return answer.json()
@@ -241,25 +233,18 @@ class LocalAirflow:
                 _signal(process, signal.SIGKILL)
                 process.wait()
         self._processes.clear()
-        if hasattr(self, "_session"):
-            self._session.close()
-            del self._session
+        self._session.close()
 
     def _healthy(self) -> bool:
         parts = ("metadatabase", "scheduler", "dag_processor", *(("triggerer",) if self._ui else ()))
         state = self._health()
         return all((state.get(part) or {}).get("status") == "healthy" for part in parts)
 
-    def _responds(self) -> bool:
-        return bool(self._health())
-
     def _health(self) -> dict[str, Any]:
         """What Airflow says of its parts; nothing while its API is not up."""
-        try:
-            state: dict[str, Any] = requests.get(f"{self.url}/api/v2/monitor/health", timeout=2).json()
-        except (requests.RequestException, ValueError):
-            return {}
-        return state
+        with suppress(requests.RequestException, ValueError):
+            return dict(self._session.get(f"{self.url}/api/v2/monitor/health", timeout=2).json())
+        return {}
 
 
 def _is_free(port: int) -> bool:
@@ -273,5 +258,5 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
         os.killpg(process.pid, number)
 
 
-def _tail(log: Path, lines: int = 15) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+def _tail(text: str, lines: int = 15) -> str:
+    return "\n".join(text.splitlines()[-lines:])
