@@ -18,7 +18,7 @@ from balance_bridge import cli
 from balance_bridge.commands.output import Listing
 from balance_bridge.errors import ConfigurationError
 
-NAMES = [name for name, *_ in cli._COMMANDS]
+NAMES = list(cli.COMMANDS)
 # What each command needs at least.
 LEAST = {
     "preview": "main_cash yesterday",
@@ -44,7 +44,7 @@ def test_each_command_has_a_help_in_which_every_option_says_its_default(
     assert cli.main([*name.split(), "--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert f"usage: balance-bridge {name} " in shown
-    (arguments,) = [arguments for each, _, _, *arguments in cli._COMMANDS if each == name]
+    _, *arguments = cli.COMMANDS[name]
     options = [each for each in arguments if not isinstance(each, list) and each[0][0].startswith("-")]
     assert not [flags for flags, settings in options if not {"default", "required"} & words(settings["help"])]
 
@@ -55,8 +55,7 @@ def words(text: str) -> set[str]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_command_is_called_with_the_arguments_that_it_takes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    (run,) = [run for each, run, *_ in cli._COMMANDS if each == name]
-    module, _, function = run.partition(":")
+    module, _, function = cli.COMMANDS[name][0].partition(":")
     room = importlib.import_module(f"balance_bridge.{module}")
     signature = inspect.signature(getattr(room, function))
     assert len(signature.parameters) <= 6
