@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,16 +16,17 @@ import pytest
 
 from balance_bridge import cli
 from balance_bridge.commands import demo, local_airflow
-from balance_bridge.commands.local_airflow import LocalAirflow, LocalAirflowError, dags_folder, free_ports
+from balance_bridge.commands.local_airflow import LocalAirflow, LocalAirflowError, dags_folder, free_port
 from balance_bridge.errors import ConfigurationError
 
 
-def test_free_ports_are_distinct_and_can_be_taken() -> None:
-    ports = free_ports(20)
-    assert len(set(ports)) == 20
-    with ExitStack() as stack:
-        for port in ports:
-            stack.enter_context(socket.create_server(("127.0.0.1", port)))
+def test_a_port_that_is_wanted_is_taken_unless_somebody_listens_on_it() -> None:
+    wanted = free_port()
+    assert free_port(wanted) == wanted
+    with socket.create_server(("127.0.0.1", wanted)):
+        other = free_port(wanted)
+    assert other != wanted
+    socket.create_server(("127.0.0.1", other)).close()
 
 
 def test_the_dags_folder_is_the_one_with_the_package_s_dags() -> None:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -50,13 +50,11 @@ def dags_folder() -> Path:
     return inside if inside.is_dir() else package.parents[1] / "dags"
 
 
-def free_ports(count: int) -> list[int]:
-    """Distinct TCP ports of the loopback interface that nobody listens on at the moment."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+def free_port(wanted: int = 0) -> int:
+    """A TCP port of the loopback interface that nobody listens on; the wanted one if it is free."""
+    with suppress(OSError), socket.create_server(("127.0.0.1", wanted)) as probe:
+        return int(probe.getsockname()[1])
+    return free_port()
 
 
 class LocalAirflow:
@@ -76,7 +74,7 @@ class LocalAirflow:
         self.home = home
         self.logs = home / "logs" / "parts"
         self._ui = ui
-        port = 8080 if ui and _is_free(8080) else free_ports(1)[0]
+        port = free_port(8080 if ui else 0)
         self.url = f"http://127.0.0.1:{port}"
         self.environment = {
             # Settings of another Airflow in the caller's environment must not leak in.
@@ -245,11 +243,6 @@ class LocalAirflow:
         with suppress(requests.RequestException, ValueError):
             return dict(self._session.get(f"{self.url}/api/v2/monitor/health", timeout=2).json())
         return {}
-
-
-def _is_free(port: int) -> bool:
-    with closing(socket.socket()) as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
