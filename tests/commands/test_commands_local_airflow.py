@@ -36,7 +36,7 @@ def test_the_dags_folder_is_the_one_with_the_package_s_dags() -> None:
 def test_another_airflow_s_settings_do_not_leak_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "postgresql://production")
     monkeypatch.setenv("AIRFLOW_CONN_ELVEN_DEFAULT", "{}")
-    made = LocalAirflow(tmp_path, {"AIRFLOW_CONN_AMLYZE_DEFAULT": "{}"}, ui=False).environment
+    made = LocalAirflow(tmp_path, {"AIRFLOW_CONN_AMLYZE_DEFAULT": "{}"}).environment
     assert made["AIRFLOW_HOME"] == str(tmp_path)
     assert made["AIRFLOW_CONN_AMLYZE_DEFAULT"] == "{}"
     assert str(tmp_path) in made["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
@@ -46,7 +46,7 @@ def test_another_airflow_s_settings_do_not_leak_in(monkeypatch: pytest.MonkeyPat
 
 
 def test_two_of_them_share_no_port(tmp_path: Path) -> None:
-    one, two = (LocalAirflow(tmp_path / name, {}, ui=False) for name in "ab")
+    one, two = (LocalAirflow(tmp_path / name, {}) for name in "ab")
     assert one.url != two.url
     assert one.environment["AIRFLOW__API__BASE_URL"] == one.url
 
@@ -64,7 +64,7 @@ def broken_airflow(tmp_path: Path) -> Iterator[LocalAirflow]:
         file = package / f"{name.replace('.__', '/__').replace('.', '/')}.py"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(code)
-    with LocalAirflow(tmp_path / "home", {"PYTHONPATH": str(package.parent)}, ui=False) as airflow:
+    with LocalAirflow(tmp_path / "home", {"PYTHONPATH": str(package.parent)}) as airflow:
         yield airflow
 
 
@@ -80,7 +80,7 @@ def test_a_command_of_airflow_that_fails_is_an_error_with_what_it_said(broken_ai
 
 
 def test_a_part_that_ends_is_told_with_its_code_and_its_last_lines(tmp_path: Path) -> None:
-    with LocalAirflow(tmp_path, {}, ui=False) as airflow:
+    with LocalAirflow(tmp_path, {}) as airflow:
         airflow.logs.mkdir(parents=True)
         with (airflow.logs / "scheduler.log").open("wb") as output:
             code = "import sys; print('the last words', flush=True); sys.exit(3)"
@@ -100,7 +100,7 @@ def test_whatever_a_part_has_started_is_ended_with_it(
     ignore = "" if patient else "signal.signal(signal.SIGTERM, signal.SIG_IGN); "
     child = f"import signal, time; {ignore}print('up', flush=True); time.sleep(600)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
-    with LocalAirflow(tmp_path, {}, ui=False) as airflow:
+    with LocalAirflow(tmp_path, {}) as airflow:
         process = subprocess.Popen(
             [sys.executable, "-c", parent], stdout=subprocess.PIPE, start_new_session=True, text=True
         )
@@ -171,10 +171,10 @@ def test_without_what_the_sandbox_needs_the_commands_say_what_to_install(
 
 
 def test_parts_and_commands_share_one_key_for_the_connections_of_the_database(tmp_path: Path) -> None:
-    one, two = (LocalAirflow(tmp_path, {}, ui=True).environment["AIRFLOW__CORE__FERNET_KEY"] for _ in "ab")
+    one, two = (LocalAirflow(tmp_path, {}).environment["AIRFLOW__CORE__FERNET_KEY"] for _ in "ab")
     assert len(base64.urlsafe_b64decode(one)) == 32
     assert one != two
 
 
 def test_the_log_view_wraps_long_lines(tmp_path: Path) -> None:
-    assert LocalAirflow(tmp_path, {}, ui=True).environment["AIRFLOW__API__DEFAULT_WRAP"] == "True"
+    assert LocalAirflow(tmp_path, {}).environment["AIRFLOW__API__DEFAULT_WRAP"] == "True"

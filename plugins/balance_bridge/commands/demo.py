@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,9 @@ from rich.console import Console
 from balance_bridge import private
 from balance_bridge.accounts import AccountsFile, load_accounts
 from balance_bridge.commands import progress, verdict
+from balance_bridge.commands.arguments import parse_recent
 from balance_bridge.commands.local_airflow import LocalAirflow
+from balance_bridge.commands.output import Output
 from balance_bridge.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -125,7 +127,7 @@ def play(world: World, console: Console) -> bool:
     console.print(f"{expected} daily runs to catch up: {accounts} accounts, {days[0]} to {days[-1]}")
     runs = progress.watch(world.airflow, console, expected=expected, limit_s=LIMIT_S)
     held, others = world.compare()
-    console.print(verdict.table([*others, *held], held=(HELD_ACCOUNT, world.held_day)))
+    _show(console, [*others, *held], held=(HELD_ACCOUNT, world.held_day))
     reasons, (leg,) = list(runs.reasons(world.airflow.home / "logs")), world.missing.legs
     failed = [(dag, runs.days[dag, run]) for (dag, run), state in runs.states.items() if state != "success"]
     if not (
@@ -155,11 +157,15 @@ def _repair(world: World, console: Console, before: progress.Runs) -> bool:
     expected = len(before.states) + 1
     runs = progress.watch(world.airflow, console, expected=expected, limit_s=LIMIT_S, before=before)
     held, others = world.compare()
-    console.print(verdict.table(held))
+    _show(console, held)
     added = [state for run, state in runs.states.items() if run not in before.states]
     if added == ["success"] and all(one.equal for one in (*held, *others)):
         return True
     return _show_what_is_wrong(world, console, [*held, *others], runs)
+
+
+def _show(console: Console, verdicts: list[verdict.Verdict], held: tuple[str, date] | None = None) -> None:
+    Output(file=console.file).show(verdict.listing(verdicts, held))
 
 
 def _show_what_is_wrong(world: World, console: Console, verdicts: list[verdict.Verdict], runs: progress.Runs) -> bool:
@@ -237,7 +243,7 @@ def world(home: Path, console: Console, *, ui: bool) -> Iterator[World]:
     Args:
         home: Folder for all that it makes; emptied first.
         console: Shows how far this is.
-        ui: See :class:`LocalAirflow`.
+        ui: Whether a person is to look at Airflow's UI: on port 8080, if that is free.
 
     Raises:
         ConfigurationError: What the sandbox needs is not installed, or the folder is not ours.
@@ -247,8 +253,7 @@ def world(home: Path, console: Console, *, ui: bool) -> Iterator[World]:
     from balance_bridge.sandbox.fixtures import API_KEYS, accounts_yaml, connections
     from balance_bridge.sandbox.server import Sandbox
 
-    home, today = _fresh(home), datetime.now(UTC).date()
-    days = [today - timedelta(days=back) for back in range(DAYS, 0, -1)]
+    home, days = _fresh(home), parse_recent(str(DAYS))
     accounts_file = home / "airflow" / "include" / "accounts.yaml"
     private.make_file(accounts_file, accounts_yaml(days[0]).encode())
     with _interruptible():
@@ -261,7 +266,7 @@ def world(home: Path, console: Console, *, ui: bool) -> Iterator[World]:
                     "AIRFLOW__BALANCE_BRIDGE__RETRY_DELAY": "5",
                     "AIRFLOW__BALANCE_BRIDGE__NAMESPACE": "demo",
                 }
-                with LocalAirflow(home / "airflow", options, ui=ui) as airflow:
+                with LocalAirflow(home / "airflow", options, 8080 if ui else 0) as airflow:
                     missing = sandbox.withhold(API_KEYS[HELD_ACCOUNT], "margin", days[DAYS - HELD_DAYS_BACK])
                     made = World(home, airflow, sandbox, load_accounts(accounts_file), days, missing)
                     private.make_file(made.environment_file, _shell(airflow.environment).encode())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import tempfile
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import yaml
 
 from balance_bridge import private, settings
-from balance_bridge.accounts import load_accounts
+from balance_bridge.accounts.loading import parse_accounts
 from balance_bridge.commands.arguments import today
 from balance_bridge.commands.output import printable
 from balance_bridge.errors import ConfigurationError
@@ -133,10 +132,7 @@ _YES, _NO = {"y", "yes"}, {"n", "no"}
 
 def _problem(accounts: dict[str, Any]) -> str:
     """What the accounts file's own check says; empty if it is right."""
-    with tempfile.TemporaryDirectory() as folder:
-        draft = Path(folder) / "accounts.yaml"
-        draft.write_text(_yaml(accounts), encoding="utf-8")
-        messages = [broken.message for broken in load_accounts(draft).broken.values()]
+    messages = [broken.message for broken in parse_accounts(_yaml(accounts), "draft").broken.values()]
     # The line of a draft says nothing: what is wrong is what was just typed.
     return "; ".join(message.split(": ", 1)[-1] for message in messages)
 

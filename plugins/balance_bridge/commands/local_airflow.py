@@ -34,9 +34,6 @@ ANSWER_LIMIT_S = 60.0
 _NO_LOG_SERVER = "--skip-serve-logs"
 # -P: a file in the current folder must not stand in for a module.
 _PYTHON = (sys.executable, "-P")
-_FIRST: tuple[tuple[str, ...], ...] = (("api-server",), ("dag-processor",))
-_SCHEDULER: tuple[str, ...] = ("scheduler", _NO_LOG_SERVER)
-_TRIGGERER: tuple[str, ...] = ("triggerer", _NO_LOG_SERVER)
 
 
 class LocalAirflowError(BalanceBridgeError):
@@ -63,18 +60,17 @@ class LocalAirflow:
     Args:
         home: AIRFLOW_HOME; made if it is missing.
         options: Further environment: connections, options of the package.
-        ui: Whether this is for a person to stay: the UI on port 8080 if that is free, and a triggerer.
+        port: Of the UI and the REST API, if nobody listens on it; else a free one.
 
     Attributes:
         url: Base URL of the UI and of the REST API.
         logs: Folder of the parts' own logs; task logs are in ``<home>/logs``.
     """
 
-    def __init__(self, home: Path, options: Mapping[str, str], *, ui: bool) -> None:
+    def __init__(self, home: Path, options: Mapping[str, str], port: int = 0) -> None:
         self.home = home
         self.logs = home / "logs" / "parts"
-        self._ui = ui
-        port = free_port(8080 if ui else 0)
+        port = free_port(port)
         self.url = f"http://127.0.0.1:{port}"
         self.environment = {
             # Settings of another Airflow in the caller's environment must not leak in.
@@ -160,12 +156,12 @@ class LocalAirflow:
             LocalAirflowError: If a part ends, or is not ready in time.
         """
         end = time.monotonic() + START_LIMIT_S
-        for part in _FIRST:
-            self._launch(*part)
+        for part in ("api-server", "dag-processor"):
+            self._launch(part)
         self._wait_until(lambda: bool(self._health()), end)
         # Tasks report to the API: a scheduler that is up before it would see its first tasks fail.
-        for part in (_SCHEDULER, *([_TRIGGERER] if self._ui else [])):
-            self._launch(*part)
+        for part in ("scheduler", "triggerer"):
+            self._launch(part, _NO_LOG_SERVER)
         self._wait_until(self._healthy, end)
 
     def _launch(self, part: str, *arguments: str) -> None:
@@ -234,8 +230,7 @@ class LocalAirflow:
         self._session.close()
 
     def _healthy(self) -> bool:
-        parts = ("metadatabase", "scheduler", "dag_processor", *(("triggerer",) if self._ui else ()))
-        state = self._health()
+        parts, state = ("metadatabase", "scheduler", "dag_processor", "triggerer"), self._health()
         return all((state.get(part) or {}).get("status") == "healthy" for part in parts)
 
     def _health(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal, TextIO
+from typing import IO, Any, Literal
 
 Record = Mapping[str, Any]
 """One row. An amount is a ``Decimal``, so that it is shown exactly and never taken for text."""
@@ -86,7 +86,7 @@ class Output:
 
     form: str = "table"
     quiet: bool = False
-    file: TextIO | None = None
+    file: IO[str] | None = None
 
     def show(self, listing: Listing) -> None:
         """Write a listing. Where JSON or CSV is wanted, its lines go to standard error."""
@@ -97,7 +97,7 @@ class Output:
             print(printable(listing.verdict), file=lines_to)
         if self.form == "table":
             if records:
-                _print_table(listing, records)
+                _print_table(listing, records, file)
         else:
             fields = listing.fields or list(listing.columns.values())
             rows = [{name: record[name] for name in fields} for record in records]
@@ -143,14 +143,14 @@ def _amount(value: Decimal) -> str:
     return format(value, "f")
 
 
-def _print_table(listing: Listing, records: Sequence[Record]) -> None:
+def _print_table(listing: Listing, records: Sequence[Record], file: IO[str]) -> None:
     """Only the last column is folded: a narrow terminal breaks a line before an amount or a number is cut."""
     from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(emoji=False, highlight=False)
+    console = Console(file=file, emoji=False, highlight=False)
     widths = {
         key: max(cell_len(head), *(cell_len(_text(record[key])) for record in records)) + _GAP
         for head, key in listing.columns.items()
@@ -166,7 +166,7 @@ def _print_table(listing: Listing, records: Sequence[Record]) -> None:
     table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False)
     for head, key in listing.columns.items():
         if key in widths:
-            is_amount = any(isinstance(record[key], Decimal) for record in records)
+            is_amount = any(isinstance(record[key], Decimal | int) for record in records)
             least = None if key == last else widths[key] - _GAP
             justify: Literal["left", "right"] = "right" if is_amount else "left"
             table.add_column(head, justify=justify, min_width=least, no_wrap=key != last, overflow="fold")
@@ -175,7 +175,7 @@ def _print_table(listing: Listing, records: Sequence[Record]) -> None:
     with console.capture() as captured:
         console.print(table)
     # Not by the console: a pipe that was closed is for the command line's entry to see.
-    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
 def _text(value: Any) -> str:

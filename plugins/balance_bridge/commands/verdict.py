@@ -10,8 +10,6 @@ from decimal import Decimal
 from typing import Any
 
 import requests
-from rich import box
-from rich.table import Table
 
 from balance_bridge.accounts import (
     Account,
@@ -21,11 +19,13 @@ from balance_bridge.accounts import (
     ElvenAsset,
     ElvenDestination,
 )
+from balance_bridge.commands.output import Listing
 from balance_bridge.errors import ConfigurationError
 
 Rows = Counter[tuple[str, str, Decimal]]
 """How often a balance is there, by its key at the destination (name and instant) and its amount."""
 
+_COLUMNS = ("account", "destination", "day", "due", "exact", "missing", "wrong", "equal")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -85,26 +85,22 @@ def compare(url: str, accounts: Mapping[str, Account], keys: Mapping[str, str], 
     return verdicts
 
 
-def table(verdicts: list[Verdict], held: tuple[str, date] | None = None) -> Table:
-    """The verdicts for a terminal.
+def listing(verdicts: list[Verdict], held: tuple[str, date] | None = None) -> Listing:
+    """The verdicts as a table.
 
     Args:
         verdicts: In the order in which they are shown.
         held: Account and day of which nothing was to be sent.
     """
-    shown = Table(title="What arrived, against the sandbox's own books", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("account", "destination", "UTC day"):
-        shown.add_column(name, no_wrap=True)
-    for name in ("due", "exact", "missing", "wrong"):
-        shown.add_column(name, justify="right")
-    shown.add_column("equal")
+    records = []
     for one in verdicts:
-        equal = "[green]yes[/]" if one.equal else "[red]NO[/]"
+        equal, colour = ("yes", "") if one.equal else ("NO", "red")
         if (one.account, one.day) == held and not one.right and not one.wrong:
-            equal = "[yellow]held[/]"
-        counts = (one.due, one.right, len(one.missing), len(one.wrong))
-        shown.add_row(one.account, one.destination, str(one.day), *map(str, counts), equal)
-    return shown
+            equal, colour = "held", "yellow"
+        counts = {"exact": one.right, "missing": len(one.missing), "wrong": len(one.wrong)}
+        records.append({**vars(one), **counts, "equal": equal, "colour": colour})
+    columns = {"UTC day" if name == "day" else name: name for name in _COLUMNS}
+    return Listing(records, columns, verdict="What arrived, against the sandbox's own books:")
 
 
 def differences(verdicts: list[Verdict], most: int = 10) -> Iterator[str]:
