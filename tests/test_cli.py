@@ -140,6 +140,9 @@ def test_a_known_error_is_shown_in_its_parts_and_an_unknown_one_is_a_bug(
     raises(ConfigurationError("two lines:\nand \x1b[2J \x9b"))
     assert cli.main(["pools"]) == 1
     assert capsys.readouterr().err == "balance-bridge: two lines:\n  and \\x1b[2J \\x9b\n"
+    raises(PermissionError(13, "Permission denied", "/a/file"))
+    assert cli.main(["pools"]) == 1
+    assert capsys.readouterr().err.startswith("balance-bridge: /a/file: Permission denied\n  ")
     raises(KeyboardInterrupt())
     assert cli.main(["pools"]) == 130
     raises(ZeroDivisionError("a bug"))

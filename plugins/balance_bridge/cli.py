@@ -80,7 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None and error.errno not in _UNWRITABLE:
             raise
-        _discard_output()
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _discard_output()
         return _fail(f"{error.filename or 'the output'}: {error.strerror}", "Look at its permissions and its disk")
     return code
 

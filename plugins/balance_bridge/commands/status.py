@@ -29,6 +29,8 @@ _STATES = {
     NOT_RUN: "fetched, but not run",
     "not delivered": "not delivered",
 }
+# What a damaged object may raise.
+_UNREADABLE = (BalanceBridgeError, OSError, ValueError)
 _COLUMNS = {"account": "account", "UTC day": "day", "proof": "proof", "destination": "destination", "state": "state"}
 
 
@@ -184,10 +186,6 @@ def _proof(store: Store, account: str, day: date) -> str:
         return str(store.read_json(newest)["status"])
     except (KeyError, TypeError) as error:
         raise StoreDamaged(f"{store.describe(newest)} has no status") from error
-
-
-# What a damaged object may raise.
-_UNREADABLE = (BalanceBridgeError, OSError, ValueError)
 
 
 def _unreadable(account: str, day: date, name: str, error: Exception) -> Line:
