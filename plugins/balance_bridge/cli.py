@@ -315,7 +315,7 @@ _COMMANDS: tuple[tuple[Any, ...], ...] = (
         What people decide is recorded with three commands, each with its own --help:
 
           balance-bridge receipts resolve   the outcome of what nobody has confirmed
-          balance-bridge receipts adopt     a destination's new address
+          balance-bridge receipts adopt     a destination's new address, or its replacement
           balance-bridge receipts rekey     a destination's new key settings
         """,
         _ACCOUNT,
@@ -353,12 +353,15 @@ _COMMANDS: tuple[tuple[Any, ...], ...] = (
     (
         "receipts adopt",
         "commands.decisions:adopt",
-        """record that a destination only changed its address
+        """record that a destination only changed its address, or replaces another one
 
         The same account at the same vendor, under a new host name or behind a proxy. Runs refuse to deliver to a
         changed address. This records that what was delivered under the old address counts as delivered under the one
         that the connection and the accounts file have now, so that runs go on and nothing is sent twice. Sends
         nothing.
+
+        If another account, or a destination with another name, delivered there before, the place is handed over: from
+        now on that one is refused. Days that it delivered are delivered again if you run them.
 
         Do not adopt a different place: it has none of these balances. Give it a new destination name instead.
         """,

@@ -145,7 +145,7 @@ class Document:
                 self._refuse_key(key, path, name, "merge keys are not supported; use an alias for a whole value")
             elif name in values:
                 first = self.line_at((*path, name))
-                self._refuse_key(key, (*path, name), name, f"the key stands twice, first in line {first}")
+                self._refuse_key(key, (*path, name), name, f"duplicate key, first in line {first}")
             else:
                 if key.tag not in _TAGS:
                     self._refuse_key(key, path, name, f"the YAML tag {describe(key.tag)} is not supported here")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Mapping
-from typing import Any, NamedTuple, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -13,14 +12,13 @@ from pydantic_core import ErrorDetails
 
 from balance_bridge.accounts.destinations import (
     AmlyzeDestination,
-    Destination,
     ElvenAsset,
     ElvenDestination,
     Equivalent,
     WebhookDestination,
 )
 from balance_bridge.accounts.models import Account
-from balance_bridge.accounts.problems import Path, describe, did_you_mean
+from balance_bridge.accounts.problems import Path, Problem, describe, did_you_mean
 from balance_bridge.accounts.sources import AscendexSource, FilesSource
 
 SOURCES: dict[str, type[BaseModel]] = {"ascendex": AscendexSource, "files": FilesSource}
@@ -37,59 +35,44 @@ _FAULTS = {
     "model_type": "is not a mapping",
     "model_attributes_type": "is not a mapping",
     "tuple_type": "is not a list",
+    "bool_type": "is neither true nor false",
+    "string_pattern_mismatch": "has a character that is not allowed there",
+    "string_too_short": "is empty",
+    "string_too_long": "is too long",
+    "too_short": "is empty",
     "greater_than_equal": "is too small",
     "less_than_equal": "is too large",
+    "date_from_datetime_parsing": "does not exist",
 }
 
-
-class Fault(NamedTuple):
-    """What is wrong with an account.
-
-    Attributes:
-        path: Where, from the account on.
-        value: What stands there, as a message shows it.
-        fault: What is wrong with it.
-        allowed: What may stand there.
-    """
-
-    path: Path
-    value: str
-    fault: str
-    allowed: str
+_Fault = tuple[Path, str, str, str]
+"""Where from the account on, and the rest as in a :class:`Problem`: value, fault, allowed."""
 
 
-def validate(name: str, given: object) -> tuple[Account | None, list[Fault]]:
+def validate(name: str, given: object, line_at: Callable[[Path], int]) -> tuple[Account | None, list[Problem]]:
     """Make an account of what the file says; None with what is wrong, if anything is.
 
     Args:
         name: The account's key.
         given: Its value.
+        line_at: The line in the file of a path from its top.
     """
-    faults: list[Fault] = []
+    faults: list[_Fault] = []
+    account = None
     try:
         account = Account.model_validate(_named(name, given, faults) if isinstance(given, dict) else given)
     except ValidationError as error:
-        account = None
-        faults += (_fault(detail) for detail in error.errors(include_url=False))
-    return (None if faults else account), faults
+        faults += map(_fault, error.errors(include_url=False))
+    paths = [("accounts", name, *path) for path, *_ in faults]
+    problems = [Problem(line_at(path), path, *rest) for path, (_, *rest) in zip(paths, faults, strict=True)]
+    return (None if faults else account), problems
 
 
-def usable_destinations(given: object) -> dict[str, Destination]:
-    """The destinations of an account that are right by themselves, whatever else is wrong with it."""
-    found: dict[str, Destination] = {}
-    destinations = _named("", given, []).get("destinations") if isinstance(given, dict) else None
-    if isinstance(destinations, dict):
-        for name, options in destinations.items():
-            with contextlib.suppress(ValidationError, KeyError, TypeError):
-                found[name] = DESTINATIONS[options["type"]].model_validate(options)
-    return found
-
-
-def _named(name: str, given: Mapping[str, Any], faults: list[Fault]) -> dict[str, Any]:
+def _named(name: str, given: Mapping[str, Any], faults: list[_Fault]) -> dict[str, Any]:
     """What the model takes: with the names that are keys above it in the file, and the types that follow from them."""
     values = {**given, "name": name}
     if "name" in given:
-        faults.append(Fault(("name",), "'name'", "unknown key", _keys(Account)))
+        faults.append((("name",), "'name'", "unknown key", _keys(Account)))
     destinations = given.get("destinations")
     if isinstance(destinations, dict):
         values["destinations"] = {}
@@ -97,13 +80,13 @@ def _named(name: str, given: Mapping[str, Any], faults: list[Fault]) -> dict[str
             if isinstance(options, dict):
                 if "name" in options:
                     known = DESTINATIONS.get(str(options.get("type", key)), ElvenDestination)
-                    faults.append(Fault(("destinations", key, "name"), "'name'", "unknown key", _keys(known)))
+                    faults.append((("destinations", key, "name"), "'name'", "unknown key", _keys(known)))
                 options = {**({"type": key} if key in DESTINATIONS else {}), **options, "name": key}
             values["destinations"][key] = options
     return values
 
 
-def _fault(detail: ErrorDetails) -> Fault:
+def _fault(detail: ErrorDetails) -> _Fault:
     kind, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
     model, path, rest = _locate(detail["loc"])
     if kind.startswith("union_tag"):
@@ -127,19 +110,19 @@ def _fault(detail: ErrorDetails) -> Fault:
         names = re.findall(r"'([^']*)'", context["expected"])
         fault = f"is not allowed here{did_you_mean(value, names) if isinstance(value, str) else ''}"
     else:
-        fault = str(context.get("fault") or context.get("error") or _FAULTS.get(kind) or detail["msg"])
-    return Fault(path + rest, shown, fault, _allowed(model, field))
+        fault = _FAULTS.get(kind) or str(context.get("fault") or context.get("error") or detail["msg"])
+    return path + rest, shown, fault, _allowed(model, field)
 
 
-def _type_fault(path: Path, given: Mapping[str, Any]) -> Fault:
+def _type_fault(path: Path, given: Mapping[str, Any]) -> _Fault:
     what, types = ("source", SOURCES) if path == ("source",) else ("destination", DESTINATIONS)
     allowed = ", ".join(types)
     kind = given.get("type")
     if kind is None:
         other = "" if what == "source" else "; it may be left out where the destination's name is one of these"
-        return Fault((*path, "type"), "missing", "this key is required", allowed + other)
+        return (*path, "type"), "missing", _FAULTS["missing"], allowed + other
     close = did_you_mean(kind, types) if isinstance(kind, str) else ""
-    return Fault((*path, "type"), describe(kind), f"is not a type of {what}{close}", allowed)
+    return (*path, "type"), describe(kind), f"is not a type of {what}{close}", allowed
 
 
 def _locate(location: Path) -> tuple[type[BaseModel], Path, Path]:

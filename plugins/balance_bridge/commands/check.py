@@ -19,7 +19,7 @@ from balance_bridge.accounts import (
     ElvenDestination,
     FilesSource,
 )
-from balance_bridge.accounts.sharing import Place, find_clashes
+from balance_bridge.accounts.sharing import accounts_at, find_shared
 from balance_bridge.commands.output import Listing, Output
 from balance_bridge.commands.pools import SLOTS, make_pools, pool_slots, pool_state
 from balance_bridge.errors import BalanceBridgeError, ConfigurationError
@@ -142,23 +142,24 @@ def _connections(hooks: list[ApiHook]) -> Iterator[Finding]:
 
 
 def _places(file: AccountsFile, hooks: list[ApiHook]) -> Iterator[Finding]:
-    """Accounts that deliver to one place through different connections: the accounts file alone cannot show that."""
+    """Destinations that deliver to one account, whether through one connection or through several."""
     urls: dict[str, str] = {}
     for hook in hooks:
         with suppress(BalanceBridgeError):
             urls[hook.conn_id] = hook.base_url
-    places = [
-        Place(account.name, each.model_copy(update={"conn_id": urls.get(each.conn_id, each.conn_id)}))
-        for account in file.accounts.values()
-        for each in account.destinations.values()
-    ]
-    for one, other, shared in find_clashes(places):
-        yield Finding(
-            f"account {other.account}",
-            False,
-            f"its destination {other.destination.name} delivers to where account {one.account}'s "
-            f"{one.destination.name} does ({shared} by another connection): give it a place of its own",
-        )
+    held: dict[tuple[str, str], list[tuple[str, tuple[str, str]]]] = {}
+    for account in file.accounts.values():
+        for each in account.destinations.values():
+            there = held.setdefault((each.type, urls.get(each.conn_id, each.conn_id)), [])
+            there += [(account_there, (account.name, each.name)) for account_there in accounts_at(each)]
+    for there in held.values():
+        for ((name, destination), (account_name, other)), shared in find_shared(there).items():
+            yield Finding(
+                f"account {account_name}",
+                False,
+                f"its destination {other} delivers to {shared!r}, as does {destination} of {name}: only the one that "
+                "delivers first goes on. Give the other one its own account there",
+            )
 
 
 def _budgets(hooks: list[ApiHook]) -> Iterator[Finding]:
