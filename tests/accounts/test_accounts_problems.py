@@ -267,8 +267,8 @@ CASES = {
     "no points": _points("[]", "", "an empty list", "is empty"),
     "points as text": _points("close", "", "'close'", "is not a list"),
     "unknown point": _points("[open, closing]", "[1]", "'closing'", "is not a point, did you mean close?"),
-    "repeated point": _points("[open, close, open]", "[2]", "'open'", "is the same as points[0]"),
-    "repeated step": _points("[{every: 1h}, {every: 60min}]", "[1]", "{every: '60min'}", "is the same as points[0]"),
+    "repeated point": _points("[open, close, open]", "", "a list", "'open' and 'open' are the same"),
+    "repeated step": _points("[{every: 1h}, {every: 60min}]", "", "a list", "'every 1h' and 'every 60min' are"),
     "step that does not divide a day": _points("[{every: 7h}]", "[0]", "{every: '7h'}", "'7h' is not a step"),
     "step with the word every": _points(
         "[{every: every 1h}]", "[0]", "{every: 'every 1h'}", "leave out the word every"
@@ -321,7 +321,7 @@ CASES = {
     ),
     "symbol with a dash": _assets("{A: {symbol: A-S}}", ".A.symbol", "'A-S'", "has a '-'", "text without '-'"),
     "two assets to one symbol": _assets(
-        "{A: {symbol: X}, B: {symbol: X}}", ".B", "a mapping", "A, B are all mapped to the symbol 'X'"
+        "{A: {symbol: X}, B: {symbol: X}}", "", "a mapping", "A, B are all mapped to the symbol 'X'"
     ),
     "asset with a blank": _assets(
         "{A B: ignore}", ".'A B'", "'A B'", "has a character that is not allowed there", "text without blanks"
@@ -336,7 +336,7 @@ CASES = {
     "pattern with other braces": _ids("'{account}-{asset}'", "'{account}-{asset}'", "has braces besides"),
     "ids as a list": _ids("[a]", "a list", "is not text"),
     "no ids": _ids("{}", "an empty mapping", "is empty"),
-    "id repeated": _ids("{A: X, B: X}", "'X'", "A, B are all mapped to the id 'X'", ".B"),
+    "id repeated": _ids("{A: X, B: X}", "a mapping", "A, B are all mapped to the id 'X'"),
     "id of an asset with a blank": _ids("{A B: X}", "'A B'", "has a character that is not allowed there", ".'A B'"),
     # Delivery.
     "code about the request": _code("[E9, 401]", "[1]", "'401'", "is about the request, not about a record"),

@@ -6,6 +6,7 @@ A field's description says what is allowed there; messages quote it.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -22,7 +23,6 @@ from balance_bridge.accounts.fields import (
     Points,
     WholeNumber,
     Zone,
-    below,
     line,
     parse_duration,
 )
@@ -38,14 +38,10 @@ def _kind(value: object) -> str:
 
 
 def _distinct(values: Mapping[str, str | None], name: str) -> None:
-    holders: dict[str, list[str]] = {}
-    for asset, value in values.items():
-        if value is not None:
-            holders.setdefault(value, []).append(asset)
-    shared = {value: assets for value, assets in holders.items() if len(assets) > 1}
-    if shared:
-        faults = [f"{', '.join(assets)} are all mapped to the {name} {describe(of)}" for of, assets in shared.items()]
-        raise below(next(iter(shared.values()))[1], "; ".join(faults))
+    for value, count in Counter(filter(None, values.values())).items():
+        if count > 1:
+            assets = ", ".join(asset for asset, of in values.items() if of == value)
+            raise ValueError(f"{assets} are all mapped to the {name} {describe(value)}")
 
 
 # --- Elven

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, StringConstraints
-from pydantic_core import PydanticCustomError
 
 from balance_bridge import money
 from balance_bridge.accounts.problems import describe, did_you_mean
@@ -74,12 +73,6 @@ def parse_tolerance(value: Any) -> Decimal:
     return amount
 
 
-def below(part: str | int, fault: str) -> PydanticCustomError:
-    """A fault that belongs to one item of the value that is being checked."""
-    # The template has no placeholders: the text may hold braces of its own.
-    return PydanticCustomError("below", "see the context", {"below": part, "fault": fault})
-
-
 def _not_reserved(name: str) -> str:
     if name in _RESERVED or name.endswith("_intraday"):
         raise ValueError("is reserved")
@@ -138,13 +131,13 @@ def _point(value: object) -> str:
 
 
 def _distinct_points(points: tuple[str, ...]) -> tuple[str, ...]:
-    seen: dict[str | int, int] = {}
-    for index, point in enumerate(points):
+    seen: dict[str | int, str] = {}
+    for point in points:
         # 60min and 1h are the same instants.
         same = parse_step_ms(point) if point.startswith(STEP_PREFIX) else point
         if same in seen:
-            raise below(index, f"is the same as points[{seen[same]}]")
-        seen[same] = index
+            raise ValueError(f"{describe(seen[same])} and {describe(point)} are the same")
+        seen[same] = point
     return points
 
 

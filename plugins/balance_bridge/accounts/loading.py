@@ -11,11 +11,11 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from balance_bridge.accounts.document import Document, Plain, read_text
+from balance_bridge.accounts.document import Document, read_text
 from balance_bridge.accounts.fields import ConnectionId, Day
 from balance_bridge.accounts.models import Account
-from balance_bridge.accounts.problems import Path, Problem, describe, did_you_mean, dotted
-from balance_bridge.accounts.validation import validate
+from balance_bridge.accounts.problems import Problem, dotted
+from balance_bridge.accounts.validation import validate_account, validate_file
 from balance_bridge.errors import AccountsFileError
 
 Value = TypeVar("Value")
@@ -101,49 +101,29 @@ def parse_accounts(text: str, file: str) -> AccountsFile:
         AccountsFileError: As :func:`load_accounts`.
     """
     document = Document(text, file)
+    top, wrong = validate_file(document.values, document.line_at)
+    # A misspelt key comes behind the one that is missing because of it, and says more.
+    for problem in [*(each for each in document.problems if len(each.path) < 2), *reversed(wrong)]:
+        what = f"{file}:{problem.line}: {dotted(problem.path) or 'top of the file'}: {problem.value}"
+        raise AccountsFileError(what, why=problem.fault, do=f"Allowed: {problem.allowed}")
     accounts: dict[str, Account] = {}
     broken: dict[str, BrokenAccount] = {}
-    for name, given in _accounts(document, file).items():
-        account, problems = validate(name, given, document.line_at)
+    for name, given in (top.accounts if top else {}).items():
+        account, problems = validate_account(name, given, document.line_at)
         problems += [problem for problem in document.problems if problem.path[:2] == ("accounts", name)]
         if account is not None and not problems:
             accounts[name] = account
         else:
-            settings = given if isinstance(given, dict) else {}
-            source = settings.get("source")
+            options = given if isinstance(given, dict) else {}
+            source = options.get("source")
             exchange = source if isinstance(source, dict) and source.get("type") != "files" else {}
-            start_date, conn_id = _read(_DAY, settings, "start_date"), _read(_CONN_ID, exchange, "conn_id")
+            start_date, conn_id = _read(_DAY, options.get("start_date")), _read(_CONN_ID, exchange.get("conn_id"))
             broken[name] = BrokenAccount(name, file, problems, start_date, conn_id)
     return AccountsFile(accounts, broken)
 
 
-def _accounts(document: Document, file: str) -> dict[str, Plain]:
-    """What the file says about each account; raises what is wrong with the file as a whole."""
-    values, allowed = document.values, "a mapping with the one key accounts"
-    accounts = values.get("accounts") if isinstance(values, dict) else None
-
-    def problem(path: Path, value: str, fault: str) -> Problem:
-        return Problem(document.line_at(path), path, value, fault, allowed)
-
-    wrong = [each for each in document.problems if len(each.path) < 2]
-    if not isinstance(values, dict):
-        wrong.append(problem((), describe(values), "the top of the file is not a mapping"))
-    else:
-        unknown = [key for key in values if key != "accounts"]
-        wrong += [problem((key,), describe(key), f"unknown key{did_you_mean(key, ['accounts'])}") for key in unknown]
-        if accounts is None:
-            wrong.append(problem(("accounts",), "missing", "this key is required"))
-        elif not isinstance(accounts, dict):
-            allowed = "a mapping from each account's name to its settings"
-            wrong.append(problem(("accounts",), describe(accounts), "is not a mapping"))
-    for each in wrong:
-        what = f"{file}:{each.line}: {dotted(each.path) or 'top of the file'}: {each.value}"
-        raise AccountsFileError(what, why=each.fault, do=f"Allowed: {each.allowed}")
-    return accounts if isinstance(accounts, dict) else {}
-
-
-def _read(kind: TypeAdapter[Value], given: Mapping[str, Plain], key: str) -> Value | None:
-    """One value of a broken account, if at least that can be read."""
+def _read(kind: TypeAdapter[Value], value: object) -> Value | None:
+    """A value of a broken account, if at least that can be read."""
     with contextlib.suppress(ValidationError):
-        return kind.validate_python(given.get(key))
+        return kind.validate_python(value)
     return None

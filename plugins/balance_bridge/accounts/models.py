@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
@@ -83,3 +83,13 @@ class Account(Model):
             "an exchange with changes or {every: STEP} among the points of a destination"
         ),
     ] = None
+
+
+class TopLevel(Model):
+    """The top of the file. Each account is validated on its own, so that a mistake breaks it alone.
+
+    Attributes:
+        accounts: What the file says about each account.
+    """
+
+    accounts: Annotated[dict[str, Any], Field(description="a mapping from each account's name to its settings")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -17,9 +17,11 @@ from balance_bridge.accounts.destinations import (
     Equivalent,
     WebhookDestination,
 )
-from balance_bridge.accounts.models import Account
+from balance_bridge.accounts.models import Account, TopLevel
 from balance_bridge.accounts.problems import Path, Problem, describe, did_you_mean
 from balance_bridge.accounts.sources import AscendexSource, FilesSource
+
+Root = TypeVar("Root", Account, TopLevel)
 
 SOURCES: dict[str, type[BaseModel]] = {"ascendex": AscendexSource, "files": FilesSource}
 DESTINATIONS: dict[str, type[ElvenDestination | AmlyzeDestination | WebhookDestination]] = {
@@ -46,10 +48,21 @@ _FAULTS = {
 }
 
 _Fault = tuple[Path, str, str, str]
-"""Where from the account on, and the rest as in a :class:`Problem`: value, fault, allowed."""
+"""Where in a model's input, and the rest as in a :class:`Problem`: value, fault, allowed."""
 
 
-def validate(name: str, given: object, line_at: Callable[[Path], int]) -> tuple[Account | None, list[Problem]]:
+def validate_file(values: object, line_at: Callable[[Path], int]) -> tuple[TopLevel | None, list[Problem]]:
+    """The accounts that a file has; None with what is wrong, if anything is.
+
+    Args:
+        values: The file's values.
+        line_at: The line in the file of a path from its top.
+    """
+    account, faults = _validate(TopLevel, values)
+    return account, [Problem(line_at(path), path, *rest) for path, *rest in faults]
+
+
+def validate_account(name: str, given: object, line_at: Callable[[Path], int]) -> tuple[Account | None, list[Problem]]:
     """Make an account of what the file says; None with what is wrong, if anything is.
 
     Args:
@@ -58,14 +71,16 @@ def validate(name: str, given: object, line_at: Callable[[Path], int]) -> tuple[
         line_at: The line in the file of a path from its top.
     """
     faults: list[_Fault] = []
-    account = None
+    account, more = _validate(Account, _named(name, given, faults) if isinstance(given, dict) else given)
+    found = [(("accounts", name, *path), rest) for path, *rest in faults + more]
+    return (None if faults else account), [Problem(line_at(path), path, *rest) for path, rest in found]
+
+
+def _validate(model: type[Root], values: object) -> tuple[Root | None, list[_Fault]]:
     try:
-        account = Account.model_validate(_named(name, given, faults) if isinstance(given, dict) else given)
+        return model.model_validate(values), []
     except ValidationError as error:
-        faults += map(_fault, error.errors(include_url=False))
-    paths = [("accounts", name, *path) for path, *_ in faults]
-    problems = [Problem(line_at(path), path, *rest) for path, (_, *rest) in zip(paths, faults, strict=True)]
-    return (None if faults else account), problems
+        return None, [_fault(detail, model) for detail in error.errors(include_url=False)]
 
 
 def _named(name: str, given: Mapping[str, Any], faults: list[_Fault]) -> dict[str, Any]:
@@ -86,9 +101,9 @@ def _named(name: str, given: Mapping[str, Any], faults: list[_Fault]) -> dict[st
     return values
 
 
-def _fault(detail: ErrorDetails) -> _Fault:
+def _fault(detail: ErrorDetails, root: type[BaseModel]) -> _Fault:
     kind, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
-    model, path, rest = _locate(detail["loc"])
+    model, path, rest = _locate(detail["loc"], root)
     if kind.startswith("union_tag"):
         return _type_fault(path + rest, value)
     # Pydantic's mark for a mapping's key comes after the key; elsewhere the same text is a key of the file.
@@ -98,9 +113,6 @@ def _fault(detail: ErrorDetails) -> _Fault:
     field = model.model_fields.get(str(rest[0])) if rest else None
     if rest == ("name",) and kind != "extra_forbidden":
         rest = ()
-    if "below" in context:
-        rest = (*rest, context["below"])
-        value = value[context["below"]]
     shown = describe(rest[-1]) if kind == "extra_forbidden" or is_key else describe(value)
     if kind == "missing":
         shown = "missing"
@@ -110,7 +122,7 @@ def _fault(detail: ErrorDetails) -> _Fault:
         names = re.findall(r"'([^']*)'", context["expected"])
         fault = f"is not allowed here{did_you_mean(value, names) if isinstance(value, str) else ''}"
     else:
-        fault = _FAULTS.get(kind) or str(context.get("fault") or context.get("error") or detail["msg"])
+        fault = _FAULTS.get(kind) or str(context.get("error") or detail["msg"])
     return path + rest, shown, fault, _allowed(model, field)
 
 
@@ -125,9 +137,8 @@ def _type_fault(path: Path, given: Mapping[str, Any]) -> _Fault:
     return (*path, "type"), describe(kind), f"is not a type of {what}{close}", allowed
 
 
-def _locate(location: Path) -> tuple[type[BaseModel], Path, Path]:
+def _locate(location: Path, model: type[BaseModel]) -> tuple[type[BaseModel], Path, Path]:
     """The model that an error is in, where that stands, and where in it; without the unions' tags."""
-    model: type[BaseModel] = Account
     path: Path = ()
     if location[:1] == ("source",) and len(location) > 1:
         model, path, location = SOURCES[str(location[1])], ("source",), location[2:]
