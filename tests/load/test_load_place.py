@@ -238,8 +238,9 @@ def test_a_place_holds_no_secret():
 def test_a_place_that_only_changed_its_address_is_adopted_and_nothing_is_sent_twice():
     store, transport = delivered(), kit.FakeTransport(kit.response(OK))
     moved = kit.elven(transport, url="https://new.test")
-    written = place(store, moved).adopt("Ada", "the vendor moved")
+    written, others = place(store, moved).adopt("Ada", "the vendor moved")
     assert (written.by, written.reason, written.leads_to["url"]) == ("Ada", "the vendor moved", "https://new.test")
+    assert others == {}
     summary = kit.run(moved, store, [kit.balance("A"), kit.balance("B"), kit.balance("C")])
     assert (summary.accepted_before, summary.accepted_now) == (2, 1)
     assert [row["symbol"] for row in transport.rows()] == ["C"]

@@ -70,8 +70,7 @@ def adopt(account: str, *, destination: str, decision: Decision) -> int:
         PlaceChanged: If there is nothing to adopt.
     """
     places, before = _places(account, destination)
-    others = places.others()
-    now = places.adopt(decision.by, decision.reason)
+    now, others = places.adopt(decision.by, decision.reason)
     for there, owner in others.items():
         print(printable(f"{there} belongs to {destination} of {account} now, no longer to {owner.name}."))
     if others:

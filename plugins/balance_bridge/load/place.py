@@ -62,7 +62,7 @@ class Owner(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """The destination with its account."""
+        """The destination with its account, as a message names them."""
         return f"{self.destination} of {self.account}"
 
 
@@ -145,23 +145,23 @@ class Places:
         """Where the name led last, or None."""
         return self._read(self._folder, Place)
 
-    def others(self) -> dict[str, Owner]:
-        """Which of the accounts that the name leads to another destination delivers to, and which one does."""
-        return self._others(self._owners())
-
-    def adopt(self, by: str, reason: str) -> Place:
+    def adopt(self, by: str, reason: str) -> tuple[Place, dict[str, Owner]]:
         """Write down that what was delivered at an earlier address of the same account counts as delivered here.
 
-        What another destination delivers to is this one's from now on: the other one is refused.
+        Accounts that another destination delivers to are this one's from now on, and the other one is refused.
+
+        Returns:
+            Where the name leads now, and by account who delivered there before.
 
         Raises:
             PlaceChanged: If there is nothing to adopt.
         """
         found, now = self.newest(), self._now(by, reason)
-        if not self.others() or (found is not None and found.leads_to != now.leads_to):
+        has_moved = found is not None and found.leads_to != now.leads_to
+        if has_moved:
             now = self._carry_on(now, "leads_to")
-        self._own(by, reason, take_over=True)
-        return now
+        others = self._own(by, reason, take_over=True)
+        return (now if has_moved or others else self._carry_on(now, "leads_to")), others
 
     def rekey(self, by: str, reason: str) -> Place:
         """Write down that what was delivered under other key settings counts as delivered, and stays as it is.
@@ -195,12 +195,23 @@ class Places:
     def _now(self, by: str, reason: str) -> Place:
         return Place(VERSION, self._destination.place(), self._destination.key_settings(), by, reason)
 
-    def _own(self, by: str, reason: str = "first delivery", *, take_over: bool = False, dry_run: bool = False) -> None:
-        """Write down that this destination delivers to where its name leads; refuse if another one does."""
-        if not accounts_at(self._destination.config):
-            return
-        owners = self._owners()
-        others = self._others(owners)
+    def _own(
+        self, by: str, reason: str = "first delivery", *, take_over: bool = False, dry_run: bool = False
+    ) -> dict[str, Owner]:
+        """Write down that this destination delivers to where its name leads, and refuse if another one does.
+
+        Returns:
+            The others that it takes the place of, by account.
+        """
+        mine = accounts_at(self._destination.config)
+        if not mine:
+            return {}
+        found = self._read(self._shared_folder, Owners)
+        owners = {} if found is None else found.owners
+        me = Owner(self._account, self._destination.name, by, reason)
+        theirs = {account: owner for account, owner in owners.items() if owner.name != me.name}
+        pairs = find_shared([*((account, "") for account in mine), *((account, account) for account in theirs)])
+        others = {account: theirs[account] for pair in pairs if "" in pair for account in pair if account}
         if others and not take_over:
             account, owner = next(iter(others.items()))
             raise PlaceChanged(
@@ -208,27 +219,13 @@ class Places:
                 why=f"{owner.name} came first ({owner.reason}, by {owner.by})",
                 do=f"Correct the accounts file or the connection; to hand it over: {self._command('adopt')}",
             )
-        new = [each for each in accounts_at(self._destination.config) if each not in owners or each in others]
-        if dry_run or not (new or others):
-            return
+        new = {account: me for account in mine if account not in owners or account in others}
+        if dry_run or not (others if take_over else new):
+            return others
         kept = {account: owner for account, owner in owners.items() if account not in others}
-        mine = dict.fromkeys(new, Owner(self._account, self._destination.name, by, reason))
-        if not self._follow(self._shared_folder, Owners(VERSION, self._kind, self._url, kept | mine)):
-            self._own(by, reason, take_over=take_over)
-
-    def _owners(self) -> dict[str, Owner]:
-        found = self._read(self._shared_folder, Owners)
-        return {} if found is None else found.owners
-
-    def _others(self, owners: dict[str, Owner]) -> dict[str, Owner]:
-        theirs = {
-            account: owner
-            for account, owner in owners.items()
-            if (owner.account, owner.destination) != (self._account, self._destination.name)
-        }
-        mine = [(account, "") for account in accounts_at(self._destination.config)]
-        pairs = find_shared([*mine, *((account, account) for account in theirs)])
-        return {account: theirs[account] for pair in pairs if "" in pair for account in pair if account}
+        if not self._follow(self._shared_folder, Owners(VERSION, self._kind, self._url, kept | new)):
+            return self._own(by, reason, take_over=take_over)
+        return others
 
     def _read(self, folder: str, kind: type[Document]) -> Document | None:
         """The newest object of a series, or None."""
