@@ -13,9 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from balance_bridge.accounts.document import Document, read_text
 from balance_bridge.accounts.fields import ConnectionId, Day
-from balance_bridge.accounts.models import Account
+from balance_bridge.accounts.models import Account, TopLevel
 from balance_bridge.accounts.problems import Problem, dotted
-from balance_bridge.accounts.validation import validate_account, validate_file
+from balance_bridge.accounts.validation import named, validate
 from balance_bridge.errors import AccountsFileError
 
 Value = TypeVar("Value")
@@ -101,7 +101,7 @@ def parse_accounts(text: str, file: str) -> AccountsFile:
         AccountsFileError: As :func:`load_accounts`.
     """
     document = Document(text, file)
-    top, wrong = validate_file(document.values, document.line_at)
+    top, wrong = validate(TopLevel, document.values, (), document.line_at)
     # A misspelt key comes behind the one that is missing because of it, and says more.
     for problem in [*(each for each in document.problems if len(each.path) < 2), *reversed(wrong)]:
         what = f"{file}:{problem.line}: {dotted(problem.path) or 'top of the file'}: {problem.value}"
@@ -109,8 +109,9 @@ def parse_accounts(text: str, file: str) -> AccountsFile:
     accounts: dict[str, Account] = {}
     broken: dict[str, BrokenAccount] = {}
     for name, given in (top.accounts if top else {}).items():
-        account, problems = validate_account(name, given, document.line_at)
-        problems += [problem for problem in document.problems if problem.path[:2] == ("accounts", name)]
+        at = ("accounts", name)
+        account, problems = validate(Account, named(name, given), at, document.line_at)
+        problems += [problem for problem in document.problems if problem.path[:2] == at]
         if account is not None and not problems:
             accounts[name] = account
         else:

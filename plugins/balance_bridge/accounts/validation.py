@@ -51,54 +51,42 @@ _Fault = tuple[Path, str, str, str]
 """Where in a model's input, and the rest as in a :class:`Problem`: value, fault, allowed."""
 
 
-def validate_file(values: object, line_at: Callable[[Path], int]) -> tuple[TopLevel | None, list[Problem]]:
-    """The accounts that a file has; None with what is wrong, if anything is.
+def validate(
+    model: type[Root], values: object, at: Path, line_at: Callable[[Path], int]
+) -> tuple[Root | None, list[Problem]]:
+    """Make a model of what the file says; None with what is wrong, if anything is.
 
     Args:
-        values: The file's values.
+        model: The model.
+        values: What the file says; of an account, with its names (see :func:`named`).
+        at: Where that stands in the file.
         line_at: The line in the file of a path from its top.
     """
-    account, faults = _validate(TopLevel, values)
-    return account, [Problem(line_at(path), path, *rest) for path, *rest in faults]
-
-
-def validate_account(name: str, given: object, line_at: Callable[[Path], int]) -> tuple[Account | None, list[Problem]]:
-    """Make an account of what the file says; None with what is wrong, if anything is.
-
-    Args:
-        name: The account's key.
-        given: Its value.
-        line_at: The line in the file of a path from its top.
-    """
-    faults: list[_Fault] = []
-    account, more = _validate(Account, _named(name, given, faults) if isinstance(given, dict) else given)
-    found = [(("accounts", name, *path), rest) for path, *rest in faults + more]
-    return (None if faults else account), [Problem(line_at(path), path, *rest) for path, rest in found]
-
-
-def _validate(model: type[Root], values: object) -> tuple[Root | None, list[_Fault]]:
     try:
         return model.model_validate(values), []
     except ValidationError as error:
-        return None, [_fault(detail, model) for detail in error.errors(include_url=False)]
+        faults = [_fault(detail, model) for detail in error.errors(include_url=False)]
+        return None, [Problem(line_at(at + path), at + path, *rest) for path, *rest in faults]
 
 
-def _named(name: str, given: Mapping[str, Any], faults: list[_Fault]) -> dict[str, Any]:
-    """What the model takes: with the names that are keys above it in the file, and the types that follow from them."""
-    values = {**given, "name": name}
-    if "name" in given:
-        faults.append((("name",), "'name'", "unknown key", _keys(Account)))
+def named(name: str, given: object) -> object:
+    """What the file says about an account, with the names that are keys above, and the types that follow from them."""
+    if not isinstance(given, dict):
+        return given
     destinations = given.get("destinations")
     if isinstance(destinations, dict):
-        values["destinations"] = {}
-        for key, options in destinations.items():
-            if isinstance(options, dict):
-                if "name" in options:
-                    known = DESTINATIONS.get(str(options.get("type", key)), ElvenDestination)
-                    faults.append((("destinations", key, "name"), "'name'", "unknown key", _keys(known)))
-                options = {**({"type": key} if key in DESTINATIONS else {}), **options, "name": key}
-            values["destinations"][key] = options
-    return values
+        types = {key: {"type": key} for key in DESTINATIONS}
+        destinations = {
+            key: _named(key, types.get(key, {}) | options) if isinstance(options, dict) else options
+            for key, options in destinations.items()
+        }
+        given = given | {"destinations": destinations}
+    return _named(name, given)
+
+
+def _named(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    # The file has no key "name". If somebody writes one, the model gets no text, and that is an unknown key.
+    return given | {"name": None if "name" in given else name}
 
 
 def _fault(detail: ErrorDetails, root: type[BaseModel]) -> _Fault:
@@ -106,24 +94,21 @@ def _fault(detail: ErrorDetails, root: type[BaseModel]) -> _Fault:
     model, path, rest = _locate(detail["loc"], root)
     if kind.startswith("union_tag"):
         return _type_fault(path + rest, value)
-    # Pydantic's mark for a mapping's key comes after the key; elsewhere the same text is a key of the file.
-    is_key = rest[2:] == ("[key]",) and kind != "extra_forbidden"
-    if is_key:
-        rest = rest[:-1]
-    field = model.model_fields.get(str(rest[0])) if rest else None
-    if rest == ("name",) and kind != "extra_forbidden":
-        rest = ()
-    shown = describe(rest[-1]) if kind == "extra_forbidden" or is_key else describe(value)
-    if kind == "missing":
-        shown = "missing"
-    if kind == "extra_forbidden":
+    if kind == "extra_forbidden" or (kind == "string_type" and rest == ("name",)):
         fault = f"unknown key{did_you_mean(str(rest[-1]), _fields(model))}"
-    elif kind == "literal_error":
+        return path + rest, describe(rest[-1]), fault, _keys(model)
+    field = model.model_fields.get(str(rest[0])) if rest else None
+    if rest == ("name",):
+        rest = ()
+    # Pydantic's mark for a mapping's key comes after the key.
+    if rest[2:] == ("[key]",):
+        rest, value = rest[:-1], rest[-2]
+    if kind == "literal_error":
         names = re.findall(r"'([^']*)'", context["expected"])
         fault = f"is not allowed here{did_you_mean(value, names) if isinstance(value, str) else ''}"
     else:
         fault = _FAULTS.get(kind) or str(context.get("error") or detail["msg"])
-    return path + rest, shown, fault, _allowed(model, field)
+    return path + rest, "missing" if kind == "missing" else describe(value), fault, _allowed(model, field)
 
 
 def _type_fault(path: Path, given: Mapping[str, Any]) -> _Fault:
