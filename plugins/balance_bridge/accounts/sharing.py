@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 from typing import TypeVar
 
 from balance_bridge.accounts.destinations import (
@@ -11,6 +12,7 @@ from balance_bridge.accounts.destinations import (
     Destination,
     ElvenDestination,
 )
+from balance_bridge.accounts.models import Account
 
 Holder = TypeVar("Holder")
 
@@ -55,3 +57,22 @@ def find_shared(held: Iterable[tuple[str, Holder]]) -> dict[tuple[Holder, Holder
             if shared is not None and holder != other:
                 found.setdefault((holder, other), shared)
     return found
+
+
+def find_clashes(
+    accounts: Iterable[Account], address: Callable[[Destination], str] = attrgetter("conn_id")
+) -> Iterator[tuple[str, str]]:
+    """The accounts with a destination that delivers to where another destination does, each with what is wrong.
+
+    Args:
+        accounts: The accounts.
+        address: Where a destination's API is; by default, what has the same connection has the same address.
+    """
+    held: dict[tuple[str, str], list[tuple[str, tuple[str, str]]]] = {}
+    for account in accounts:
+        for target in account.destinations.values():
+            there = held.setdefault((target.type, address(target)), [])
+            there += [(each, (target.name, account.name)) for each in accounts_at(target)]
+    for there in held.values():
+        for (one, (other, name)), shared in find_shared(there).items():
+            yield name, f"its destination {other} delivers to {shared!r}, as does {' of '.join(one)}"

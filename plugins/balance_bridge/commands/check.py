@@ -19,7 +19,7 @@ from balance_bridge.accounts import (
     ElvenDestination,
     FilesSource,
 )
-from balance_bridge.accounts.sharing import accounts_at, find_shared
+from balance_bridge.accounts.sharing import find_clashes
 from balance_bridge.commands.output import Listing, Output
 from balance_bridge.commands.pools import SLOTS, make_pools, pool_slots, pool_state
 from balance_bridge.errors import BalanceBridgeError, ConfigurationError
@@ -147,19 +147,9 @@ def _places(file: AccountsFile, hooks: list[ApiHook]) -> Iterator[Finding]:
     for hook in hooks:
         with suppress(BalanceBridgeError):
             urls[hook.conn_id] = hook.base_url
-    held: dict[tuple[str, str], list[tuple[str, tuple[str, str]]]] = {}
-    for account in file.accounts.values():
-        for each in account.destinations.values():
-            there = held.setdefault((each.type, urls.get(each.conn_id, each.conn_id)), [])
-            there += [(account_there, (account.name, each.name)) for account_there in accounts_at(each)]
-    for there in held.values():
-        for ((name, destination), (account_name, other)), shared in find_shared(there).items():
-            yield Finding(
-                f"account {account_name}",
-                False,
-                f"its destination {other} delivers to {shared!r}, as does {destination} of {name}: only the one that "
-                "delivers first goes on. Give the other one its own account there",
-            )
+    for name, clash in find_clashes(file.accounts.values(), lambda each: urls.get(each.conn_id, each.conn_id)):
+        message = f"{clash}: only the one that delivers first goes on. Give the other one its own account there"
+        yield Finding(f"account {name}", False, message)
 
 
 def _budgets(hooks: list[ApiHook]) -> Iterator[Finding]:

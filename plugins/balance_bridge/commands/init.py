@@ -14,6 +14,7 @@ import yaml
 
 from balance_bridge import private, settings
 from balance_bridge.accounts import load_accounts
+from balance_bridge.accounts.sharing import find_clashes
 from balance_bridge.commands.arguments import today
 from balance_bridge.commands.output import printable
 from balance_bridge.errors import ConfigurationError
@@ -126,7 +127,9 @@ def _problem(accounts: dict[str, Any]) -> str:
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "accounts.yaml"
         draft.write_text(_yaml(accounts), encoding="utf-8")
-        messages = [broken.message for broken in load_accounts(draft).broken.values()]
+        file = load_accounts(draft)
+    messages = [broken.message for broken in file.broken.values()]
+    messages += [clash for _, clash in find_clashes(file.accounts.values())]
     # The line of a draft says nothing: what is wrong is what was just typed.
     return "; ".join(message.split(": ", 1)[-1] for message in messages)
 
