@@ -126,7 +126,7 @@ def test_what_a_destination_says_back_reaches_neither_message_nor_receipt(
             kit.run(make(url, transport), Store(tmp_path), [kit.balance()], clock=CLOCK, log=reported.append)
     receipts = [path.read_text() for path in tmp_path.rglob("*.jsonl")]
     receipts += [zlib.decompress(path.read_bytes(), 31).decode() for path in tmp_path.rglob("*.jsonl.gz")]
-    assert len(receipts) == 4, "the place, the plan, a try and its result"
+    assert len(receipts) == 5, "the place, its owner, the plan, a try and its result"
     assert_silent(heard, str(caught.value), *reported, *receipts)
 
 

@@ -326,7 +326,7 @@ receipts: every attempt to deliver a balance, with its evidence
   What people decide is recorded with three commands, each with its own --help:
 
     balance-bridge receipts resolve   the outcome of what nobody has confirmed
-    balance-bridge receipts adopt     a destination's new address
+    balance-bridge receipts adopt     a destination's new address, or its replacement
     balance-bridge receipts rekey     a destination's new key settings
 
 receipts resolve: record the outcome of balances that nobody has confirmed
@@ -337,12 +337,15 @@ receipts resolve: record the outcome of balances that nobody has confirmed
     balance-bridge receipts resolve main_cash yesterday --destination amlyze \\
       --all --accepted --by "Ada, treasury" --reason "vendor's ticket 4711"
 
-receipts adopt: record that a destination only changed its address
+receipts adopt: record that a destination only changed its address, or replaces another one
 
   The same account at the same vendor, under a new host name or behind a proxy. Runs refuse to deliver to a
   changed address. This records that what was delivered under the old address counts as delivered under the one
   that the connection and the accounts file have now, so that runs go on and nothing is sent twice. Sends
   nothing.
+
+  If another account, or a destination with another name, delivered there before, the place is handed over: from
+  now on that one is refused. Days that it delivered are delivered again if you run them.
 
   Do not adopt a different place: it has none of these balances. Give it a new destination name instead.
 

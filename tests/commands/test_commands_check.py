@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -117,19 +116,19 @@ def widen_the_pool(place: Any) -> None:
     Pool.create_or_update_pool("ascendex_cash", slots=4, description="", include_deferred=False)
 
 
-def test_two_connections_that_lead_to_one_place_are_found(right: Any) -> None:
-    elven = json.loads(os.environ["AIRFLOW_CONN_ELVEN_DEFAULT"])
-    right.monkeypatch.setenv("AIRFLOW_CONN_ELVEN_OTHER", json.dumps(elven))
+@pytest.mark.parametrize("conn_id", ["elven_default", "elven_other"])
+def test_two_accounts_that_deliver_to_one_place_are_found(right: Any, conn_id: str) -> None:
+    right.monkeypatch.setenv("AIRFLOW_CONN_ELVEN_OTHER", os.environ["AIRFLOW_CONN_ELVEN_DEFAULT"])
     text = right.accounts_file.read_text()
     cash, margin = text.split("  main_margin:", 1)
     ids = {key: re.findall(rf"{key}: (\S+)", cash)[0] for key in ("entity_account_id", "source_id")}
-    margin = margin.replace("conn_id: elven_default", "conn_id: elven_other", 1)
+    margin = margin.replace("conn_id: elven_default", f"conn_id: {conn_id}", 1)
     for key, value in ids.items():
         margin = re.sub(rf"{key}: \S+", f"{key}: {value}", margin, count=1)
     right.accounts_file.write_text(f"{cash}  main_margin:{margin}")
     (found,) = [finding for finding in findings() if not finding.right]
     assert found.what == "account main_margin"
-    assert "delivers to where account main_cash's elven does" in found.message
+    assert f"delivers to '{' '.join(ids.values())}', as does elven of main_cash" in found.message
 
 
 def test_each_problem_of_an_account_is_a_finding_of_its_own(right: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,7 +72,7 @@ def test_a_second_account_cannot_take_the_name_or_the_source_of_the_first(
     assert answered(monkeypatch, [*ALL_OF_ONE[:-1], "yes", *second, "", "no"]) == 0
     said = capsys.readouterr().out
     assert "there is an account of this name" in said
-    assert "the same Elven connection" in said
+    assert "delivers to 'entityCash sourceCash', as does elven of main_cash" in said
     assert not load_accounts(file).broken
 
 

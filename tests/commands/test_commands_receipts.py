@@ -193,6 +193,31 @@ def test_a_changed_address_is_refused_until_somebody_adopts_it(place: Any, capsy
     assert "there is nothing to adopt" in capsys.readouterr().err
 
 
+def test_a_copied_account_is_refused_although_the_old_one_is_mistyped_until_somebody_hands_the_place_over(
+    place: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.deliver("main_cash", place.yesterday)
+    before = place.arrived()
+    text = place.accounts_file.read_text()
+    copy = text.split("accounts:\n")[1].split("  main_margin:")[0].replace("main_cash:", "copy:")
+    mistyped = text.replace("source_id: ", "source_id: mis", 1).replace('account_ext_id: "', 'account_ext_id: "MIS-', 1)
+    place.accounts_file.write_text(mistyped.replace("accounts:\n", f"accounts:\n{copy}"))
+    proof = place.reconcile("copy", place.yesterday)
+    for destination in ("elven", "amlyze"):
+        with pytest.raises(PlaceChanged, match=f"of copy delivers to .*, as does {destination} of main_cash"):
+            place.load("copy", destination, proof)
+    assert place.arrived() == before
+    place.accounts_file.write_text(text.replace("main_cash:", "copy:"))
+    adopt = ["receipts", "adopt", "copy", "--destination", "amlyze", "--by", "Ada", "--reason", "renamed"]
+    capsys.readouterr()
+    assert cli.main(adopt) == 0
+    assert "belongs to amlyze of copy now, no longer to amlyze of main_cash" in capsys.readouterr().out
+    place.load("copy", "amlyze", proof)
+    assert place.arrived()["amlyze"] == 2 * before["amlyze"]
+    assert cli.main(adopt) == 1
+    assert "there is nothing to adopt" in capsys.readouterr().err
+
+
 def test_changed_key_settings_are_refused_until_somebody_says_that_what_was_delivered_counts(
     place: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -513,7 +513,9 @@ def test_a_rejected_correction_shows_until_the_old_balance_is_right_again():
 def test_two_destinations_of_an_account_know_nothing_of_each_other():
     store, server = MemoryStore(), kit.FakeAmlyzeServer()
     for name in ("amlyze", "second"):
-        kit.run(kit.amlyze(kit.FakeTransport(server), name=name), store, [kit.balance()])
+        kit.run(
+            kit.amlyze(kit.FakeTransport(server), name=name, account_ext_id=f"{name}-{{asset}}"), store, [kit.balance()]
+        )
     assert len({record["communicationNumber"] for record in server.accepted}) == 2
 
 

@@ -292,7 +292,7 @@ def test_a_reader_finds_a_try_that_showed_only_after_its_result():
 def test_the_days_and_destinations_with_a_log_are_found_beside_the_places():
     store = delivered()
     kit.run(
-        kit.amlyze(kit.FakeTransport(kit.FakeAmlyzeServer()), name="second"),
+        kit.amlyze(kit.FakeTransport(kit.FakeAmlyzeServer()), name="second", account_ext_id="2-{asset}"),
         store,
         [kit.balance()],
         day=date(2026, 11, 19),

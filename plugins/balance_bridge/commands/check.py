@@ -17,7 +17,7 @@ from balance_bridge.accounts import (
     Destination,
     ElvenDestination,
 )
-from balance_bridge.accounts.sharing import Place, find_clashes
+from balance_bridge.accounts.sharing import find_clashes
 from balance_bridge.commands.output import Finding, Output, right
 from balance_bridge.commands.pools import pool_findings
 from balance_bridge.errors import BalanceBridgeError, ConfigurationError
@@ -138,22 +138,14 @@ def _connections(hooks: list[ApiHook]) -> Iterator[Finding]:
 
 
 def _places(file: AccountsFile, hooks: list[ApiHook]) -> Iterator[Finding]:
-    """Accounts that deliver to one place through different connections: the accounts file alone cannot show that."""
+    """Destinations that deliver to one account, whether through one connection or through several."""
     urls: dict[str, str] = {}
     for hook in hooks:
         with suppress(BalanceBridgeError):
             urls[hook.conn_id] = hook.base_url
-    places = [
-        Place(account.name, each.model_copy(update={"conn_id": urls.get(each.conn_id, each.conn_id)}))
-        for account in file.accounts.values()
-        for each in account.destinations.values()
-    ]
-    for one, other, shared in find_clashes(places):
-        yield Finding(
-            f"account {other.account}",
-            f"its destination {other.destination.name} delivers to where account {one.account}'s "
-            f"{one.destination.name} does ({shared} by another connection): give it a place of its own",
-        )
+    for name, clash in find_clashes(file.accounts.values(), lambda each: urls.get(each.conn_id, each.conn_id)):
+        message = f"{clash}: only the one that delivers first goes on. Give the other one its own account there"
+        yield Finding(f"account {name}", message)
 
 
 def _usage(hook: AscendexHook) -> str:

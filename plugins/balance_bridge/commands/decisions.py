@@ -59,13 +59,19 @@ def resolve(
 
 
 def adopt(account: str, *, destination: str, decision: Decision) -> int:
-    """Record that a destination only changed its address.
+    """Record that a destination only changed its address, or that it delivers in another one's stead.
 
     Raises:
         PlaceChanged: If there is nothing to adopt.
     """
     places, before = _places(account, destination)
-    now = places.adopt(decision.by, decision.reason)
+    now, others = places.adopt(decision.by, decision.reason)
+    for there, owner in others.items():
+        print(printable(f"{there} belongs to {destination} of {account} now, no longer to {owner.name}."))
+    if others:
+        print("Days that were delivered there before are delivered again if they are run.")
+    if others and (before is None or before.leads_to == now.leads_to):
+        return 0
     return _show(destination, before.leads_to if before else {}, now.leads_to, "; the next run goes on from there")
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from balance_bridge import private, settings
 from balance_bridge.accounts.loading import parse_accounts
+from balance_bridge.accounts.sharing import find_clashes
 from balance_bridge.commands.arguments import today
 from balance_bridge.commands.output import printable
 from balance_bridge.errors import ConfigurationError
@@ -132,7 +133,9 @@ _YES, _NO = {"y", "yes"}, {"n", "no"}
 
 def _problem(accounts: dict[str, Any]) -> str:
     """What the accounts file's own check says; empty if it is right."""
-    messages = [broken.message for broken in parse_accounts(_yaml(accounts), "draft").broken.values()]
+    file = parse_accounts(_yaml(accounts), "draft")
+    messages = [broken.message for broken in file.broken.values()]
+    messages += [clash for _, clash in find_clashes(file.accounts.values())]
     # The line of a draft says nothing: what is wrong is what was just typed.
     return "; ".join(message.split(": ", 1)[-1] for message in messages)
 

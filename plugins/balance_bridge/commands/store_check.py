@@ -15,7 +15,7 @@ from balance_bridge.errors import BalanceBridgeError, StoreDamaged
 from balance_bridge.extract import raw
 from balance_bridge.load.fold import fold, outcomes
 from balance_bridge.load.log import DayLog, Plan, decode
-from balance_bridge.load.place import Place
+from balance_bridge.load.place import Owners, Place
 from balance_bridge.store import Store
 
 STAGES = ("raw", "ledger", "reconciliation", "balances", "intraday", "dry", "receipts")
@@ -30,7 +30,10 @@ _ADVICE = {
 
 @dataclass(frozen=True)
 class Folder:
-    """What the store holds of one account's day in one stage; of no day in particular under a name of ``_NO_DAYS``."""
+    """What the store holds of one account's day in one stage; of no day in particular under a name of ``_NO_DAYS``.
+
+    The account is empty for what is of no account in particular.
+    """
 
     stage: str
     account: str
@@ -85,14 +88,18 @@ def folders(
     foreign = []
     for key in (key for stage in stages for key in store.list(stage)):
         parts = key.split("/")
+        if parts[:2] == ["receipts", "places"] and len(parts) == 4:
+            # Of all accounts: who delivers to which account of an address.
+            found.setdefault(("receipts", "", "places"), []).append(key)
+            continue
         # A receipt lies one folder deeper: in its destination's.
         if len(parts) < 4 + (parts[0] == "receipts") or not (_is_day(parts[2]) or (parts[0], parts[2]) in _NO_DAYS):
             foreign.append(_foreign(key))
         else:
             found.setdefault((parts[0], parts[1], parts[2]), []).append(key)
-    names = choose("the store has no account", accounts, sorted({account for _, account, _ in found}))
+    names = choose("the store has no account", accounts, sorted({account for _, account, _ in found if account}))
     wanted = None if days is None else {str(day) for day in days}
-    every = [Folder(*place, keys) for place, keys in found.items() if place[1] in names]
+    every = [Folder(*place, keys) for place, keys in found.items() if place[1] in ("", *names)]
     return [each for each in every if wanted is None or not each.has_day or each.day in wanted], foreign
 
 
@@ -156,7 +163,7 @@ def _is_read(store: Store, folder: Folder, key: str) -> bool:
     stage = folder.stage
     if stage == "receipts":
         if folder.day == "places" and key.endswith(".jsonl"):
-            decode(store.read(key), Place, store.describe(key))
+            decode(store.read(key), Place if folder.account else Owners, store.describe(key))
             return True
         # A log is read as a whole, below.
         return folder.day != "places"
