@@ -162,23 +162,18 @@ def serve() -> int:
 
     exact = Context(prec=100)
     with Sandbox() as sandbox:
-        held: dict[str, Callable[[], list[tuple[Decimal, str]]]] = {
-            "elven": lambda: [(kept.balance, kept.state) for kept in sandbox.elven.imports],
-            "amlyze": lambda: [(kept.value, kept.state) for kept in sandbox.amlyze.registered],
-            "webhook": lambda: [(kept.balance, kept.state) for kept in sandbox.webhook.held],
-        }
         print(json.dumps({"url": sandbox.url}), flush=True)
         for line in sys.stdin:
             found: dict[str, Any] = {}
-            with sandbox.apis.lock:
+            with sandbox.lock:
                 if line.strip() == "reset":
-                    sandbox.apis.reset()
+                    sandbox.reset()
                     sandbox.journal.requests.clear()
                 else:
-                    rows, total = held[line.strip()](), Decimal(0)
-                    for amount, _ in rows:
-                        total = exact.add(total, amount)
-                    new = sum(state == "new" for _, state in rows)
+                    rows, total = getattr(sandbox, line.strip()).delivered, Decimal(0)
+                    for row in rows:
+                        total = exact.add(total, row.balance)
+                    new = sum(row.state == "new" for row in rows)
                     found = {"all": len(rows), "new": new, "sum": str(total)}
                     found["requests"] = len(sandbox.journal.requests)
             print(json.dumps(found), flush=True)

@@ -144,7 +144,7 @@ class World:
 
     def delivered(self) -> int:
         """How many balances have arrived anywhere, accepted or not."""
-        arrived = self.sandbox.apis.delivered()
+        arrived = self.sandbox.delivered()
         return sum(len(rows) for rows in arrived.values())
 
     def requests(self, api: str) -> int:

@@ -165,7 +165,7 @@ def _amlyze_rows(rows: list[dict[str, Any]], destination: AmlyzeDestination) -> 
     mine = (lambda text: text.startswith(ids.split("{")[0])) if isinstance(ids, str) else set(ids.values()).__contains__
     for row in rows:
         if mine(row["account_ext_id"]):
-            found[row["account_ext_id"], row["balance_at"], Decimal(row["value"])] += 1
+            found[row["account_ext_id"], row["balance_at"], Decimal(row["balance"])] += 1
     return found
 
 
