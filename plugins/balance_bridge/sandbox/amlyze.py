@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import Field, TypeAdapter
 
 from balance_bridge.clock import Clock
 from balance_bridge.sandbox.wire import (
@@ -18,9 +18,9 @@ from balance_bridge.sandbox.wire import (
     Refused,
     Reply,
     Row,
-    existing_time,
+    Time,
+    fit,
     instant_ms,
-    problem,
     read_json,
     same_signature,
 )
@@ -45,7 +45,7 @@ class Registered(Row):
     """One balance; all that is optional may also be null."""
 
     account_ext_id: Text
-    balance_at: Annotated[str, Field(pattern=_RFC3339), AfterValidator(existing_time)]
+    balance_at: Annotated[Time, Field(pattern=_RFC3339)]
     number: Text = Field(alias="communicationNumber")
     requester: str = Field(max_length=100)
     balance: Number = Field(alias="value")
@@ -64,6 +64,7 @@ class Registered(Row):
         return self.account_ext_id, self.at_ms
 
 
+_RECORD = TypeAdapter(Registered)
 _FIELDS = {field.alias for field in Registered.model_fields.values()}
 
 
@@ -151,9 +152,9 @@ class Amlyze(Api[Registered]):
     def _take(self, row: Mapping[str, Any]) -> tuple[str, str]:
         """Keep a record, or say with which code and why it is rejected."""
         try:
-            registered = Registered.model_validate(row)
-        except ValidationError as error:
-            return "500", f"failed processing account balance: {problem(error)}"
+            registered = fit(_RECORD, row)
+        except ValueError as error:
+            return "500", f"failed processing account balance: {error}"
         if self.accounts is not None and registered.account_ext_id not in self.accounts:
             return "404", "business entity does not exist"
         self._keep(registered)

@@ -6,21 +6,22 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import count
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from balance_bridge.clock import Clock
 from balance_bridge.sandbox.wire import (
     Api,
     Call,
+    Form,
     Journal,
     Model,
     Refused,
     Reply,
     Row,
-    existing_time,
-    problem,
+    Time,
+    fit,
     read_json,
     same_signature,
     signature,
@@ -36,8 +37,6 @@ REFUSED_CODE = 19734
 BALANCE_SOURCE = "OPENAPI_BALANCE"
 
 _DATETIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}$"
-
-Document = TypeVar("Document")
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class Import(Row):
     source_id: str = ""
     asset_id: str = Field("", alias="assetID")
     symbol: str = ""
-    datetime: Annotated[str, Field(pattern=_DATETIME), AfterValidator(existing_time)]
+    datetime: Annotated[Time, Field(pattern=_DATETIME)]
 
     @property
     def identity(self) -> str:
@@ -105,14 +104,10 @@ class Elven(Api[Import]):
         symbols: Asset symbols and ids that the entity knows.
         clock: What the server's time is.
         journal: Where requests are written down.
-
-    Attributes:
-        list_envelope: Lists come as ``{"status": "success", "data": {...}}`` instead of bare.
     """
 
     name = "elven"
     key_header = "elven-api-key"
-    list_envelope = False
 
     def __init__(
         self,
@@ -166,8 +161,7 @@ class Elven(Api[Import]):
         if not (re.fullmatch(r"[1-9][0-9]{0,6}", page) and re.fullmatch(r"[1-9][0-9]{0,2}", limit)):
             raise _refused(f"page {page!r} and limit {limit!r} are numbers from 1")
         start = (int(page) - 1) * int(limit)
-        document = {"total": len(rows), "list": rows[start : start + int(limit)]}
-        return self._success(document) if self.list_envelope else Reply(200, document)
+        return Reply(200, {"total": len(rows), "list": rows[start : start + int(limit)]})
 
     def _success(self, data: Any) -> Reply:
         request_id = f"sandbox-request-{next(self._numbers):06d}"
@@ -220,10 +214,8 @@ def _refused(message: str, *, status: int = 400, code: int = REFUSED_CODE) -> Re
     return Refused(Reply(status, {"status": "failed", "data": {"code": code, "message": message}}), message)
 
 
-def _read(form: TypeAdapter[Document], body: bytes) -> Document:
+def _read(form: TypeAdapter[Form], body: bytes) -> Form:
     try:
-        return form.validate_python(read_json(body))
-    except ValidationError as error:
-        raise _refused(f"the body is not as documented: {problem(error)}") from error
+        return fit(form, read_json(body))
     except ValueError as error:
-        raise _refused(f"the body is no JSON: {error}") from error
+        raise _refused(f"the body is not as documented: {error}") from error

@@ -7,7 +7,7 @@ import hmac
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import Field, TypeAdapter
 
 from balance_bridge.clock import Clock
 from balance_bridge.sandbox.wire import (
@@ -19,9 +19,9 @@ from balance_bridge.sandbox.wire import (
     Refused,
     Reply,
     Row,
-    existing_time,
+    Time,
+    fit,
     instant_ms,
-    problem,
     read_json,
     same_signature,
 )
@@ -52,7 +52,7 @@ class Held(Row):
 
     number: Text
     asset: Text
-    at: Annotated[str, Field(pattern=_AT), AfterValidator(existing_time)]
+    at: Annotated[Time, Field(pattern=_AT)]
     points: list[Text]
     replaces: Text = ""
     supersedes: Number = None  # type: ignore[assignment]  # absent, but never null
@@ -72,6 +72,9 @@ class Held(Row):
         """As JSON."""
         account, destination = self._sender
         return super().document() | {"account": account, "destination": destination}
+
+
+_BATCH, _HELD = TypeAdapter(Batch), TypeAdapter(Held)
 
 
 class Webhook(Api[Held]):
@@ -155,14 +158,13 @@ class Webhook(Api[Held]):
 
 def _rows(body: bytes) -> list[Held]:
     try:
-        batch = Batch.model_validate(read_json(body))
+        batch = fit(_BATCH, read_json(body))
     except ValueError as error:
-        why = problem(error) if isinstance(error, ValidationError) else f"it is no JSON: {error}"
-        raise _refused(400, "BAD_REQUEST", f"the body is not as documented: {why}") from error
+        raise _refused(400, "BAD_REQUEST", f"the body is not as documented: {error}") from error
     try:
-        rows = [Held.model_validate(row) for row in batch.balances]
-    except ValidationError as error:
-        raise _refused(422, BAD_RECORD, f"a balance is not as documented: {problem(error)}") from error
+        rows = [fit(_HELD, row) for row in batch.balances]
+    except ValueError as error:
+        raise _refused(422, BAD_RECORD, f"a balance is not as documented: {error}") from error
     for row in rows:
         row._sender = batch.account, batch.destination
     return rows

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 from urllib.parse import parse_qsl
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
 from balance_bridge.clock import Clock
@@ -106,6 +106,15 @@ class Number(Decimal):
         return odd + (["negative zero"] if self.is_zero() and self.is_signed() else [])
 
 
+def _existing(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
+# A text that names a time that exists, in whatever form an API demands.
+Time = Annotated[str, AfterValidator(_existing)]
+
+
 class Model(BaseModel):
     """A JSON object with exactly these fields; their JSON names are in camel case."""
 
@@ -134,6 +143,7 @@ class Row(Model):
         return fields | {"state": self.state}
 
 
+Form = TypeVar("Form")
 Kept = TypeVar("Kept", bound=Row)
 
 
@@ -224,16 +234,17 @@ def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def problem(error: ValidationError) -> str:
-    """The first thing that is wrong with a JSON document, and where."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return ": ".join([".".join(map(str, first["loc"])), first["msg"]])
+def fit(form: TypeAdapter[Form], document: Any) -> Form:
+    """A JSON document as a form demands it.
 
-
-def existing_time(text: str) -> str:
-    """The same text; a ValueError if there is no such time."""
-    datetime.fromisoformat(text)
-    return text
+    Raises:
+        ValueError: The first thing that is wrong, and where.
+    """
+    try:
+        return form.validate_python(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 def plain(amount: Decimal) -> str:
