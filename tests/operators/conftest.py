@@ -210,7 +210,7 @@ def make_world(
             monotonic=lambda: time.monotonic() + sum(naps),
             sleep=naps.append,
         )
-        sandbox = Sandbox(options=options, clock=clock)
+        sandbox = Sandbox(options=options, clock=clock).start()
         made.append(sandbox)
         world = World(sandbox, tmp_path, monkeypatch, request, naps=naps)
         world.accounts_file.write_text(accounts_yaml(world.now.date() - timedelta(days=3)))

@@ -9,10 +9,10 @@ import pytest
 
 from balance_bridge.clock import Clock
 from balance_bridge.sandbox.amlyze import PATH, Amlyze
-from balance_bridge.sandbox.app import Apis
 from balance_bridge.sandbox.elven import IMPORT, Elven
 from balance_bridge.sandbox.exchange import Exchange, ExchangeOptions
 from balance_bridge.sandbox.fixtures import CREDENTIALS
+from balance_bridge.sandbox.server import Sandbox
 from balance_bridge.sandbox.wire import Call, Journal, Reply, signature
 from balance_bridge.sandbox.world import World
 
@@ -101,12 +101,12 @@ def hand() -> Hand:
 
 
 @pytest.fixture
-def apis(hand: Hand) -> Apis:
-    return Apis(today=TODAY, clock=hand.clock)
+def apis(hand: Hand) -> Sandbox:
+    return Sandbox(today=TODAY, clock=hand.clock)
 
 
 @pytest.fixture
-def journal(apis: Apis) -> Journal:
+def journal(apis: Sandbox) -> Journal:
     return apis.journal
 
 
@@ -122,10 +122,10 @@ def make_exchange(hand: Hand, journal: Journal) -> Any:
 
 
 @pytest.fixture
-def elven(hand: Hand, apis: Apis) -> ElvenClient:
+def elven(hand: Hand, apis: Sandbox) -> ElvenClient:
     return ElvenClient(apis.elven, hand)
 
 
 @pytest.fixture
-def amlyze(apis: Apis) -> AmlyzeClient:
+def amlyze(apis: Sandbox) -> AmlyzeClient:
     return AmlyzeClient(apis.amlyze)

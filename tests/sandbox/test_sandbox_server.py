@@ -139,7 +139,7 @@ def test_the_books_say_what_is_to_be_delivered(sandbox: Sandbox) -> None:
 
 def test_it_starts_fast_stops_twice_and_frees_its_port() -> None:
     start = time.monotonic()
-    running = Sandbox()
+    running = Sandbox().start()
     snapshot = exchange(running, "snapshot", date=datetime.now(UTC).date().isoformat())
     snapshot.close()
     assert snapshot.status_code == 200
@@ -151,7 +151,7 @@ def test_it_starts_fast_stops_twice_and_frees_its_port() -> None:
 
 
 def test_it_stops_while_a_client_keeps_its_connection() -> None:
-    running = Sandbox()
+    running = Sandbox().start()
     with requests.Session() as session:
         session.get(running.url + "/sandbox/status", timeout=10)
         start = time.monotonic()
