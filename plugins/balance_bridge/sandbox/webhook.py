@@ -44,7 +44,7 @@ class Batch(Model):
     form: Literal["balance-bridge/balances/1"] = Field(alias="schema")
     account: Text
     destination: Text
-    balances: list[dict[str, Any]] = Field(max_length=MOST_ROWS)
+    balances: list[Any] = Field(max_length=MOST_ROWS)
 
 
 class Held(Row):
