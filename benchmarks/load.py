@@ -222,9 +222,8 @@ def run_ours(name: str, url: str, folder: Path) -> dict[str, Any]:
 
     # They stay until the end: a file system can be slow to make files where many have just been removed.
     receipts = tempfile.mkdtemp(dir=folder)
-    transport = Transport()
     delivery = Delivery(
-        destination=open_destination(name, url, transport),
+        destination=open_destination(name, url, Transport()),
         store=Store(Path(receipts)),
         account=ACCOUNT,
         day=DAY,
@@ -235,7 +234,6 @@ def run_ours(name: str, url: str, folder: Path) -> dict[str, Any]:
     watch = Stopwatch()
     with watch:
         summary = deliver(delivery, balances_from_table(from_parquet((folder / BALANCES).read_bytes())))
-    transport.close()
     return {**watch.figures(), "requests": summary.requests, "accepted": summary.accepted_now}
 
 
