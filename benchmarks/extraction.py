@@ -186,8 +186,8 @@ def real() -> Iterator[Row]:
             for worker in workers:
                 if worker.is_alive():
                     worker.kill()
-        arrived = sorted(sandbox.journal.arrivals_s("exchange", key))
-        refused = len(sandbox.journal.arrivals_s("exchange", key, admitted=False))
+        arrived = sorted(each.at_s for each in sandbox.journal.requests if each.key == key and each.status != 429)
+        refused = len(sandbox.journal.refusals(429))
     whole = (len(arrived) - 1) // 8 * 8
     took_s = arrived[whole] - arrived[0]
     yield (

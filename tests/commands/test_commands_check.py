@@ -72,7 +72,7 @@ def test_where_all_is_right_everything_was_looked_at_and_nothing_is_left_behind(
         "triggerer": True,
     }
     assert sorted(path for path in right.folder.rglob("balances/**/*") if path.is_file()) == before
-    delivered = right.sandbox.apis.delivered()
+    delivered = right.sandbox.delivered()
     assert not any(delivered.values())
     assert not [line for line in right.sandbox.journal.requests if "/balance/" in line.path]
 

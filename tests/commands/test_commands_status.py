@@ -303,10 +303,10 @@ def test_what_did_not_arrive_is_missing_and_what_is_not_due_is_wrong(place: Any)
 def test_a_balance_that_arrived_twice_or_with_another_amount_is_wrong(place: Any) -> None:
     accounts = {"main_cash": load_accounts(place.accounts_file).accounts["main_cash"]}
     place.deliver("main_cash", place.yesterday)
-    whole = place.sandbox.apis.delivered()
-    place.monkeypatch.setattr(place.sandbox.apis, "delivered", lambda: whole)
+    whole = place.sandbox.delivered()
+    place.monkeypatch.setattr(place.sandbox, "delivered", lambda: whole)
     whole["elven"].append(whole["elven"][0])
-    whole["amlyze"][0] = {**whole["amlyze"][0], "value": "1.5"}
+    whole["amlyze"][0] = {**whole["amlyze"][0], "balance": "1.5"}
     elven, amlyze = verdict.compare(place.sandbox.url, accounts, KEYS, [place.yesterday])
     assert (len(elven.missing), len(elven.wrong)) == (0, 1)
     assert (len(amlyze.missing), len(amlyze.wrong)) == (1, 1)

@@ -532,7 +532,7 @@ def test_what_was_delivered_with_other_settings_is_kept_and_counted_until_it_is_
     # What is held under old keys stays there.
     left = 2 if "account_ext_id" in after else 0
     assert (again.accepted_before, again.accepted_now, again.superseded, again.other_keys) == (1, 2, 2, left)
-    numbers = [kept.number.rpartition("-")[2] for kept in harness.there.registered]
+    numbers = [kept.number.rpartition("-")[2] for kept in harness.there.delivered]
     assert sorted(numbers) == ["1", "1", "1", "2", "2"]
     attempts = [kit.folded(store).balances[asset, kit.CLOSE_MS][-1].row for asset in ("A0", "A1")]
     assert all((row.replaces[-2:], row.supersedes) == ("-1", "1.5") for row in attempts)

@@ -396,11 +396,11 @@ def test_the_same_amount_with_other_content_that_wakes_after_a_redelivery_is_lat
     assert isinstance(late, SupersededRun)
     assert late.late == 1
     # The old type came last.
-    assert [entry.balance_type for entry in meeting.harness.there.registered] == ["closing", ""]
+    assert [entry.balance_type for entry in meeting.harness.there.delivered] == ["closing", None]
     ((each,), (amount, status)) = outcomes(meeting.folded()), meeting.reported()["A0"]
     assert (status, each.outcome.code) == ("unknown", LATE)
     assert meeting.later(balance("A0", str(amount)), **options).accepted_now == 1
-    assert [entry.balance_type for entry in meeting.harness.there.registered][-1] == "closing"
+    assert [entry.balance_type for entry in meeting.harness.there.delivered][-1] == "closing"
     assert meeting.later(balance("A0", str(amount)), **options).requests == 0
 
 

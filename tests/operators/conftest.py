@@ -144,7 +144,7 @@ class World:
 
     def delivered(self) -> int:
         """How many balances have arrived anywhere, accepted or not."""
-        arrived = self.sandbox.apis.delivered()
+        arrived = self.sandbox.delivered()
         return sum(len(rows) for rows in arrived.values())
 
     def requests(self, api: str) -> int:
@@ -210,7 +210,7 @@ def make_world(
             monotonic=lambda: time.monotonic() + sum(naps),
             sleep=naps.append,
         )
-        sandbox = Sandbox(options=options, clock=clock)
+        sandbox = Sandbox(options=options, clock=clock).start()
         made.append(sandbox)
         world = World(sandbox, tmp_path, monkeypatch, request, naps=naps)
         world.accounts_file.write_text(accounts_yaml(world.now.date() - timedelta(days=3)))

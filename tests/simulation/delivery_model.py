@@ -32,9 +32,8 @@ from balance_bridge.load.place import Places
 from balance_bridge.load.replies import Reply, Said, Word
 from balance_bridge.load.summary import DeliverySummary
 from balance_bridge.points import BalanceRequest
-from balance_bridge.sandbox import amlyze, elven, exchange, webhook
-from balance_bridge.sandbox.app import Apis
-from balance_bridge.sandbox.books import Expected, expected
+from balance_bridge.sandbox import amlyze, elven, exchange
+from balance_bridge.sandbox.books import Asked, Expected, expected
 from balance_bridge.sandbox.wire import Journal
 from balance_bridge.sandbox.world import DAY_MS, Book, Leg, Record, Snapshot, World, midnight_ms
 from balance_bridge.transform.balances import from_parquet
@@ -229,9 +228,6 @@ class Simulation:
             journal=journal,
         )
         self.amlyze = amlyze.Amlyze(token=TOKEN, clock=self.time, journal=journal, accounts=_account_ids(UNKNOWN))
-        # Nothing is sent there.
-        receiver = webhook.Webhook(secret=TOKEN, clock=self.time, journal=journal)
-        self.apis = Apis(self.exchange, self.elven, self.amlyze, receiver, journal, self.time)
 
     @property
     def all_days(self) -> list[date]:
@@ -269,7 +265,7 @@ class Simulation:
     def transport(self) -> Transport:
         session = requests.Session()
         session.trust_env = False
-        session.mount("http://", Wire(self, self.apis))
+        session.mount("http://", Wire(self))
         return Transport(session, self.time)
 
     def destination(self, name: str, address: str = "") -> Destination:
@@ -352,9 +348,9 @@ class Simulation:
         self, name: str, day: date, book: Book | None = None, settings: Settings | None = None
     ) -> list[Expected]:
         """What a day has to deliver, by the books."""
-        zone = (settings or self.settings).zone if name == "elven" else "UTC"
-        kind = "local_second" if name == "elven" else "instant"
-        return expected(book or self.book, day, day, POINTS, zone, kind, DAY)[0]  # type: ignore[arg-type]
+        zone = (settings or self.settings).zone
+        asked = Asked(POINTS, zone, "local_second", DAY) if name == "elven" else Asked(POINTS, "UTC", "instant", DAY)
+        return expected(book or self.book, day, day, asked)[0]
 
     def _extract(self, day: date) -> dict[str, str]:
         client = AscendexClient(

@@ -164,7 +164,7 @@ def _arrived(rows: list[dict[str, Any]], account: str, destination: Destination)
         columns = ("identity", "datetime", "balance")
         mine = {"entity_account_id": destination.entity_account_id, "source_id": destination.source_id}
     elif isinstance(destination, AmlyzeDestination):
-        columns, mine = ("account_ext_id", "balance_at", "value"), {}
+        columns, mine = ("account_ext_id", "balance_at", "balance"), {}
         ids = destination.account_ext_id
         rows = [row for row in rows if _is_id(ids, row["account_ext_id"])]
     else:

@@ -18,7 +18,8 @@ from balance_bridge.transform import parquet
 from balance_bridge.transform.schema import AMOUNT, LEDGER, LEGS
 from balance_bridge.transform.snapshot import Snapshot
 
-FORMAT = "ledger/1"
+FORMAT = parquet.Format("ledger/1", LEDGER)
+to_parquet, from_parquet = FORMAT.write, FORMAT.read
 
 WIDE = pd.ArrowDtype(pa.decimal256(60, money.SCALE))
 _AMOUNT = pd.ArrowDtype(AMOUNT)
@@ -66,20 +67,6 @@ def snapshot_rows(snapshot: Snapshot, assets: Iterable[str]) -> pd.DataFrame:
     ]
     schema = pa.schema([LEDGER.field(name) for name in ("sn", "at", "asset", "delta", "balance")])
     return parquet.to_frame(pa.Table.from_pylist(rows, schema=schema))
-
-
-def to_parquet(ledger: pd.DataFrame) -> bytes:
-    """Write a ledger; the same ledger gives the same bytes."""
-    return parquet.write(ledger, LEDGER, FORMAT)
-
-
-def from_parquet(data: bytes) -> pd.DataFrame:
-    """Read a ledger.
-
-    Raises:
-        StoreDamaged: If the data is not a ledger that this release can read.
-    """
-    return parquet.read(data, LEDGER, FORMAT)
 
 
 def _frame(legs: pa.Table) -> pd.DataFrame:
