@@ -62,9 +62,10 @@ def run(job: Job, destinations: Sequence[BalanceRequest]) -> dict[str, Any] | No
     Returns:
         ``status`` and ``summary`` of the chain, counts, the instant ``until_ms`` (UTC milliseconds) before which
         balances can be settled, and the keys of the ``balances`` per destination. None where the day has no opening
-        snapshot yet, or is over.
+        snapshot (of files: no file of changes) yet, or is over.
 
     Raises:
+        RequestRefused: The exchange does not have changes that it should have.
         ReconciliationBroken: If the chain of balances does not hold, also when fetched once more.
         BudgetExhausted: As the source's budget decides; called again, it goes on where it was.
     """
@@ -74,7 +75,7 @@ def run(job: Job, destinations: Sequence[BalanceRequest]) -> dict[str, Any] | No
     try:
         found = _fetch(job)
     except NotYetAvailable as error:
-        job.log(f"the day has no opening snapshot yet ({error}): nothing to do")
+        job.log(f"there is nothing of {job.day} to follow yet: {error}")
         return None
     opening = found.opening.snapshot
     # The closing instant is the day's, so that the balances at steps are those after the records before them.

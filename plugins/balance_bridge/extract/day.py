@@ -249,12 +249,14 @@ class DayExtraction:
         try:
             return request()
         except NotYetAvailable as error:
-            if oldest is None or day >= self.source.today() or self.source.comes_late:
+            goes_on = day >= self.source.today()
+            if oldest is None or self.source.comes_late or (goes_on and endpoint == "snapshot"):
                 raise
             # At the edge the window may close while we ask.
             gone = day <= oldest + timedelta(days=1)
-            document = {"asked_by": self.asked_by, "gone": gone, "message": f"{who} does not have it ({error})"}
-            self.store.put(note, to_json(document))
+            if not goes_on:
+                document = {"asked_by": self.asked_by, "gone": gone, "message": f"{who} does not have it ({error})"}
+                self.store.put(note, to_json(document))
             if gone:
                 raise RetentionExceeded(
                     f"{what} is neither in the store nor at {who} any more ({error})",
