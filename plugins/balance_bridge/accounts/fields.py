@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from balance_bridge import money
+from balance_bridge import days, money
 from balance_bridge.accounts.problems import describe, did_you_mean
 from balance_bridge.errors import InvalidAmount
 from balance_bridge.points import POINT_NAMES, STEP_PREFIX, parse_step_ms
@@ -28,7 +28,6 @@ MAX_ID = 255
 _CONN_ID = re.compile(r"[A-Za-z0-9_.\-]{1,250}")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _MAX_NAME = 100
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _DURATION = re.compile(r"([1-9][0-9]{0,4})(s|min|h|d)")
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
@@ -128,12 +127,7 @@ def parse_day(value: object) -> date:
         ValueError: If it is neither, or lies out of range; the message says which.
     """
     if isinstance(value, str):
-        if not _DATE.fullmatch(value):
-            raise ValueError("is not of the form YYYY-MM-DD")
-        try:
-            value = date.fromisoformat(value)
-        except ValueError as error:
-            raise ValueError("is a date that does not exist") from error
+        value = days.parse_day(value)
     if type(value) is not date:
         raise ValueError("is not a date")
     if not FIRST_DATE <= value <= LAST_DATE:

@@ -11,6 +11,7 @@ from balance_bridge import settings
 from balance_bridge.commands.arguments import choose
 from balance_bridge.commands.deliveries import MANIFEST
 from balance_bridge.commands.output import Listing, Output
+from balance_bridge.days import is_day
 from balance_bridge.errors import BalanceBridgeError, StoreDamaged
 from balance_bridge.extract import raw
 from balance_bridge.load.fold import fold, outcomes
@@ -102,7 +103,7 @@ def folders(
     for key in (key for stage in STAGES for key in store.list(stage)):
         parts = key.split("/")
         # A receipt lies one folder deeper: in its destination's.
-        if len(parts) < 4 + (parts[0] == "receipts") or not (_is_day(parts[2]) or (parts[0], parts[2]) in _NO_DAYS):
+        if len(parts) < 4 + (parts[0] == "receipts") or not (is_day(parts[2]) or (parts[0], parts[2]) in _NO_DAYS):
             foreign.append(_foreign(key))
         else:
             found.setdefault((parts[0], parts[1], parts[2]), []).append(key)
@@ -111,7 +112,7 @@ def folders(
     chosen = [
         Folder(stage, account, day, keys)
         for (stage, account, day), keys in found.items()
-        if account in names and (wanted is None or not _is_day(day) or day in wanted)
+        if account in names and (wanted is None or not is_day(day) or day in wanted)
     ]
     return chosen, foreign
 
@@ -129,9 +130,9 @@ def check(store: Store, folder: Folder) -> Iterator[Finding]:
                 yield _foreign(key)
         except (BalanceBridgeError, ValueError, OSError) as error:
             yield folder.damaged(key, error)
-    if folder.stage == "raw" and _is_day(folder.day):
+    if folder.stage == "raw" and is_day(folder.day):
         yield from _manifests(store, folder)
-    elif folder.stage == "receipts" and _is_day(folder.day):
+    elif folder.stage == "receipts" and is_day(folder.day):
         yield from _logs(store, folder)
 
 
@@ -154,13 +155,6 @@ def gaps(chosen: Sequence[Folder]) -> Iterator[Finding]:
 
 def _foreign(key: str) -> Finding:
     return Finding("foreign", key, "this package did not write it")
-
-
-def _is_day(text: str) -> bool:
-    try:
-        return date.fromisoformat(text).isoformat() == text
-    except ValueError:
-        return False
 
 
 def _is_read(store: Store, folder: Folder, key: str) -> bool:

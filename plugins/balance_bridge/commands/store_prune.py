@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -11,11 +10,10 @@ from balance_bridge import settings
 from balance_bridge.commands.arguments import today
 from balance_bridge.commands.deliveries import MANIFEST, read_delivered
 from balance_bridge.commands.output import Listing, Output
+from balance_bridge.days import is_day
 from balance_bridge.errors import BalanceBridgeError
 from balance_bridge.load.log import destinations_with_logs
 from balance_bridge.store import PRUNABLE, Store
-
-_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def old_days(store: Store, before: date) -> list[OldDay]:
     for prefix in PRUNABLE:
         for key in store.list(prefix.rstrip("/")):
             parts = key.split("/")
-            if len(parts) >= 4 and _DAY.fullmatch(parts[2]) and parts[2] < before.isoformat():
+            if len(parts) >= 4 and is_day(parts[2]) and parts[2] < before.isoformat():
                 found.setdefault((parts[1], parts[2]), []).append(key)
     why = {place: _undelivered(store, place[0], date.fromisoformat(place[1]), keys) for place, keys in found.items()}
     needed = set(_needed(store, before, [place for place, kept in why.items() if kept]))
