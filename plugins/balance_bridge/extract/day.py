@@ -177,8 +177,6 @@ class DayExtraction:
             InvalidResponse: A response is not what the exchange documents. It is kept in the store all the same.
             BudgetExhausted: As the source's budget decides; what was fetched so far is in the store.
         """
-        if closing is not None:
-            _check_pair(day, opening, closing)
         opening_sn, closing_sn = opening.snapshot.sn, NO_END if closing is None else closing.snapshot.sn
         pages = _DayPages(self, day, self._generation(day), closing)
         if not pages.keys and not self.again:
@@ -454,17 +452,3 @@ def _late(page: Page, closing: StoredSnapshot | None) -> list[int]:
     beyond = pc.and_(pc.greater(sn, closing.snapshot.sn), pc.less_equal(at_ms, closing.snapshot.at_ms))
     found: list[int] = sn.filter(beyond).to_pylist()
     return found
-
-
-def _check_pair(day: date, opening: StoredSnapshot, closing: StoredSnapshot) -> None:
-    if opening.account_ref != closing.account_ref:
-        raise Contradiction(
-            f"the snapshots of {day} and of the day after are of accounts {opening.account_ref} and "
-            f"{closing.account_ref}",
-            why="the connection leads to another account, or the account was renamed",
-        )
-    if closing.snapshot.sn < opening.snapshot.sn:
-        raise Contradiction(
-            f"the snapshot of {day} has sn {opening.snapshot.sn}, the one of the day after "
-            f"{closing.snapshot.sn}, which must not be smaller"
-        )
