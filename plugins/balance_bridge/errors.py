@@ -146,7 +146,7 @@ class RetentionExceeded(PermanentError):
 class SnapshotOverdue(PermanentError):
     """The closing snapshot of a day did not come in all the time it was waited for."""
 
-    remedy = "Find out whether the exchange is in trouble; clear this task once the snapshot is available."
+    remedy = "Find out why the exchange, or whoever sends the files, is late; clear this task once it is there."
 
 
 class ReconciliationBroken(PermanentError):

@@ -71,6 +71,8 @@ def run(job: Job, destinations: Sequence[BalanceRequest]) -> dict[str, Any] | No
     counts: dict[str, int] = {}
     for request in destinations:
         known = replace(request, points=known_so_far(request.points))
+        if not known.points:
+            continue
         frame = balances.balances_at(opening, closing, book, known).frame
         frame = _settled(frame, known, until_ms, closing.at_ms)
         counts[request.name] = len(frame)

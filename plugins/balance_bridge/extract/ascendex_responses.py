@@ -176,7 +176,7 @@ def read_snapshot(body: bytes, *, category: str, day: date) -> SnapshotResponse:
     if at_ms != midnight_ms:
         raise InvalidResponse(
             f"meta.snapshotTime is {at_ms} ({utc_text(at_ms / 1000)}), but the snapshot of {day} was asked for, "
-            f"which is of {midnight_ms}"
+            f"which is of {utc_text(midnight_ms / 1000)}"
         )
     lists = [each for each in (answer.snapshot, answer.balance) if each is not msgspec.UNSET]
     if not lists:
