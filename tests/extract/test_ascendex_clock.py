@@ -149,9 +149,8 @@ def test_a_clock_that_was_mended_meanwhile_costs_one_request(machine: Any) -> No
 def test_without_the_exchange_s_time_a_refused_timestamp_is_final_at_once(machine: Any) -> None:
     it = machine(40)
     it.judge.dated = False
-    with pytest.raises(TimestampRefused, match=r"^connection 'a': .*100011.*set this machine's clock by NTP") as caught:
+    with pytest.raises(TimestampRefused, match=r"^connection 'a': .*100011.*set this machine's clock by NTP"):
         it.client.get(SNAPSHOT, ASKED)
-    assert caught.value.skew_s is None
     assert statuses(it.judge) == [400]
 
 
