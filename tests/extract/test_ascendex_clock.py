@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge.clock import Clock
-from balance_bridge.extract.ascendex import Access, AscendexClient, AscendexSource, Category, TimestampRefused
+from balance_bridge.extract.ascendex import Access, AscendexAccount, AscendexClient, Category, TimestampRefused
 from balance_bridge.extract.budget import Budget
 from balance_bridge.sandbox.exchange import Exchange
 from balance_bridge.sandbox.wire import Call, Journal
@@ -199,7 +199,7 @@ def test_no_clock_brings_a_429_or_a_failure(
         budget=budget,
         clock=time.clock,
     )
-    source = AscendexSource(client, Category.CASH, retention_days=7, clock=time.clock)
+    source = AscendexAccount(client, Category.CASH, retention_days=7, clock=time.clock)
     for way_s in ways:
         judge.way_s = way_s
         source.fetch_snapshot(TODAY)

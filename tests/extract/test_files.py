@@ -23,7 +23,7 @@ from balance_bridge.errors import (
     ReconciliationBroken,
     RequestRefused,
 )
-from balance_bridge.extract.files import FilesSource
+from balance_bridge.extract.files import FilesAccount
 from balance_bridge.money import EXACT
 from balance_bridge.store import Store
 from balance_bridge.transform import ledger
@@ -80,9 +80,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def source(root: Any, **options: Any) -> FilesSource:
+def source(root: Any, **options: Any) -> FilesAccount:
     at = datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp()
-    return FilesSource(root, clock=Clock(wall=lambda: at), **options)
+    return FilesAccount(root, clock=Clock(wall=lambda: at), **options)
 
 
 def run(root: Any, store: Store, day: date, *, refetch: bool = False, **options: Any) -> dict[str, Any]:
@@ -386,7 +386,7 @@ def test_a_file_that_comes_after_its_day_was_followed_is_not_hidden_by_the_page_
     (folder / f"changes/{NEXT}.json").unlink()
     replace(f"changes/{DAY}.csv", "4711,1001,", "4711,1004,")
     noon = Clock(wall=lambda: datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp())
-    intraday.run(daily.Job(FilesSource(folder, clock=noon), store, "custody", DAY, "followed"), WANTED)
+    intraday.run(daily.Job(FilesAccount(folder, clock=noon), store, "custody", DAY, "followed"), WANTED)
     # A sum that comes and goes before what was there at noon, by number; and the change that closes the day.
     (folder / f"changes/{DAY}-late.csv").write_text(
         CHANGES

@@ -185,11 +185,11 @@ def _folders(file: AccountsFile) -> Iterator[Finding]:
 
 
 def _list_files(account: Account) -> str:
-    from balance_bridge.extract.files import FilesSource as Folder
+    from balance_bridge.extract.files import FilesAccount
     from balance_bridge.hooks.sources import open_source
 
     source = open_source(account, log=lambda _: None)
-    return source.check() if isinstance(source, Folder) else ""
+    return source.check() if isinstance(source, FilesAccount) else ""
 
 
 def _destinations(account: Account) -> Iterator[Finding]:

@@ -228,7 +228,7 @@ class AscendexClient:
             )
 
 
-class AscendexSource(Source):
+class AscendexAccount(Source):
     """The balances and changes of one AscendEX account.
 
     Args:

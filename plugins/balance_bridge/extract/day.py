@@ -185,23 +185,16 @@ class DayExtraction:
         tables: list[pa.Table] = []
         late: set[int] = set()
         if opening_sn < closing_sn:
-
-            def legs(first: int, closing_sn: int) -> list[pa.Table]:
-                walk = Walk(self.source.page_limit, closing_sn, sorted(pages.keys), to_empty)
-                found = []
-                for step in walk.steps(pages.page_at, first):
-                    found.append(_legs(step, max(step.cursor, opening_sn + 1), closing_sn))
-                    late.update(_late(step.page, closing))
-                return found
-
             first = pages.first_cursor(opening_sn)
             # Each page was fetched from where the one before ended, so the last one says where to go on. Only then are
             # those before it read: a task that gives up its worker in between does not read them each time. (Whether
             # the last one brought anything new shows beside the one before it.)
             last = max([first, *sorted(pages.keys)[-2 if to_empty else -1 :][:1]])
-            tables = legs(last, closing_sn)
-            if first < last:
-                tables = legs(first, min(closing_sn, last - 1)) + tables
+            for begin, end in ((last, closing_sn), (first, min(closing_sn, last - 1))):
+                walk = Walk(self.source.page_limit, end, sorted(pages.keys), to_empty)
+                for step in walk.steps(pages.page_at, begin):
+                    tables.append(_legs(step, opening_sn, closing_sn))
+                    late.update(_late(step.page, closing))
         return StoredHistory(
             pages.generation,
             len(pages.keys),
@@ -333,6 +326,7 @@ class DayExtraction:
         return f"raw/{self.account}/{day}/unavailable/{endpoint}.json"
 
 
+@dataclass
 class _DayPages:
     """The pages of one generation of a day, from the store or else from the exchange.
 
@@ -341,14 +335,14 @@ class _DayPages:
         fetched_at: For each page fetched now, the instant by the exchange's clock (seconds since the epoch, UTC).
     """
 
-    def __init__(self, extraction: DayExtraction, day: date, generation: str, closing: StoredSnapshot | None) -> None:
-        self._extraction = extraction
-        self._source = extraction.source
-        self._store = extraction.store
-        self._day = day
-        self._closing = closing
-        self.generation = generation
-        self.keys = raw.newest_pages(self._store, generation)
+    _extraction: DayExtraction
+    _day: date
+    generation: str
+    _closing: StoredSnapshot | None
+
+    def __post_init__(self) -> None:
+        self._source, self._store = self._extraction.source, self._extraction.store
+        self.keys = raw.newest_pages(self._store, self.generation)
         self.fetched_at: list[float] = []
 
     def take_over(self, opening_sn: int) -> None:
@@ -439,10 +433,10 @@ class _DayPages:
         return stored.sent_at >= min(self._closing.known_at, settled_at)
 
 
-def _legs(step: Step, first: int, closing_sn: int) -> pa.Table:
+def _legs(step: Step, opening_sn: int, closing_sn: int) -> pa.Table:
     sn = step.page.legs["sn"]
-    wanted = pc.and_(pc.greater_equal(sn, first), pc.less_equal(sn, min(step.end - 1, closing_sn)))
-    return step.page.legs.filter(wanted)
+    first, last = max(step.cursor, opening_sn + 1), min(step.end - 1, closing_sn)
+    return step.page.legs.filter(pc.and_(pc.greater_equal(sn, first), pc.less_equal(sn, last)))
 
 
 def _late(page: Page, closing: StoredSnapshot | None) -> list[int]:

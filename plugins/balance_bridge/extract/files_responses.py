@@ -1,6 +1,6 @@
 """Balances and changes out of CSV and JSON files: what is missing or malformed is refused here, with its place.
 
-What is read is the envelope that :class:`balance_bridge.extract.files.FilesSource` makes of the files: a JSON object
+What is read is the envelope that :class:`balance_bridge.extract.files.FilesAccount` makes of the files: a JSON object
 ``{"files": {name: text}}``, for changes with the ``from_sn`` that was asked for. A CSV file becomes the document that a
 JSON file holds, so that both are checked alike.
 """
