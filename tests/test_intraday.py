@@ -129,9 +129,12 @@ def test_without_an_opening_snapshot_there_is_nothing_to_follow(day: Day) -> Non
     assert day.told[-1] == f"there is nothing of {DAY} to follow yet: snapshot {DAY}"
 
 
+@pytest.mark.parametrize("retention_days", [1, 7])
 def test_changes_that_the_exchange_does_not_have_are_refused_as_in_a_daily_run_and_asked_for_by_the_next(
-    day: Day,
+    day: Day, retention_days: int
 ) -> None:
+    day.exchange.retention_days = retention_days
+
     def no_data(request: str) -> None:
         if request.startswith("changes"):
             raise NotYetAvailable("code 100002")

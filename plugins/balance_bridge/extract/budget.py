@@ -98,14 +98,9 @@ class Limits:
     lease_s: float = LEASE_S
 
     @property
-    def ended_s(self) -> float:
-        """Seconds for which a slot stays taken after its request ended."""
-        return self.window_s + MARGIN_S
-
-    @property
     def held_s(self) -> float:
         """Seconds for which a slot stays taken that nobody releases."""
-        return self.lease_s + self.ended_s
+        return self.lease_s + self.window_s + MARGIN_S
 
 
 _LIMITS = Limits()
@@ -205,7 +200,7 @@ class _Window:
         self.refusals += 1
 
     def _ended(self, number: int) -> _Slot:
-        return _Slot(number, self.now_s, self.limits.ended_s, held=False)
+        return _Slot(number, self.now_s, self.limits.window_s + MARGIN_S, held=False)
 
 
 class Budget:
