@@ -235,7 +235,7 @@ def run_apart(pages: int) -> float:
 def peak_mib(pages: int) -> float:
     """Extract and prove a day of so many pages; the answers are made as they are asked for, so nothing else is held."""
     from balance_bridge import daily
-    from balance_bridge.extract.ascendex import AscendexSource, Category
+    from balance_bridge.extract.ascendex import AscendexAccount, Category
     from balance_bridge.store import Store
     from balance_bridge.transport import Response
 
@@ -244,7 +244,7 @@ def peak_mib(pages: int) -> float:
     def answered(document: dict) -> Response:
         return Response("GET bench", 200, {}, json.dumps(document).encode(), time.time(), time.time())
 
-    class Made(AscendexSource):
+    class Made(AscendexAccount):
         """Records numbered in a row, each an asset's next billionth: any page follows from its number alone."""
 
         def now(self) -> float:

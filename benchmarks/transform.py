@@ -99,7 +99,7 @@ class Stages:
 
 
 def run_ours(root: Path) -> dict:
-    from balance_bridge.extract.ascendex import AscendexSource, Category
+    from balance_bridge.extract.ascendex import AscendexAccount, Category
     from balance_bridge.extract.day import DayExtraction
     from balance_bridge.points import BalanceRequest
     from balance_bridge.store import Store
@@ -107,7 +107,7 @@ def run_ours(root: Path) -> dict:
     from balance_bridge.transform.ledger import build_ledger
     from balance_bridge.transform.reconciliation import reconcile
 
-    store, source = Store(root), AscendexSource(None, Category.CASH, retention_days=7)  # type: ignore[arg-type]  # nothing is asked
+    store, source = Store(root), AscendexAccount(None, Category.CASH, retention_days=7)  # type: ignore[arg-type]  # nothing is asked
     stages = Stages()
     extraction = DayExtraction(source, store, "bench", asked_by="bench")
     stored = [extraction.snapshot(day) for day in (DAY, date(2026, 11, 21))]

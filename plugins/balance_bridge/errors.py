@@ -72,8 +72,11 @@ class BalanceBridgeError(Exception):
 
 
 def _one_line(text: str) -> str:
-    """A text on one line. A long one is cut behind its first two thirds: it begins with where, and ends with why."""
-    line = " ".join(text.split())
+    """A text on one line, without control characters: a terminal would obey them.
+
+    A long one is cut behind its first two thirds: it begins with where, and ends with why.
+    """
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     if len(line) <= MAX_LOG_LINE:
         return line
     third = (MAX_LOG_LINE - len(_CUT)) // 3
@@ -143,7 +146,7 @@ class RetentionExceeded(PermanentError):
 class SnapshotOverdue(PermanentError):
     """The closing snapshot of a day did not come in all the time it was waited for."""
 
-    remedy = "Find out whether the exchange is in trouble; clear this task once the snapshot is available."
+    remedy = "Find out why the exchange, or whoever sends the files, is late; clear this task once it is there."
 
 
 class ReconciliationBroken(PermanentError):

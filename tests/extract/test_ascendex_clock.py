@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge.clock import Clock
-from balance_bridge.extract.ascendex import Access, AscendexClient, AscendexSource, Category, TimestampRefused
+from balance_bridge.extract.ascendex import Access, AscendexAccount, AscendexClient, Category, TimestampRefused
 from balance_bridge.extract.budget import Budget
 from balance_bridge.sandbox.exchange import Exchange
 from balance_bridge.sandbox.wire import Call, Journal
@@ -149,9 +149,8 @@ def test_a_clock_that_was_mended_meanwhile_costs_one_request(machine: Any) -> No
 def test_without_the_exchange_s_time_a_refused_timestamp_is_final_at_once(machine: Any) -> None:
     it = machine(40)
     it.judge.dated = False
-    with pytest.raises(TimestampRefused, match=r"^connection 'a': .*100011.*set this machine's clock by NTP") as caught:
+    with pytest.raises(TimestampRefused, match=r"^connection 'a': .*100011.*set this machine's clock by NTP"):
         it.client.get(SNAPSHOT, ASKED)
-    assert caught.value.skew_s is None
     assert statuses(it.judge) == [400]
 
 
@@ -200,7 +199,7 @@ def test_no_clock_brings_a_429_or_a_failure(
         budget=budget,
         clock=time.clock,
     )
-    source = AscendexSource(client, Category.CASH, retention_days=7, clock=time.clock)
+    source = AscendexAccount(client, Category.CASH, retention_days=7, clock=time.clock)
     for way_s in ways:
         judge.way_s = way_s
         source.fetch_snapshot(TODAY)

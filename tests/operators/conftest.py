@@ -237,14 +237,14 @@ def world(make_world: Callable[..., World]) -> World:
 
 
 def _without_sleep(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
-    from balance_bridge.extract.ascendex import AscendexClient, AscendexSource
+    from balance_bridge.extract.ascendex import AscendexAccount, AscendexClient
     from balance_bridge.extract.budget import Budget
     from balance_bridge.load.elven import Elven
     from balance_bridge.load.webhook import Webhook
 
     monkeypatch.setattr("balance_bridge.hooks.ascendex.AscendexClient", functools.partial(AscendexClient, clock=clock))
     monkeypatch.setattr(
-        "balance_bridge.extract.ascendex.AscendexSource", functools.partial(AscendexSource, clock=clock)
+        "balance_bridge.extract.ascendex.AscendexAccount", functools.partial(AscendexAccount, clock=clock)
     )
     monkeypatch.setattr("balance_bridge.hooks.ascendex.Budget", functools.partial(Budget, clock=clock))
 

@@ -105,7 +105,7 @@ def test_an_explicit_date_may_lie_before_the_start(world: Any) -> None:
 
 @pytest.mark.parametrize(
     ("ahead", "text"),
-    [(None, "is not a day: YYYY-MM-DD is expected"), (1, "lies in the future"), (0, "is not over yet")],
+    [(None, "is not of the form YYYY-MM-DD"), (1, "lies in the future"), (0, "is not over yet")],
 )
 def test_a_day_that_cannot_be_run_is_refused_at_once_and_nothing_is_asked(
     world: Any, ahead: int | None, text: str

@@ -23,7 +23,7 @@ import delivery_kit as kit
 from balance_bridge import daily
 from balance_bridge.clock import Clock
 from balance_bridge.errors import BalanceBridgeError, StoreUnwritable
-from balance_bridge.extract.ascendex import Access, AscendexClient, AscendexSource, Category
+from balance_bridge.extract.ascendex import Access, AscendexAccount, AscendexClient, Category
 from balance_bridge.load.amlyze import Amlyze
 from balance_bridge.load.destination import Balance, Credentials, Destination, balances_from_table
 from balance_bridge.load.elven import Elven
@@ -360,7 +360,7 @@ class Simulation:
             clock=self.time,
             log=self.logged.append,
         )
-        source = AscendexSource(client, Category.CASH, retention_days=7, clock=self.time)
+        source = AscendexAccount(client, Category.CASH, retention_days=7, clock=self.time)
         job = daily.Job(source, self.store, ACCOUNT, day, f"run-{self.version}", self.version > 0, self.logged.append)
         wanted = [
             BalanceRequest("elven", POINTS, self.settings.zone, "local_second", DAY),

@@ -22,7 +22,7 @@ from urllib.parse import urlencode, urlsplit
 from balance_bridge import daily
 from balance_bridge.errors import BudgetExhausted
 from balance_bridge.extract import ascendex
-from balance_bridge.extract.ascendex import Access, AscendexClient, AscendexSource, Category
+from balance_bridge.extract.ascendex import Access, AscendexAccount, AscendexClient, Category
 from balance_bridge.extract.budget import Budget
 from balance_bridge.sandbox.exchange import Exchange, ExchangeOptions
 from balance_bridge.sandbox.wire import Call, Journal
@@ -222,7 +222,7 @@ class Lab:
     def budget(self, patience_s: float = float("inf")) -> Budget:
         return Budget(f"sqlite:///{self.budget_file}", KEY, patience_s=patience_s, clock=self.clock.clock)
 
-    def source(self, patience_s: float = float("inf")) -> AscendexSource:
+    def source(self, patience_s: float = float("inf")) -> AscendexAccount:
         client = Client(
             self.wire,  # type: ignore[arg-type]
             Access("https://exchange.example", KEY, SECRET),
@@ -231,7 +231,7 @@ class Lab:
             log=self.told.append,
         )
         client.before_get = lambda api_path: self.before_get(api_path)
-        source = AscendexSource(client, Category.CASH, retention_days=7, clock=self.clock.clock)
+        source = AscendexAccount(client, Category.CASH, retention_days=7, clock=self.clock.clock)
         source.page_limit = self.page_limit
         return source
 

@@ -20,11 +20,11 @@ from balance_bridge.transport import Transport
 def main(file: str) -> None:
     asked = json.loads(Path(file).read_text())
     # Small pages, so that a day takes many requests.
-    ascendex.PAGE_LIMIT = ascendex.AscendexSource.page_limit = asked["page_limit"]
+    ascendex.PAGE_LIMIT = ascendex.AscendexAccount.page_limit = asked["page_limit"]
     budget = Budget(asked["budget"], budget_key(asked["key"]), limits=Limits(**asked["limits"]))
     access = ascendex.Access(asked["url"], asked["key"], asked["secret"])
     client = ascendex.AscendexClient(Transport(), access, budget=budget)
-    source = ascendex.AscendexSource(client, ascendex.Category(asked["category"]), retention_days=7)
+    source = ascendex.AscendexAccount(client, ascendex.Category(asked["category"]), retention_days=7)
     for day in map(date.fromisoformat, asked["days"]):
         job = daily.Job(source, Store(Path(asked["store"])), asked["account"], day, "the run")
         for which in ("opening", "closing"):

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, StringConstraints
 
-from balance_bridge import money
+from balance_bridge import days, money
 from balance_bridge.accounts.problems import describe, did_you_mean
 from balance_bridge.errors import InvalidAmount
 from balance_bridge.points import POINT_NAMES, STEP_PREFIX, parse_step_ms
@@ -27,9 +27,8 @@ MAX_ID = 255
 _LINE = r"^[^\p{C}\p{Z}]+( +[^\p{C}\p{Z}]+)*$"
 _WORD = r"^[^\p{C}\p{Z}]+$"
 _MAX_NAME = 100
-# The names of DAGs that no account makes.
+# The names of DAGs that no account makes, and of a folder of receipts.
 _RESERVED = ("preflight", "accounts_file", "places")
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _DURATION = re.compile(r"([1-9][0-9]{0,4})(s|min|h|d)")
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
@@ -95,9 +94,7 @@ def _truth(value: object) -> object:
 
 def _date(value: object) -> object:
     # Pydantic would also take a time, or a number of seconds.
-    if isinstance(value, str) and not _DATE.fullmatch(value):
-        raise ValueError("is not of the form YYYY-MM-DD")
-    return value
+    return days.parse_day(value) if isinstance(value, str) else value
 
 
 def _zone(text: str) -> str:

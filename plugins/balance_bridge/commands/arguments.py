@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from balance_bridge import days
 from balance_bridge.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -148,10 +149,7 @@ def choose_accounts(names: Sequence[str]) -> list[Account]:
 def _day(text: str) -> date:
     if text in ("yesterday", "today"):
         return today() - timedelta(days=text == "yesterday")
-    # date.fromisoformat would also take 20261120 and 2026-W47-5.
-    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
-        raise ArgumentTypeError(f"{text!r} is not a day ({DAYS_HELP})")
     try:
-        return date.fromisoformat(text)
+        return days.parse_day(text)
     except ValueError as error:
-        raise ArgumentTypeError(f"{text!r} is a date that does not exist") from error
+        raise ArgumentTypeError(f"{text!r} {error} ({DAYS_HELP})") from error

@@ -159,11 +159,11 @@ def _usage(hook: AscendexHook) -> str:
 
 def _files(account: Account) -> str:
     """The files that a folder has, if the account's source is one."""
-    from balance_bridge.extract.files import FilesSource
+    from balance_bridge.extract.files import FilesAccount
     from balance_bridge.hooks.sources import open_source
 
     source = open_source(account, log=lambda _: None) if account.source.type == "files" else None
-    return source.check() if isinstance(source, FilesSource) else ""
+    return source.check() if isinstance(source, FilesAccount) else ""
 
 
 def _destinations(account: Account) -> Iterator[Look]:

@@ -11,6 +11,7 @@ from balance_bridge import settings
 from balance_bridge.commands.arguments import choose
 from balance_bridge.commands.deliveries import MANIFEST
 from balance_bridge.commands.output import Finding, Output
+from balance_bridge.days import is_day
 from balance_bridge.errors import BalanceBridgeError, StoreDamaged
 from balance_bridge.extract import raw
 from balance_bridge.load.fold import fold, outcomes
@@ -43,7 +44,7 @@ class Folder:
     @property
     def has_day(self) -> bool:
         """Whether it is about one day."""
-        return _is_day(self.day)
+        return is_day(self.day)
 
 
 def run(accounts: Sequence[str], days: Sequence[date] | None, output: Output) -> int:
@@ -93,7 +94,7 @@ def folders(
             found.setdefault(("receipts", "", "places"), []).append(key)
             continue
         # A receipt lies one folder deeper: in its destination's.
-        if len(parts) < 4 + (parts[0] == "receipts") or not (_is_day(parts[2]) or (parts[0], parts[2]) in _NO_DAYS):
+        if len(parts) < 4 + (parts[0] == "receipts") or not (is_day(parts[2]) or (parts[0], parts[2]) in _NO_DAYS):
             foreign.append(_foreign(key))
         else:
             found.setdefault((parts[0], parts[1], parts[2]), []).append(key)
@@ -147,13 +148,6 @@ def _foreign(key: str) -> Finding:
 def _damaged(folder: Folder, key: str, what: object) -> Finding:
     advice = _ADVICE.get(folder.stage, "Clear the day's run: it is computed again from the raw responses")
     return Finding(key, f"{what}. {advice}", "damaged")
-
-
-def _is_day(text: str) -> bool:
-    try:
-        return date.fromisoformat(text).isoformat() == text
-    except ValueError:
-        return False
 
 
 def _is_read(store: Store, folder: Folder, key: str) -> bool:

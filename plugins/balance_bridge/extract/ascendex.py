@@ -153,7 +153,7 @@ class AscendexClient:
                 raise
             except BalanceBridgeError as error:
                 refusal = error if isinstance(error, RateLimited) else refusal
-                kind = _worth_repeating(error)
+                kind = self._worth_repeating(error)
                 if not left.get(kind):
                     raise
                 left[kind] -= 1
@@ -164,6 +164,16 @@ class AscendexClient:
                     wait_s = 2.0 ** (ATTEMPTS - 2 - left[kind])
                     self._log(f"fetching again in {wait_s:.0f} s: {error}")
                     self._clock.sleep(wait_s)
+
+    def _worth_repeating(self, error: BalanceBridgeError) -> str:
+        """Why the same read may succeed within this call; empty if it cannot."""
+        if isinstance(error, RateLimited):
+            return "window" if (error.retry_after_s or 0.0) <= MAX_WAIT_S else ""
+        if isinstance(error, TimestampRefused):
+            return "timestamp" if self.clock_skew_s is not None else ""
+        # A page in HTML or a cut response is often a proxy's moment of weakness, and a read can be repeated.
+        transient = (ConnectionFailed, ResponseLost, ServerFault, InvalidResponse)
+        return "transient" if isinstance(error, transient) else ""
 
     def _attempt(self, path: str, signed_path: str, params: Mapping[str, str], *, counted: bool) -> Response:
         budget = self._budget if counted else None
@@ -178,9 +188,9 @@ class AscendexClient:
             if isinstance(error, RateLimited) and budget is not None:
                 # The next attempt waits for its slot, and so does everybody else.
                 budget.block_for(max(error.retry_after_s or 0.0, WINDOW_S))
-            if isinstance(error, TimestampRefused) and error.skew_s is not None:
-                self._signing_skew_s = error.skew_s
-                self._tell_about_clocks(error.skew_s)
+            if isinstance(error, TimestampRefused) and self.clock_skew_s is not None:
+                self._signing_skew_s = self.clock_skew_s
+                self._tell_about_clocks(self.clock_skew_s)
             raise
         return response
 
@@ -218,18 +228,7 @@ class AscendexClient:
             )
 
 
-def _worth_repeating(error: BalanceBridgeError) -> str:
-    """Why the same read may succeed within this call; empty if it cannot."""
-    if isinstance(error, RateLimited):
-        return "window" if (error.retry_after_s or 0.0) <= MAX_WAIT_S else ""
-    if isinstance(error, TimestampRefused):
-        return "timestamp" if error.skew_s is not None else ""
-    # A page in HTML or a cut response is often a proxy's moment of weakness, and a read can be repeated.
-    transient = (ConnectionFailed, ResponseLost, ServerFault, InvalidResponse)
-    return "transient" if isinstance(error, transient) else ""
-
-
-class AscendexSource(Source):
+class AscendexAccount(Source):
     """The balances and changes of one AscendEX account.
 
     Args:

@@ -33,6 +33,7 @@ from typing import TypeVar
 
 import msgspec
 
+from balance_bridge.days import parse_day
 from balance_bridge.errors import StoreDamaged
 from balance_bridge.load.replies import Word
 from balance_bridge.store import Store
@@ -463,6 +464,6 @@ def days_with_logs(store: Store, account: str, destination: str) -> list[date]:
 
 def _day(key: str, text: str) -> date:
     try:
-        return date.fromisoformat(text)
+        return parse_day(text)
     except ValueError as error:
         raise StoreDamaged(f"{key}: {text!r} is not a day") from error

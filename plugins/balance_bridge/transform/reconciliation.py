@@ -17,7 +17,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from balance_bridge import money
-from balance_bridge.errors import InvalidResponse
+from balance_bridge.errors import Contradiction
 from balance_bridge.transform.ledger import WIDE, snapshot_rows
 from balance_bridge.transform.snapshot import Snapshot, check_order
 
@@ -129,7 +129,7 @@ def reconcile(
         The proof, or where it fails.
 
     Raises:
-        InvalidResponse: If the snapshots do not follow each other, or a record lies outside their sequence numbers.
+        Contradiction: If the snapshots do not follow each other, or a record lies outside their sequence numbers.
         InvalidAmount: If a snapshot holds an amount that cannot be held exactly.
     """
     check_order(opening, closing)
@@ -150,7 +150,7 @@ def reconcile_so_far(opening: Snapshot, ledger: pd.DataFrame, closing_at_ms: int
         each balance that is not zero.
 
     Raises:
-        InvalidResponse: If a record lies at or below the opening snapshot's sequence number.
+        Contradiction: If a record lies at or below the opening snapshot's sequence number.
         InvalidAmount: If the snapshot holds an amount that cannot be held exactly.
     """
     last = ledger.drop_duplicates("asset", keep="last")  # in order of sequence numbers
@@ -214,7 +214,7 @@ def _rows(frame: pd.DataFrame) -> Iterable[tuple[Any, dict[Any, Any]]]:
 def _check_between(opening: Snapshot, closing: Snapshot, ledger: pd.DataFrame) -> None:
     stray = ledger["sn"][(ledger["sn"] <= opening.sn) | (ledger["sn"] > closing.sn)]
     if len(stray):
-        raise InvalidResponse(
+        raise Contradiction(
             f"the ledger has a record of sn {stray.iloc[0]}, which is not in ({opening.sn}, {closing.sn}]",
             why="It is not the ledger between these snapshots",
         )
