@@ -240,7 +240,6 @@ def run_ours(name: str, url: str, folder: Path) -> dict[str, Any]:
     watch = Stopwatch()
     with watch:
         summary = deliver(delivery, balances_from_table(from_parquet((folder / BALANCES).read_bytes())))
-    transport.close()
     return {**watch.figures(), "requests": summary.requests, "accepted": summary.accepted_now}
 
 
