@@ -34,7 +34,7 @@ SHARED_SECRET = "webhook-secret-not-real"
 
 
 def balance(asset: str = "BTC", amount: str | Decimal = "1.5", at_ms: int = CLOSE_MS, points: str = "close") -> Balance:
-    return Balance(asset, at_ms, Decimal(amount), tuple(points.split(",")))
+    return Balance(asset, at_ms, Decimal(amount), points)
 
 
 # --- destinations, with options of the accounts file; ``url``, ``key`` and ``secret`` are the connection's

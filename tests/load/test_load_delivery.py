@@ -27,9 +27,9 @@ from balance_bridge.errors import (
     Unconfirmed,
 )
 from balance_bridge.load.delivery import MAX_DIVISIONS
+from balance_bridge.load.documents import Plan, Resolution, Said, Word, decode
 from balance_bridge.load.fold import fold
-from balance_bridge.load.log import VERSION, DayLog, Plan, Resolution, decode
-from balance_bridge.load.replies import Said, Word
+from balance_bridge.load.log import DayLog
 from doubles import FakeClock, Killed, MemoryStore
 
 OK = {"status": "success", "data": True}
@@ -691,7 +691,7 @@ def resolve(store, said: Said) -> None:
     (number,) = kit.folded(store).numbers
     log = DayLog(store, "main_cash", kit.DAY, "amlyze")
     log.read()
-    log.put_resolution(Resolution(VERSION, "Ada", "asked", "now", {number: Word(said, text="Ada: asked")}))
+    log.put_resolution(Resolution("Ada", "asked", "now", {number: Word(said, text="Ada: asked")}))
 
 
 @pytest.mark.parametrize(("said", "sent"), [(Said.ACCEPTED, []), (Said.REJECTED, ["2"])])
@@ -715,7 +715,7 @@ def test_a_resolution_says_nothing_about_a_request_that_was_under_way_when_it_wa
     (number,) = fold(log.read()).numbers
 
     def second(body):
-        log.put_resolution(Resolution(VERSION, "Ada", "asked", "now", {number: Word(Said.REJECTED, text="not there")}))
+        log.put_resolution(Resolution("Ada", "asked", "now", {number: Word(Said.REJECTED, text="not there")}))
         server(body)
         return ResponseLost("gone")
 

@@ -26,10 +26,11 @@ from balance_bridge.errors import BalanceBridgeError, StoreUnwritable
 from balance_bridge.extract.ascendex import Access, AscendexClient, AscendexSource, Category
 from balance_bridge.load.amlyze import Amlyze
 from balance_bridge.load.destination import Balance, Credentials, Destination, balances_from_table
+from balance_bridge.load.documents import Resolution, Said, Word
 from balance_bridge.load.elven import Elven
-from balance_bridge.load.log import VERSION, DayLog, Resolution, time_text
+from balance_bridge.load.log import DayLog, time_text
 from balance_bridge.load.place import Places
-from balance_bridge.load.replies import Reply, Said, Word
+from balance_bridge.load.replies import Reply
 from balance_bridge.load.summary import DeliverySummary
 from balance_bridge.points import BalanceRequest
 from balance_bridge.sandbox import amlyze, elven, exchange, webhook
@@ -384,7 +385,7 @@ class Simulation:
         data = self.store.read(generation)
         if generation.endswith(".parquet"):
             return balances_from_table(from_parquet(data))
-        return [Balance(asset, at, Decimal(amount), tuple(points)) for asset, at, amount, points in json.loads(data)]
+        return [Balance(asset, at, Decimal(amount), ",".join(points)) for asset, at, amount, points in json.loads(data)]
 
     def make_known(self) -> None:
         """A person makes known to the destinations what they did not know."""
@@ -396,7 +397,7 @@ class Simulation:
         words = {
             number: Word(Said.ACCEPTED if taken else Said.REJECTED, "", "asked") for number, taken in numbers.items()
         }
-        resolution = Resolution(VERSION, "kim", "asked", time_text(self.clock.now), words)
+        resolution = Resolution("kim", "asked", time_text(self.clock.now), words)
         log.put_resolution(resolution)
 
     def adopt(self, name: str) -> None:

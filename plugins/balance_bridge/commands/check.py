@@ -220,8 +220,9 @@ def _last_balances(account: Account, name: str, config: Destination, what: str) 
         keys = [key for key in store.list(f"balances/{account.name}") if key.split("/")[3] == name]
         if keys:
             due, _ = due_balances(store, max(keys), config, lambda _: None)
-            rejected = open_destination(config, account.name).prepare(due).rejected
-            named = "; ".join(f"{each.balance.asset}: {each.text}" for each in rejected[:5])
+            rows = open_destination(config, account.name).prepare(due)
+            rejected = [row for row in rows if row.action == "reject"]
+            named = "; ".join(f"{row.asset}: {row.text}" for row in rejected[:5])
             day = max(keys).split("/")[2]
             if rejected:
                 yield Finding(f"{what}: balances of {day}", False, f"{len(rejected)} could not be sent: {named}")

@@ -13,8 +13,9 @@ from balance_bridge.commands.deliveries import MANIFEST
 from balance_bridge.commands.output import Listing, Output
 from balance_bridge.errors import BalanceBridgeError, StoreDamaged
 from balance_bridge.extract import raw
+from balance_bridge.load.documents import Plan, decode
 from balance_bridge.load.fold import fold, outcomes
-from balance_bridge.load.log import DayLog, Plan, decode
+from balance_bridge.load.log import DayLog
 from balance_bridge.load.place import Place
 from balance_bridge.store import Store
 

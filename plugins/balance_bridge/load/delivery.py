@@ -36,13 +36,14 @@ from balance_bridge.errors import (
     SupersededRun,
     TransientError,
 )
-from balance_bridge.load.destination import Balance, Destination, Prepared
+from balance_bridge.load.destination import Balance, Destination
+from balance_bridge.load.documents import Plan, Result, Row, Said, Try, Word, encode
 from balance_bridge.load.fold import NO_RESPONSE, Folded, Status, fold
-from balance_bridge.load.log import VERSION, DayLog, Events, Plan, Result, Row, Try, encode, time_text
-from balance_bridge.load.numbers import Numbering
+from balance_bridge.load.log import DayLog, Events, time_text
+from balance_bridge.load.numbers import number_prefix
 from balance_bridge.load.place import Places
-from balance_bridge.load.plan import Decider, Division, decides_the_same, refuse_shared_keys
-from balance_bridge.load.replies import Reply, Said, Word
+from balance_bridge.load.plan import Decider, decides_the_same, refuse_shared_keys
+from balance_bridge.load.replies import Reply
 from balance_bridge.load.summary import TAKEN_OVER, DeliverySummary, held_otherwise, late
 from balance_bridge.store import Store
 
@@ -97,7 +98,7 @@ def deliver(delivery: Delivery, balances: Iterable[Balance]) -> DeliverySummary:
         What became of each balance.
 
     Raises:
-        ConfigurationError: The namespace cannot be used, or two balances have one key. Nothing was sent or written.
+        ConfigurationError: Two balances have one key. Nothing was sent or written.
         PlaceChanged: The destination leads elsewhere than before. Nothing was sent.
         StoreDamaged: Part of the log cannot be read. Nothing was sent.
         SupersededRun: Another run of the day has taken over.
@@ -113,12 +114,11 @@ def deliver(delivery: Delivery, balances: Iterable[Balance]) -> DeliverySummary:
 
     Every error raised after sending has begun has the :class:`DeliverySummary` as its attribute ``summary``.
     """
-    prepared = delivery.destination.prepare(balances)
-    refuse_shared_keys(delivery.destination, prepared.candidates)
-    numbering = Numbering(namespace=delivery.namespace, account=delivery.account, destination=delivery.destination.name)
+    due = delivery.destination.prepare(balances)
+    refuse_shared_keys(delivery.destination, due)
     places = Places(delivery.store, delivery.account, delivery.destination)
     places.check(delivery.run_id, redeliver=delivery.redeliver, dry_run=delivery.dry_run)
-    return _Run(delivery, prepared, numbering, places).run()
+    return _Run(delivery, due, places).run()
 
 
 @dataclass
@@ -126,8 +126,7 @@ class _Run:
     """One delivery while it runs."""
 
     delivery: Delivery
-    prepared: Prepared
-    numbering: Numbering
+    due: list[Row]
     places: Places
     divisions: int = 0
     bodies: dict[int, bytes] = field(default_factory=dict)
@@ -140,7 +139,7 @@ class _Run:
         self.name = its.destination.name
 
     def run(self) -> DeliverySummary:
-        planned = self._plan(None)
+        planned = self._plan()
         if self.delivery.dry_run:
             return self.summary
         try:
@@ -167,8 +166,12 @@ class _Run:
 
     # --- deciding
 
-    def _plan(self, division: Division | None) -> bool:
-        """Decide, and write it down; False if the newest plan says the same and nothing is left to send."""
+    def _plan(self, kept: Sequence[Row] | None = None) -> bool:
+        """Decide, and write it down; False if the newest plan says the same and nothing is left to send.
+
+        Args:
+            kept: Where a plan of this run is divided, its rows that stay as they are.
+        """
         its, number = self.delivery, 0
         while True:
             events = self.log.read() if its.dry_run else self._read_quiet()
@@ -178,9 +181,9 @@ class _Run:
             if number > events.newest:
                 raise StoreDamaged(f"{self.log.place}: plan {number} can neither be written nor read")
             folded = fold(events)
-            plan, bodies = self._decide(folded, division)
+            plan, bodies = self._decide(folded, kept or ())
             newest = events.newest_plan
-            if division is None:
+            if kept is None:
                 self._report(plan, folded)
             if its.dry_run:
                 self._keep_preview(plan)
@@ -195,12 +198,12 @@ class _Run:
                     self.bodies = bodies
                     return bool(bodies)
 
-    def _decide(self, folded: Folded, division: Division | None) -> tuple[Plan, dict[int, bytes]]:
+    def _decide(self, folded: Folded, kept: Iterable[Row]) -> tuple[Plan, dict[int, bytes]]:
         its = self.delivery
-        decider = Decider(its.destination, self.numbering, folded, its.run_id, its.redeliver, division)
-        rows, bodies = decider.decide(self.prepared)
+        prefix = number_prefix(its.namespace, its.account, self.name)
+        decider = Decider(its.destination, prefix, folded, its.run_id, its.redeliver, kept)
+        rows, bodies = decider.decide(self.due)
         plan = Plan(
-            version=VERSION,
             account=its.account,
             day=its.day.isoformat(),
             destination=self.name,
@@ -265,17 +268,17 @@ class _Run:
             plan = self.log.events.plans[number]
             batches = plan.batches()
             self.summary.batches += len(batches)
-            refused: list[Row] = []
+            refused = set[int]()
             for batch, rows in batches.items():
                 reply = self._request(number, batch, rows, f"request {batch} of {len(batches)}")
                 if reply.stop is not None:
                     raise reply.stop
                 if self._is_to_be_divided(reply, rows):
-                    refused += rows
-            sending = bool(refused) and self._plan(Division(plan.rows, frozenset(row.number for row in refused)))
+                    refused.add(batch)
+            sending = bool(refused) and self._plan([row for row in plan.rows if row.batch not in refused])
 
     def _is_to_be_divided(self, reply: Reply, rows: Sequence[Row]) -> bool:
-        whole = reply.reading.whole
+        whole = reply.result.whole
         if whole is None or whole.said is not Said.REJECTED or len(rows) == 1:
             return False
         if whole.code not in self.delivery.destination.bisect_codes:
@@ -308,7 +311,7 @@ class _Run:
                 why="Nothing was sent, and Airflow tries again",
                 do="If it stays so, check the connection's host, the network and the proxy",
             ) from error
-        counts = Counter(_STATUS[reply.word(row.number).said] for row in rows)
+        counts = Counter(_STATUS[reply.result.word(row.number).said] for row in rows)
         self.delivery.log(f"{self.name}: {label}: {', '.join(f'{count} {status}' for status, count in counts.items())}")
         return reply
 
@@ -316,7 +319,7 @@ class _Run:
         """One request, with its try before it and its result after it, whatever happens."""
         its = self.delivery
         body = self.bodies[batch]
-        made = Try(VERSION, batch, its.clock.wall(), its.destination.deadline_s(len(rows)), _digest(body))
+        made = Try(batch, its.clock.wall(), its.destination.deadline_s(len(rows)), _digest(body))
         number = self.log.put_try(plan, made)
         self._stop_if_superseded(plan, number)
         self.summary.requests += 1
@@ -334,7 +337,9 @@ class _Run:
             what = f"the response could not be read ({type(error).__name__})"
             self._put_no_response(plan, number, sent=True, text=what)
             raise OutcomeUnknown(f"{self.name}: {what}", why=_UNKNOWN.format(len(rows)), do=_WAIT) from None
-        self._put_reply(plan, number, reply)
+        self.summary.foreign += reply.result.foreign
+        if self._put(plan, number, reply.result) != plan:
+            raise self._superseded()
         return reply
 
     def _stop_if_superseded(self, plan: int, number: int) -> None:
@@ -352,33 +357,15 @@ class _Run:
 
     def _put_no_response(self, plan: int, number: int, *, sent: bool, text: str) -> None:
         word = Word(Said.NOTHING, NO_RESPONSE, text)
-        self._put(plan, number, Result(VERSION, sent, plan, self.delivery.clock.wall(), whole=word))
-
-    def _put_reply(self, plan: int, number: int, reply: Reply) -> None:
-        result = Result(
-            version=VERSION,
-            sent=True,
-            newest=plan,
-            ended_at=reply.response.ended_at,
-            whole=reply.reading.whole,
-            records=dict(reply.reading.records),
-            http_status=reply.response.status,
-            request_id=reply.request_id,
-            response_sha256=_digest(reply.response.body),
-            foreign=reply.reading.foreign,
-        )
-        self.summary.foreign += result.foreign
-        if self._put(plan, number, result) != plan:
-            raise self._superseded()
+        self._put(plan, number, Result(sent, ended_at=self.delivery.clock.wall(), whole=word))
 
     def _put(self, plan: int, number: int, result: Result) -> int | None:
         """Write what was seen of a request, and the newest plan by then, even if that cannot be found out."""
         trouble = None
-        if result.sent:
-            try:
-                result.newest = self.log.newest_since(plan)
-            except StoreUnwritable as error:
-                result.newest, trouble = None, error
+        try:
+            result.newest = self.log.newest_since(plan) if result.sent else plan
+        except StoreUnwritable as error:
+            trouble = error
         self.log.put_result(plan, number, result)
         if trouble is not None:
             raise trouble

@@ -16,8 +16,9 @@ import msgspec
 
 from balance_bridge.errors import PlaceChanged, StoreDamaged
 from balance_bridge.load.destination import Destination
+from balance_bridge.load.documents import VERSION, decode, encode
 from balance_bridge.load.fold import fold
-from balance_bridge.load.log import VERSION, DayLog, days_with_logs, decode, encode
+from balance_bridge.load.log import DayLog, days_with_logs
 from balance_bridge.store import Store
 
 _SUFFIX = ".jsonl"

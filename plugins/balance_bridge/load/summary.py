@@ -13,8 +13,8 @@ from balance_bridge.errors import (
     SupersededRun,
     Unconfirmed,
 )
+from balance_bridge.load.documents import Action, Plan, Row
 from balance_bridge.load.fold import LATE, LOCAL, Folded, Outcome, Status, no_longer_wanted, outcome_of, outcomes
-from balance_bridge.load.log import Action, Plan, Row
 from balance_bridge.load.numbers import rfc3339
 
 _MAX_EXAMPLES = 5
