@@ -276,10 +276,10 @@ def open_destination(name: str, url: str, transport: Any) -> Any:
     """The destination as the accounts file of the sandbox has it, with the limits that are there by default."""
     from balance_bridge.accounts import AmlyzeDestination, ElvenDestination, WebhookDestination
     from balance_bridge.load.amlyze import Amlyze
-    from balance_bridge.load.destination import Credentials
     from balance_bridge.load.elven import Elven
     from balance_bridge.load.webhook import Webhook
     from balance_bridge.sandbox.fixtures import CREDENTIALS, connections
+    from balance_bridge.transport import Credentials
 
     known = CREDENTIALS
     named = {"name": name, "conn_id": f"{name}_default"}

@@ -15,14 +15,14 @@ from balance_bridge.accounts import AmlyzeDestination, ElvenDestination, Webhook
 from balance_bridge.clock import SYSTEM_CLOCK, Clock
 from balance_bridge.load.amlyze import Amlyze
 from balance_bridge.load.delivery import Delivery, deliver
-from balance_bridge.load.destination import Balance, Credentials
+from balance_bridge.load.destination import Balance
 from balance_bridge.load.elven import Elven
 from balance_bridge.load.fold import Folded, fold, outcomes
 from balance_bridge.load.log import DayLog
 from balance_bridge.load.summary import DeliverySummary
 from balance_bridge.load.webhook import Webhook
 from balance_bridge.store import Store
-from balance_bridge.transport import Response, credentials
+from balance_bridge.transport import Credentials, Response, credentials
 from doubles import FakeClock
 
 ACCOUNT = "main_cash"

@@ -778,13 +778,13 @@ def test_runs_of_the_day_so_far_follow_each_other_and_the_whole_day_follows_them
     assert kit.run(kit.amlyze(transport), store, [*due, kit.balance("XRP")]).accepted_now == 1
 
 
-def test_balances_that_were_worked_out_before_the_delivered_ones_are_not_sent():
+def test_balances_older_than_the_delivered_ones_are_not_sent():
     store, transport = MemoryStore(), kit.FakeTransport(kit.FakeAmlyzeServer())
     older, newer = (f"balances/main_cash/2026-11-20/{number}.parquet" for number in ("0001", "0002"))
     for key in (older, newer):
         store.objects[key] = b""
     kit.run(kit.amlyze(transport), store, [kit.balance(amount="2")], generation=newer)
-    with pytest.raises(SupersededRun, match="worked out later"):
+    with pytest.raises(SupersededRun, match="Newer balances"):
         kit.run(kit.amlyze(transport), store, [kit.balance(amount="1")], generation=older)
     assert len(transport.requests) == 1
     # Once the newer ones were pruned, their numbers begin again, and nothing can be said.

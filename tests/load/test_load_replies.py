@@ -11,11 +11,11 @@ import pytest
 
 import delivery_kit as kit
 from balance_bridge.errors import CredentialsRefused, InvalidResponse, RateLimited, RequestRefused, ServerFault
-from balance_bridge.load.destination import Credentials, response_bytes
+from balance_bridge.load.destination import response_bytes
 from balance_bridge.load.documents import Said, Word
 from balance_bridge.load.elven_setup import create_source, problems
 from balance_bridge.load.replies import Reply
-from balance_bridge.transport import Response
+from balance_bridge.transport import Credentials, Response
 
 Send = Callable[..., Reply]
 

@@ -51,7 +51,7 @@ class Meeting(Run):
         return self.once(due, **options) or self.summary
 
     def later(self, *due: Balance, **options: Any) -> Any:
-        """A delivery of balances that were worked out later."""
+        """A delivery of balances that were computed later."""
         return self.run(*due, generation=self.key(2), **options)
 
     def before_writing(self, part: str, then: Callable[[], Any]) -> None:

@@ -23,9 +23,9 @@ import delivery_kit as kit
 from balance_bridge import daily
 from balance_bridge.clock import Clock
 from balance_bridge.errors import BalanceBridgeError, StoreUnwritable
-from balance_bridge.extract.ascendex import Access, AscendexClient, AscendexSource, Category
+from balance_bridge.extract.ascendex import AscendexClient, AscendexSource, Category
 from balance_bridge.load.amlyze import Amlyze
-from balance_bridge.load.destination import Balance, Credentials, Destination, balances_from_table
+from balance_bridge.load.destination import Balance, Destination, balances_from_table
 from balance_bridge.load.documents import Resolution, Said, Word
 from balance_bridge.load.elven import Elven
 from balance_bridge.load.log import DayLog, time_text
@@ -39,7 +39,7 @@ from balance_bridge.sandbox.books import Expected, expected
 from balance_bridge.sandbox.wire import Journal
 from balance_bridge.sandbox.world import DAY_MS, Book, Leg, Record, Snapshot, World, midnight_ms
 from balance_bridge.transform.balances import from_parquet
-from balance_bridge.transport import Transport
+from balance_bridge.transport import Credentials, Transport
 from delivery_kit import ACCOUNT, DAY, TOKEN
 from doubles import FakeClock, Killed, MemoryStore
 from simulation.delivery_settings import Settings
@@ -360,7 +360,7 @@ class Simulation:
     def _extract(self, day: date) -> dict[str, str]:
         client = AscendexClient(
             self.transport(),
-            Access("http://exchange.example", EXCHANGE_KEY, EXCHANGE_SECRET),
+            Credentials("http://exchange.example", EXCHANGE_KEY, EXCHANGE_SECRET),
             budget=Budget(self.clock),  # type: ignore[arg-type]
             clock=self.time,
             log=self.logged.append,

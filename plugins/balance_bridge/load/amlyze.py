@@ -12,11 +12,10 @@ from typing import Any
 
 from balance_bridge.accounts import AmlyzeDestination
 from balance_bridge.errors import InvalidResponse, RecordsRejected
-from balance_bridge.load.destination import Balance, Credentials, Destination
+from balance_bridge.load.destination import Balance, Destination
 from balance_bridge.load.documents import ACCEPTED, NO_RESULT, Result, Row, Said, Word
 from balance_bridge.load.replies import by_number, describe, document_of, text_of
 from balance_bridge.money import to_text
-from balance_bridge.transport import Transport
 
 IMPORT_PATH = "/amlyze-ws-rest/batch-account-balances"
 MAX_ID_CHARS = 255
@@ -27,15 +26,10 @@ _ALREADY_USED = "O005"
 
 
 class Amlyze(Destination):
-    """One account's balances at an Amlyze tenant.
-
-    Args:
-        config: The destination as the accounts file has it.
-        credentials: Its connection: the tenant's base URL, and the bearer token as the password.
-        transport: Sends the requests.
-    """
+    """One account's balances at an Amlyze tenant. The connection's password is the bearer token."""
 
     kind = "amlyze"
+    path = IMPORT_PATH
     envelope = (b'{"accountBalances":[', b"]}")
     amount_field = "value"
     number_fields = ("equivalentValue",)
@@ -43,15 +37,7 @@ class Amlyze(Destination):
     default_bisect_codes = frozenset({"O001", "001"})
     # The vendor's sample takes some 200 ms per record.
     timeout_per_row_s = 0.5
-    # No limit is documented; this one keeps requests at a sensible size.
-    max_bytes = 1_000_000
     config: AmlyzeDestination
-
-    def __init__(self, config: AmlyzeDestination, credentials: Credentials, transport: Transport) -> None:
-        super().__init__(config, credentials, transport)
-        self._url = credentials.url + IMPORT_PATH
-        optional = {"balanceType": config.balance_type, "businessUnit": config.business_unit}
-        self._optional = {name: value for name, value in optional.items() if value is not None}
 
     def numbered(self, row: Row) -> dict[str, str]:
         """The record as it is sent under its number; the API has no field for what it follows."""
@@ -69,9 +55,12 @@ class Amlyze(Destination):
                 f"the account id {account[:40]!r}... has {len(account)} characters, {MAX_ID_CHARS} are allowed"
             )
         wire = {"accountExtId": account, "balanceAt": at, "requester": self.config.requester, "value": digits}
-        wire |= self._optional
-        if balance.equivalent is not None:
-            wire["equivalentValue"] = to_text(balance.equivalent)
+        optional = {
+            "balanceType": self.config.balance_type,
+            "businessUnit": self.config.business_unit,
+            "equivalentValue": None if balance.equivalent is None else to_text(balance.equivalent),
+        }
+        wire |= {name: value for name, value in optional.items() if value is not None}
         # The instant has a fixed length, so no two keys run into each other.
         return f"{account} {at}", wire
 

@@ -112,13 +112,18 @@ def deliver(delivery: Delivery, balances: Iterable[Balance]) -> DeliverySummary:
         RequestRefused: 404 or a redirect: the host is wrong.
         InvalidResponse: A response that is not the API's; what became of that batch is unknown.
 
-    Every error raised after sending has begun has the :class:`DeliverySummary` as its attribute ``summary``.
+    An error that a delivery ends with has the :class:`DeliverySummary` as its attribute ``summary``.
     """
     due = delivery.destination.prepare(balances)
     refuse_shared_keys(delivery.destination, due)
     places = Places(delivery.store, delivery.account, delivery.destination)
     places.check(delivery.run_id, redeliver=delivery.redeliver, dry_run=delivery.dry_run)
-    return _Run(delivery, due, places).run()
+    run = _Run(delivery, due, places)
+    try:
+        return run.run()
+    except BalanceBridgeError as error:
+        vars(error)["summary"] = run.summary
+        raise
 
 
 @dataclass
@@ -147,18 +152,17 @@ class _Run:
                 self._send_all()
         except BalanceBridgeError as error:
             failure = None if isinstance(error, SupersededRun) else self._failure()
-            self.summary.attach(error)
             if not isinstance(error, TransientError) or not isinstance(failure, PermanentError):
                 raise
-            # Were it raised as transient, Airflow's retry would send what was rejected again by itself.
+            # Were it raised as transient, Airflow's retry would send what was rejected again.
             why = f"{failure.why}; the delivery stopped early: {error}"
-            raise self.summary.attach(type(failure)(str(failure.args[0]), why=why, do=failure.do)) from error
+            raise type(failure)(str(failure.args[0]), why=why, do=failure.do) from error
         failure = self._failure()
         if failure is None and self.summary.pending:
             # All of ours was sent: another run has decided since, perhaps to send again what was rejected.
             failure = self.summary.superseded_run()
         if failure is not None:
-            raise self.summary.attach(failure)
+            raise failure
         remark = self.summary.remark(self.delivery.destination.config.max_rejected)
         if remark:
             self.delivery.log(f"{self.name}: {remark}")
@@ -254,7 +258,7 @@ class _Run:
             # A newest one that was pruned cannot be compared: its numbers begin again.
             if older and self.delivery.store.exists(newest.generation):
                 raise self.summary.superseded_run(
-                    f"The balances that were worked out later ({newest.generation}) have been delivered",
+                    f"Newer balances of the day ({newest.generation}) have been delivered",
                     do="Trigger the day, or clear it from its task reconcile on",
                 )
 
@@ -387,7 +391,7 @@ class _Run:
     def _report(self, plan: Plan, folded: Folded) -> None:
         """Report what is about to be done, and count it."""
         summary = self.summary
-        summary.count_plan(plan, folded)
+        summary.count(folded, plan)
         requests = max((row.batch for row in plan.rows), default=0)
         verb = "would be sent" if self.delivery.dry_run else "to send"
         resent = f", {summary.resent} of them again under the same numbers" if summary.resent else ""

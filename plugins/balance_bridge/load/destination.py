@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
@@ -16,12 +15,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from balance_bridge.accounts import Destination as DestinationConfig
+from balance_bridge.clock import SYSTEM_CLOCK, Clock
 from balance_bridge.errors import BalanceBridgeError, InvalidAmount, RecordsRejected
 from balance_bridge.load.documents import Action, Result, Row
 from balance_bridge.load.numbers import is_instant, rfc3339
 from balance_bridge.load.replies import Reply, read
 from balance_bridge.money import to_text
-from balance_bridge.transport import Response, Transport
+from balance_bridge.transport import Credentials, Response, Transport
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,26 +53,6 @@ class Balance(msgspec.Struct, frozen=True, gc=False):
     equivalent: Decimal | None = None
 
 
-@dataclass(frozen=True)
-class Credentials:
-    """A checked connection.
-
-    Attributes:
-        url: Scheme, host, port and path, without user, query or fragment.
-        login: The key; empty if the API has none.
-        password: The secret or token.
-    """
-
-    url: str
-    login: str = field(repr=False)
-    password: str = field(repr=False)
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """What no text may show."""
-        return tuple(filter(None, (self.login, self.password)))
-
-
 class Destination(ABC):
     """Where balances go.
 
@@ -80,11 +60,13 @@ class Destination(ABC):
         config: The destination as the accounts file has it.
         credentials: Its connection.
         transport: Sends the requests.
+        account: The account's name in the accounts file.
+        clock: Where a signature's timestamp comes from.
     """
 
     kind: ClassVar[str]
-    #: The bytes before and after the records in a request's body.
-    envelope: tuple[bytes, bytes]
+    #: What follows the connection's URL where balances are posted to.
+    path: ClassVar[str] = ""
     #: The wire field that is the balance; it is a JSON number.
     amount_field: ClassVar[str]
     #: Other wire fields that are JSON numbers, where they are present.
@@ -95,20 +77,29 @@ class Destination(ABC):
     default_bisect_codes: ClassVar[frozenset[str]] = frozenset()
     #: What each record adds to the seconds without a byte after which a response counts as lost.
     timeout_per_row_s: ClassVar[float] = 0.05
+    #: Bytes of a request's body, where the accounts file has no limit of its own.
+    max_bytes: int = 1_000_000
     config: DestinationConfig
-    #: Bytes of one request's body.
-    max_bytes: int
-    #: Where balances are posted to.
-    _url: str
 
-    def __init__(self, config: DestinationConfig, credentials: Credentials, transport: Transport) -> None:
+    def __init__(
+        self,
+        config: DestinationConfig,
+        credentials: Credentials,
+        transport: Transport,
+        *,
+        account: str = "",
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
         self.config = config
         self.name = config.name
         self.max_rows = config.max_rows
+        self.max_bytes = getattr(config, "max_bytes", self.max_bytes)
         codes = config.bisect_codes
         self.bisect_codes = self.default_bisect_codes if codes is None else frozenset(codes)
         self._credentials = credentials
         self._transport = transport
+        self._account = account
+        self._clock = clock
         self._ignored = frozenset(asset for asset, target in config.assets.items() if target == "ignore")
 
     def place(self) -> dict[str, str]:
@@ -182,7 +173,7 @@ class Destination(ABC):
     def _post(self, body: bytes, rows: int) -> Response:
         return self._transport.send(
             "POST",
-            self._url,
+            self._credentials.url + self.path,
             headers={"content-type": "application/json", **self._headers(body)},
             body=body,
             secrets=self._credentials.secrets,
@@ -214,6 +205,11 @@ class Destination(ABC):
     def _times(self, at_ms: Sequence[int]) -> Sequence[str]:
         """Instants (UTC ms) as the destination writes them, all of one length."""
         return list(map(rfc3339, at_ms))
+
+    @property
+    @abstractmethod
+    def envelope(self) -> tuple[bytes, bytes]:
+        """The bytes before and after the records in a request's body."""
 
     @abstractmethod
     def _record(self, balance: Balance, at: str, digits: str) -> tuple[str, dict[str, str]]:

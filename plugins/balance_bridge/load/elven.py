@@ -15,12 +15,11 @@ from typing import Any
 import msgspec
 
 from balance_bridge.accounts import ElvenAsset, ElvenDestination
-from balance_bridge.clock import SYSTEM_CLOCK, Clock
 from balance_bridge.errors import CredentialsRefused, InvalidResponse, RequestRefused
-from balance_bridge.load.destination import Balance, Credentials, Destination, response_bytes
+from balance_bridge.load.destination import Balance, Destination, response_bytes
 from balance_bridge.load.documents import ACCEPTED, Result, Said, Word
 from balance_bridge.load.replies import describe, document_of, text_of
-from balance_bridge.transport import Response, Transport
+from balance_bridge.transport import Response
 
 IMPORT_PATH = "/open/v4/account/treasuryBalance"
 ACCOUNTS_PATH = "/open/v3/entityAccount"
@@ -29,34 +28,15 @@ _LISTED = 1000
 
 
 class Elven(Destination):
-    """One account's source of balances at Elven.
-
-    Args:
-        config: The destination as the accounts file has it.
-        credentials: Its connection: base URL, API key and API secret. The key is sent; the secret only signs.
-        transport: Sends the requests.
-        clock: Where a signature's timestamp comes from.
-    """
+    """One account's source of balances at Elven. The connection's key is sent; its secret only signs."""
 
     kind = "elven"
+    path = IMPORT_PATH
     envelope = (b"[", b"]")
     amount_field = "balance"
     # The code of the vendor's own example of a refused import.
     default_bisect_codes = frozenset({"19734"})
     config: ElvenDestination
-
-    def __init__(
-        self,
-        config: ElvenDestination,
-        credentials: Credentials,
-        transport: Transport,
-        *,
-        clock: Clock = SYSTEM_CLOCK,
-    ) -> None:
-        super().__init__(config, credentials, transport)
-        self.max_bytes = config.max_bytes
-        self._url = credentials.url + IMPORT_PATH
-        self._clock = clock
 
     def place(self) -> dict[str, str]:
         """See :meth:`Destination.place`."""

@@ -140,7 +140,7 @@ class Folded:
 
 
 def fold(events: Events) -> Folded:
-    """Work out what a log means.
+    """Interpret a log.
 
     Raises:
         NumberReused: If a number has two contents; no log of this package does.
@@ -237,7 +237,7 @@ def _as(status: Status, word: Word) -> Outcome:
 
 
 def _hold(folded: Folded) -> None:
-    """Work out what is held under each key, and what may have come after it."""
+    """Find what is held under each key, and what may have come after it."""
     several: dict[str, list[Attempt]] = {}
     for attempt in folded.numbers.values():
         if attempt.arrived:

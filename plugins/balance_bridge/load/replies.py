@@ -1,7 +1,7 @@
 """What a response says about the records of its request: the part that all destinations share.
 
-Only facts about this one request. What they mean for a record that an earlier request may have carried is worked out
-in ``fold``.
+Only facts about this one request. What they mean for a record that an earlier request may have carried is for ``fold``
+to say.
 
 =================== ============================ =================== ====================================
 response            says of the request          error               then

@@ -29,12 +29,10 @@ from typing import Any
 import msgspec
 
 from balance_bridge.accounts import WebhookDestination
-from balance_bridge.clock import SYSTEM_CLOCK, Clock
 from balance_bridge.errors import InvalidResponse
-from balance_bridge.load.destination import Balance, Credentials, Destination
+from balance_bridge.load.destination import Balance, Destination
 from balance_bridge.load.documents import ACCEPTED, NO_RESULT, Result, Row, Said, Word
 from balance_bridge.load.replies import by_number, describe, document_of, text_of
-from balance_bridge.transport import Transport
 
 SCHEMA = "balance-bridge/balances/1"
 KEY_HEADER = "idempotency-key"
@@ -47,13 +45,8 @@ BAD_RECORD = "BAD_RECORD"
 class Webhook(Destination):
     """One account's balances at a webhook.
 
-    Args:
-        config: The destination as the accounts file has it.
-        credentials: Its connection: the full URL, with a slash at the end only if you want it sent; the password is
-            the secret shared with the receiver, which signs and is never sent.
-        transport: Sends the requests.
-        account: The account's name in the accounts file.
-        clock: Where a signature's timestamp comes from.
+    The connection's URL is posted to as it is, with a slash at its end only if it was given with one; its password is
+    the secret shared with the receiver, which signs and is never sent.
     """
 
     kind = "webhook"
@@ -64,21 +57,11 @@ class Webhook(Destination):
     default_bisect_codes = frozenset({BAD_RECORD})
     config: WebhookDestination
 
-    def __init__(
-        self,
-        config: WebhookDestination,
-        credentials: Credentials,
-        transport: Transport,
-        *,
-        account: str,
-        clock: Clock = SYSTEM_CLOCK,
-    ) -> None:
-        super().__init__(config, credentials, transport)
-        self.max_bytes = config.max_bytes
-        self._url = credentials.url
-        self._clock = clock
-        head = msgspec.json.encode({"schema": SCHEMA, "account": account, "destination": config.name})
-        self.envelope = (head[:-1] + b',"balances":[', b"]}")
+    @property
+    def envelope(self) -> tuple[bytes, bytes]:
+        """See :meth:`Destination.envelope`."""
+        head = msgspec.json.encode({"schema": SCHEMA, "account": self._account, "destination": self.name})
+        return head[:-1] + b',"balances":[', b"]}"
 
     def encode_row(self, wire: Mapping[str, str]) -> bytes:
         """A balance's JSON text: the amounts as bare numbers with their exact digits, the points as a list."""
