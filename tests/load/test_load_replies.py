@@ -61,7 +61,7 @@ def test_a_status_is_about_the_request_as_a_whole_and_about_no_record(
 def test_429_applied_nothing_and_says_when_to_come_back(send: Send) -> None:
     with pytest.raises(RateLimited) as caught:
         send({}, 429, retry_after="7")
-    assert caught.value.retry_after_s == 7
+    assert caught.value.wait_s == 7
 
 
 def test_what_is_about_records_says_nothing_about_the_whole(send: Send) -> None:

@@ -159,7 +159,7 @@ class AscendexClient:
                 error.args = (f"{self._credentials.name}: {error.args[0]}",)
             if isinstance(error, RateLimited) and budget is not None:
                 # The next attempt waits for its slot, and so does everybody else.
-                budget.block_for(max(error.retry_after_s or 0.0, WINDOW_S))
+                budget.block_for(max(error.wait_s or 0.0, WINDOW_S))
             if isinstance(error, TimestampRefused) and error.skew_s is not None:
                 self._signing_skew_s = error.skew_s
                 self._tell_about_clocks(error.skew_s)
@@ -203,7 +203,7 @@ class AscendexClient:
 def _worth_repeating(error: BalanceBridgeError) -> str:
     """Why the same read may succeed within this call; empty if it cannot."""
     if isinstance(error, RateLimited):
-        return "window" if (error.retry_after_s or 0.0) <= MAX_WAIT_S else ""
+        return "window" if (error.wait_s or 0.0) <= MAX_WAIT_S else ""
     if isinstance(error, TimestampRefused):
         return "timestamp" if error.skew_s is not None else ""
     # A page in HTML or a cut response is often a proxy's moment of weakness, and a read can be repeated.

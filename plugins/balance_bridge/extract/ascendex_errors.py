@@ -66,7 +66,7 @@ def _error(response: Response, code: str, text: str) -> BalanceBridgeError:
     status = response.status
     if code == _WINDOW_FULL or status == 429:
         why = "whatever uses the same key must share one request budget"
-        return RateLimited(text, why=why, retry_after_s=response.retry_after_s())
+        return RateLimited(text, why=why, wait_s=response.retry_after_s())
     if code == _TIMESTAMP:
         skew_s = response.clock_skew_s()
         return TimestampRefused(f"{text}; {_about_clocks(skew_s)}", skew_s=skew_s)

@@ -435,8 +435,8 @@ def _digest(body: bytes) -> str:
 def _wait_s(state: tenacity.RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     doubling = float(2 ** min(state.attempt_number - 1, 5))
-    if isinstance(error, RateLimited) and error.retry_after_s is not None:
-        return max(1.0, error.retry_after_s)
+    if isinstance(error, RateLimited) and error.wait_s is not None:
+        return max(1.0, error.wait_s)
     return doubling
 
 

@@ -83,7 +83,7 @@ def read(response: Response, numbers: Sequence[str], destination: Destination) -
     if response.status == 429:
         raise RateLimited(
             f"{destination.name}: {response.request} returned 429, too many requests",
-            retry_after_s=response.retry_after_s(),
+            wait_s=response.retry_after_s(),
         )
     document, trouble = document_of(response, len(numbers))
     found, stop = Result(), None
