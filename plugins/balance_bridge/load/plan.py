@@ -27,7 +27,7 @@ import msgspec
 
 from balance_bridge.errors import ConfigurationError, InvalidAmount
 from balance_bridge.load.destination import Destination, content
-from balance_bridge.load.documents import Action, Plan, Row, Said
+from balance_bridge.load.documents import Action, Plan, Result, Row, Said
 from balance_bridge.load.fold import SETTLED, Attempt, Folded
 from balance_bridge.load.numbers import MAX_NUMBER_CHARS, communication_number, rfc3339
 
@@ -221,8 +221,7 @@ def halves(folded: Folded, bisect_codes: frozenset[str]) -> dict[str, Group]:
     events = folded.events
     groups: dict[str, Group] = {}
     for (plan, number), result in events.results.items():
-        whole = result.whole
-        if whole is None or whole.said is not Said.REJECTED or whole.code not in bisect_codes:
+        if not refuses_bad_record(result, bisect_codes):
             continue
         batch = events.tries[plan, number].batch
         rows = events.plans[plan].batches()[batch]
@@ -231,6 +230,12 @@ def halves(folded: Folded, bisect_codes: frozenset[str]) -> dict[str, Group]:
             if attempt.tries[-1] == (plan, number) and row.number not in result.records:
                 groups[row.number] = (1, -plan, -batch, -(2 * index // len(rows))) if len(rows) > 1 else _ALONE
     return groups
+
+
+def refuses_bad_record(result: Result, bisect_codes: frozenset[str]) -> bool:
+    """Whether a request was refused as a whole with one of the codes for a bad record."""
+    whole = result.whole
+    return whole is not None and whole.said is Said.REJECTED and whole.code in bisect_codes
 
 
 def decides_the_same(plan: Plan, other: Plan) -> bool:
