@@ -184,7 +184,7 @@ class Destination(ABC):
 
     def _bare(self, digits: str | None) -> msgspec.Raw:
         if digits is None or not _DIGITS.fullmatch(digits):
-            raise InvalidAmount(f"{self.name}: {digits!r} is not the plain digits of an amount")
+            raise InvalidAmount(f"{self.name}: {digits!r} is not a number in plain digits")
         return msgspec.Raw(digits.encode())
 
     def _row(self, balance: Balance, at: str) -> Row:

@@ -202,7 +202,7 @@ def _refusal(response: Response, document: Any, destination: Destination) -> tup
             what, why="What became of the records is unknown; they go out again under the same numbers"
         )
     if status < 200:
-        return unknown, InvalidResponse(f"{what}, which is no final response", do="Look for a proxy in between")
+        return unknown, InvalidResponse(f"{what}, which is not a final response", do="Look for a proxy in between")
     return rejected, None
 
 
