@@ -13,7 +13,7 @@ from balance_bridge.clock import Clock
 from balance_bridge.errors import ConnectionFailed, RateLimited
 
 _MAX_CONNECTS = 3
-_MAX_WAIT_S = 120.0
+_MIN_WAIT_S, _MAX_WAIT_S = 1.0, 120.0
 _MAX_WAITS = 10
 
 
@@ -43,10 +43,10 @@ def _error(state: tenacity.RetryCallState) -> BaseException | None:
 
 
 def _wait_s(state: tenacity.RetryCallState) -> float:
-    error = _error(state)
+    error, doubling_s = _error(state), 2.0 ** min(state.attempt_number - 1, 5)
     if isinstance(error, RateLimited) and error.wait_s is not None:
-        return max(1.0, error.wait_s)
-    return float(2 ** min(state.attempt_number - 1, 5))
+        return max(_MIN_WAIT_S, error.wait_s)
+    return doubling_s
 
 
 def _give_up(state: tenacity.RetryCallState) -> bool:
