@@ -199,13 +199,13 @@ def real() -> Iterator[Row]:
 
 def ask(url: str, key: str, secret: str, budget_file: str, until: float) -> None:
     from balance_bridge.errors import BudgetExhausted
-    from balance_bridge.extract.ascendex import Access, AscendexClient
+    from balance_bridge.extract.ascendex import AscendexClient
     from balance_bridge.extract.budget import Budget, budget_key
-    from balance_bridge.transport import Transport
+    from balance_bridge.transport import Credentials, Transport
 
     while (left_s := until - time.monotonic()) > 0:
         budget = Budget(f"sqlite:///{budget_file}", budget_key(key), patience_s=left_s)
-        client = AscendexClient(Transport(), Access(url, key, secret), budget=budget)
+        client = AscendexClient(Transport(), Credentials(url, key, secret), budget=budget)
         try:
             client.get("data/v1/cash/balance/snapshot", {"date": datetime.now(UTC).date().isoformat()})
         except BudgetExhausted:

@@ -243,15 +243,14 @@ def run_bare(name: str, url: str, folder: Path) -> dict[str, Any]:
     from balance_bridge.load.destination import balances_from_table
     from balance_bridge.load.fold import fold
     from balance_bridge.load.log import Events
-    from balance_bridge.load.numbers import Numbering
+    from balance_bridge.load.numbers import number_prefix
     from balance_bridge.load.plan import Decider
     from balance_bridge.transform.balances import from_parquet
 
     recorder = Recorder()
     destination = open_destination(name, url, recorder)
-    numbering = Numbering(namespace="bb", account=ACCOUNT, destination=name)
-    prepared = destination.prepare(balances_from_table(from_parquet((folder / BALANCES).read_bytes())))
-    rows, bodies = Decider(destination, numbering, fold(Events())).decide(prepared)
+    due = destination.prepare(balances_from_table(from_parquet((folder / BALANCES).read_bytes())))
+    rows, bodies = Decider(destination, number_prefix("bb", ACCOUNT, name), fold(Events())).decide(due)
     numbers: dict[int, list[str]] = {}
     for row in rows:
         numbers.setdefault(row.batch, []).append(row.number)
@@ -271,10 +270,10 @@ def open_destination(name: str, url: str, transport: Any) -> Any:
     """The destination as the accounts file of the sandbox has it, with the limits that are there by default."""
     from balance_bridge.accounts import AmlyzeDestination, ElvenDestination, WebhookDestination
     from balance_bridge.load.amlyze import Amlyze
-    from balance_bridge.load.destination import Credentials
     from balance_bridge.load.elven import Elven
     from balance_bridge.load.webhook import Webhook
     from balance_bridge.sandbox.fixtures import CREDENTIALS, connections
+    from balance_bridge.transport import Credentials
 
     known = CREDENTIALS
     named = {"name": name, "conn_id": f"{name}_default"}

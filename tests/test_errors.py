@@ -48,6 +48,6 @@ def test_a_log_entry_is_at_most_three_lines_of_110_characters(what: str, why: st
 
 
 def test_an_error_that_crosses_to_another_process_keeps_all_that_it_says() -> None:
-    error = pickle.loads(pickle.dumps(RateLimited("too many", why="their count", do="wait", retry_after_s=3.0)))
+    error = pickle.loads(pickle.dumps(RateLimited("too many", why="their count", do="wait", wait_s=3.0)))
     assert str(error) == "too many. their count. wait"
-    assert error.retry_after_s == 3.0
+    assert error.wait_s == 3.0

@@ -88,7 +88,15 @@ class PermanentError(BalanceBridgeError):
 
 
 class TransientError(BalanceBridgeError):
-    """Passes without anybody's help; the task is tried again after a delay."""
+    """Passes without anybody's help; the task is tried again after a delay.
+
+    Attributes:
+        wait_s: Seconds after which it is worth trying again; None if nobody knows.
+    """
+
+    def __init__(self, what: str, *, why: str = "", do: str = "", wait_s: float | None = None) -> None:
+        super().__init__(what, why=why, do=do)
+        self.wait_s = wait_s
 
 
 class ConfigurationError(PermanentError):
@@ -216,34 +224,25 @@ class ServerFault(TransientError):
 
 
 class RateLimited(TransientError):
-    """The server says that there were too many requests.
-
-    Attributes:
-        retry_after_s: Seconds to wait, as the server says; None if it does not.
-    """
+    """The server says that there were too many requests, and perhaps how long to wait."""
 
     remedy = "Airflow tries again. If it keeps failing, see what else uses this key."
-
-    def __init__(self, what: str, *, why: str = "", do: str = "", retry_after_s: float | None = None) -> None:
-        super().__init__(what, why=why, do=do)
-        self.retry_after_s = retry_after_s
 
 
 class BudgetExhausted(TransientError):
     """No request can be made for longer than the caller is willing to wait; nothing was sent.
 
     Attributes:
-        wait_s: Seconds after which it is worth trying again.
         refusal: The server's own refusal, if that is why; None if our counting alone says so.
     """
 
     remedy = "Airflow tries again once the budget has a free slot."
+    wait_s: float
 
     def __init__(
         self, what: str, *, wait_s: float, why: str = "", do: str = "", refusal: RateLimited | None = None
     ) -> None:
-        super().__init__(what, why=why, do=do)
-        self.wait_s = wait_s
+        super().__init__(what, why=why, do=do, wait_s=wait_s)
         self.refusal = refusal
 
 
@@ -260,14 +259,6 @@ class StoreUnwritable(TransientError):
 
 
 class NotYetAvailable(TransientError):
-    """The other side does not have it yet.
-
-    Attributes:
-        wait_s: Seconds before which it is not even asked for; None if it was asked for.
-    """
+    """The other side does not have it yet; with ``wait_s``, it was not even asked for."""
 
     remedy = "Nothing: the task waits for it."
-
-    def __init__(self, what: str, *, why: str = "", do: str = "", wait_s: float | None = None) -> None:
-        super().__init__(what, why=why, do=do)
-        self.wait_s = wait_s

@@ -17,7 +17,8 @@ import pytest
 from balance_bridge import cli, settings
 from balance_bridge.commands import status
 from balance_bridge.commands.output import Listing, Output, csv_cell, printable
-from balance_bridge.load.log import VERSION, Action, DayLog, Plan, Row
+from balance_bridge.load.documents import Action, Plan, Row
+from balance_bridge.load.log import DayLog
 from balance_bridge.transform import balances
 
 # Sets the window's title, clears the screen, begins a new line, hides what follows, turns it round, and is markup.
@@ -112,7 +113,7 @@ def test_a_spreadsheet_does_not_run_a_text_cell_and_still_counts_an_amount(text:
 def log_with(text: str, day: date) -> None:
     """A log in which everything that is text comes from outside."""
     row = Row(text, 1_795_219_200_000, "-1.5", "close", Action.REJECT, text=text)
-    plan = Plan(VERSION, "main_cash", str(day), "amlyze", "amlyze", text, "x", "balances/x", False, {}, [row])
+    plan = Plan("main_cash", str(day), "amlyze", "amlyze", text, "x", "balances/x", False, {}, [row])
     assert DayLog(settings.open_store(), "main_cash", day, "amlyze").put_plan(1, plan)
 
 

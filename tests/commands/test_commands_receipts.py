@@ -15,7 +15,8 @@ import pytest
 
 from balance_bridge import cli, settings
 from balance_bridge.errors import PlaceChanged, RecordsRejected
-from balance_bridge.load.log import MAX_SKEW_S, VERSION, DayLog, Try
+from balance_bridge.load.documents import MAX_SKEW_S, Try
+from balance_bridge.load.log import DayLog
 
 
 def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
@@ -312,7 +313,7 @@ def test_nothing_is_resolved_while_a_request_may_still_be_under_way(
     by = ["--by", "Ada", "--reason", "asked them"]
 
     def tried(ago_s: float) -> None:
-        log.put_try(1, Try(VERSION, 1, time.time() - ago_s, 60.0, "00"))
+        log.put_try(1, Try(1, time.time() - ago_s, 60.0, "00"))
 
     tried(61 + MAX_SKEW_S)
     assert cli.main([*resolve, *by]) == 1

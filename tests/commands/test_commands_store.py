@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import shutil
 from collections import Counter
@@ -22,7 +23,7 @@ from balance_bridge.commands.output import Finding
 from balance_bridge.commands.store_check import check, folders, gaps
 from balance_bridge.commands.store_prune import old_days
 from balance_bridge.errors import StoreDamaged
-from balance_bridge.load import log
+from balance_bridge.load import documents, log
 from balance_bridge.load.place import Owners
 from balance_bridge.load.place import Place as Leads
 from balance_bridge.store import Store, to_json
@@ -112,9 +113,9 @@ def test_an_object_that_was_changed_or_is_gone_is_found_by_name(
 
 # What a delivery to one destination leaves, and what each is.
 LOGGED: dict[str, type[msgspec.Struct]] = {
-    "receipts/main_cash/*-*/amlyze/plan-0001.jsonl.gz": log.Plan,
-    "receipts/main_cash/*-*/amlyze/plan-0001/0001.try.jsonl": log.Try,
-    "receipts/main_cash/*-*/amlyze/plan-0001/0001.res.jsonl": log.Result,
+    "receipts/main_cash/*-*/amlyze/plan-0001.jsonl.gz": documents.Plan,
+    "receipts/main_cash/*-*/amlyze/plan-0001/0001.try.jsonl": documents.Try,
+    "receipts/main_cash/*-*/amlyze/plan-0001/0001.res.jsonl": documents.Result,
     "receipts/main_cash/places/amlyze/0001.jsonl": Leads,
     "receipts/places/*/0001.jsonl": Owners,
 }
@@ -125,10 +126,10 @@ def truncated(data: bytes, _: type[msgspec.Struct]) -> bytes:
 
 
 def changed(data: bytes, kind: type[msgspec.Struct]) -> bytes:
-    text = gzip.decompress(data) if kind is log.Plan else data
+    text = gzip.decompress(data) if kind is documents.Plan else data
     other = text.replace(b"1", b"7", 1)
     assert other != text
-    return gzip.compress(other) if kind is log.Plan else other
+    return gzip.compress(other) if kind is documents.Plan else other
 
 
 def emptied(_: bytes, __: type[msgspec.Struct]) -> bytes:
@@ -136,7 +137,10 @@ def emptied(_: bytes, __: type[msgspec.Struct]) -> bytes:
 
 
 def newer(data: bytes, kind: type[msgspec.Struct]) -> bytes:
-    return log.encode(msgspec.structs.replace(log.decode(data, kind, "x"), version=log.VERSION + 1))
+    text = gzip.decompress(data) if kind is documents.Plan else data
+    body = text.replace(b'"version":2', b'"version":3', 1).rstrip(b"\n").rpartition(b"\n")[0] + b"\n"
+    sealed = body + b'{"sha256":"%s"}\n' % hashlib.sha256(body).hexdigest().encode()
+    return gzip.compress(sealed) if kind is documents.Plan else sealed
 
 
 def test_a_log_that_is_not_what_was_written_is_named_and_nothing_is_sent(
@@ -171,7 +175,7 @@ def test_a_log_that_is_not_what_was_written_is_named_and_nothing_is_sent(
 
 def test_a_resolution_that_is_not_what_was_written_is_named(place: Any, delivered: Store) -> None:
     its_log = log.DayLog(delivered, "main_cash", place.yesterday, "amlyze")
-    its_log.put_resolution(log.Resolution(log.VERSION, "Ada", "ticket 4711", "2026-11-21T00:00:00.000Z", {}))
+    its_log.put_resolution(documents.Resolution("Ada", "ticket 4711", "2026-11-21T00:00:00.000Z", {}))
     assert findings(delivered) == []
     (path,) = files(place, "receipts/main_cash/*/amlyze/resolved-0001.jsonl")
     path.write_bytes(path.read_bytes().replace(b"Ada", b"Eve"))

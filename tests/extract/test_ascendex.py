@@ -25,9 +25,9 @@ from balance_bridge.errors import (
     ResponseLost,
     ServerFault,
 )
-from balance_bridge.extract.ascendex import Access, AscendexAccount, AscendexClient, Category, TimestampRefused, sign
+from balance_bridge.extract.ascendex import AscendexAccount, AscendexClient, Category, TimestampRefused, sign
 from balance_bridge.extract.budget import LEASE_S, REQUESTS_PER_WINDOW, Budget, NoSlot
-from balance_bridge.transport import CONNECT_TIMEOUT_S, DEADLINE_S, Response
+from balance_bridge.transport import CONNECT_TIMEOUT_S, DEADLINE_S, Credentials, Response
 
 KEY = "api-key-not-real"
 # The documentation's own example, not in use anywhere.
@@ -87,7 +87,7 @@ def budget(time: Any, tmp_path: Path) -> Budget:
 def make(time: Any, budget: Budget) -> Callable[..., Any]:
     def made(*script: Response | BaseException, **options: Any) -> tuple[AscendexClient, Exchange]:
         exchange = Exchange(time, *script)
-        access = Access("https://exchange.test/", KEY, SECRET, options.pop("name", ""))
+        access = Credentials("https://exchange.test/", KEY, SECRET, options.pop("name", ""))
         given: dict[str, Any] = {"budget": budget, "clock": time.clock} | options
         return AscendexClient(exchange, access, **given), exchange  # type: ignore[arg-type]
 
@@ -268,7 +268,7 @@ def test_a_wait_without_measure_is_left_to_a_later_try(make: Any, reply: Any, ti
     client, exchange = make(reply(FULL, 429, retry_after="86400"))
     with pytest.raises(RateLimited) as caught:
         client.get(SNAPSHOT, {})
-    assert caught.value.retry_after_s == 86400
+    assert caught.value.wait_s == 86400
     assert len(exchange.requests) == 1
     assert time.slept == []
     assert free_slots(budget) == 0

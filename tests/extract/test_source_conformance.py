@@ -12,14 +12,14 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 from source_conformance import DAY, Harness, SourceConformance
 
-from balance_bridge.extract.ascendex import Access, AscendexAccount, AscendexClient, Category
+from balance_bridge.extract.ascendex import AscendexAccount, AscendexClient, Category
 from balance_bridge.extract.files import FilesAccount
 from balance_bridge.extract.files_responses import CHANGE_COLUMNS, SNAPSHOT_COLUMNS
 from balance_bridge.extract.source import Source
 from balance_bridge.sandbox.exchange import Exchange, ExchangeOptions
 from balance_bridge.sandbox.wire import Call, Journal
 from balance_bridge.sandbox.world import Book, Record, World, utc_day
-from balance_bridge.transport import Response
+from balance_bridge.transport import Credentials, Response
 
 
 class InProcess:
@@ -47,7 +47,9 @@ class AscendexHarness(Harness):
         world = World(1, DAY, {("key", "cash"): book})
         exchange = Exchange({"key": "secret"}, world, self.clock.clock, Journal(), options)
         transport: Any = InProcess(exchange, self.clock.wall)
-        client = AscendexClient(transport, Access("https://exchange.test", "key", "secret"), clock=self.clock.clock)
+        client = AscendexClient(
+            transport, Credentials("https://exchange.test", "key", "secret"), clock=self.clock.clock
+        )
         return AscendexAccount(client, Category.CASH, retention_days=retention_days, clock=self.clock.clock)
 
 

@@ -444,7 +444,7 @@ def test_a_corrected_zone_is_refused_by_name_and_with_redeliver_every_balance_is
     harness, store = ElvenHarness(), MemoryStore()
     first = int(datetime(2026, 11, 20, tzinfo=UTC).timestamp() * 1000)
     days = [
-        [Balance("A0", first + index * 900_000, Decimal(index), ("every 15min",)) for index in range(start, start + 96)]
+        [Balance("A0", first + index * 900_000, Decimal(index), "every 15min") for index in range(start, start + 96)]
         for start in (1, 97)
     ]
 

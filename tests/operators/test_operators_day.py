@@ -270,7 +270,7 @@ def test_nothing_secret_is_handed_on_or_stored(world: Any) -> None:
         ("gone", "main_cash has no destination 'gone' any more"),
         (
             "elven",
-            "elven was not in the accounts file when this day was worked out. Clear the task before this one as well",
+            "elven was not in the accounts file when these balances were computed. Clear the task before this one as",
         ),
     ],
 )

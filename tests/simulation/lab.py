@@ -22,13 +22,13 @@ from urllib.parse import urlencode, urlsplit
 from balance_bridge import daily
 from balance_bridge.errors import BudgetExhausted
 from balance_bridge.extract import ascendex
-from balance_bridge.extract.ascendex import Access, AscendexAccount, AscendexClient, Category
+from balance_bridge.extract.ascendex import AscendexAccount, AscendexClient, Category
 from balance_bridge.extract.budget import Budget
 from balance_bridge.sandbox.exchange import Exchange, ExchangeOptions
 from balance_bridge.sandbox.wire import Call, Journal
 from balance_bridge.sandbox.world import DAY_MS, Book, Leg, Record, Snapshot, World, midnight_ms
 from balance_bridge.transform import ledger
-from balance_bridge.transport import Response
+from balance_bridge.transport import Credentials, Response
 from doubles import FakeClock, MemoryStore
 
 DAY = date(2026, 11, 20)
@@ -225,7 +225,7 @@ class Lab:
     def source(self, patience_s: float = float("inf")) -> AscendexAccount:
         client = Client(
             self.wire,  # type: ignore[arg-type]
-            Access("https://exchange.example", KEY, SECRET),
+            Credentials("https://exchange.example", KEY, SECRET),
             budget=self.budget(patience_s),
             clock=self.clock.clock,
             log=self.told.append,

@@ -17,13 +17,13 @@ from balance_bridge.accounts import AmlyzeDestination
 from balance_bridge.commands.local_airflow import LocalAirflow
 from balance_bridge.load.amlyze import Amlyze
 from balance_bridge.load.delivery import Delivery, deliver
-from balance_bridge.load.destination import Credentials, balances_from_table
+from balance_bridge.load.destination import balances_from_table
 from balance_bridge.load.fold import fold, outcomes
 from balance_bridge.load.log import DayLog
 from balance_bridge.sandbox.server import CREDENTIALS, Sandbox
 from balance_bridge.store import Store
 from balance_bridge.transform.balances import from_parquet
-from balance_bridge.transport import Transport
+from balance_bridge.transport import Credentials, Transport
 from system.processes import descends
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]

@@ -193,10 +193,10 @@ def _newest_balances(account: str, config: Destination) -> str:
     if not keys:
         return ""
     due, _ = due_balances(store, max(keys), config, lambda _: None)
-    rejected = open_destination(config, account).prepare(due).rejected
+    rejected = [row for row in open_destination(config, account).prepare(due) if row.action == "reject"]
     day = max(keys).split("/")[2]
     if rejected:
-        named = "; ".join(f"{each.balance.asset}: {each.text}" for each in rejected[:5])
+        named = "; ".join(f"{row.asset}: {row.text}" for row in rejected[:5])
         raise ConfigurationError(f"balances of {day}: {len(rejected)} could not be sent: {named}")
     return f"balances of {day}: {len(due)} fit the API's limits"
 

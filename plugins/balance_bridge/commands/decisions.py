@@ -13,10 +13,10 @@ from balance_bridge.commands.deliveries import delivered_to
 from balance_bridge.commands.output import printable
 from balance_bridge.errors import ConfigurationError
 from balance_bridge.load.audit import unconfirmed
+from balance_bridge.load.documents import Resolution, Said, Word
 from balance_bridge.load.fold import fold
-from balance_bridge.load.log import VERSION, DayLog, Resolution, time_text
+from balance_bridge.load.log import DayLog, time_text
 from balance_bridge.load.place import Place, Places
-from balance_bridge.load.replies import Said, Word
 
 
 def resolve(
@@ -50,7 +50,7 @@ def resolve(
             )
     word = Word(Said(said), text=f"{decision.by}: {decision.reason}")
     key = log.put_resolution(
-        Resolution(VERSION, decision.by, decision.reason, time_text(now_s), {number: word for number in wanted})
+        Resolution(decision.by, decision.reason, time_text(now_s), {number: word for number in wanted})
     )
     print(f"{len(wanted)} {said}, written to {store.describe(key)}")
     if said == Said.REJECTED:

@@ -14,7 +14,7 @@ from balance_bridge.accounts import Account
 from balance_bridge.commands.arguments import choose, choose_accounts
 from balance_bridge.commands.output import Listing, Output, printable
 from balance_bridge.errors import ConfigurationError
-from balance_bridge.load.log import Action, Plan, Row, decode
+from balance_bridge.load.documents import Action, Plan, Row, decode
 from balance_bridge.load.numbers import rfc3339
 from balance_bridge.load.summary import DeliverySummary, held_otherwise
 from balance_bridge.store import Store

@@ -14,8 +14,9 @@ from balance_bridge.commands.output import Finding, Output
 from balance_bridge.days import is_day
 from balance_bridge.errors import BalanceBridgeError, StoreDamaged
 from balance_bridge.extract import raw
+from balance_bridge.load.documents import Plan, decode
 from balance_bridge.load.fold import fold, outcomes
-from balance_bridge.load.log import DayLog, Plan, decode
+from balance_bridge.load.log import DayLog
 from balance_bridge.load.place import Owners, Place
 from balance_bridge.store import Store
 

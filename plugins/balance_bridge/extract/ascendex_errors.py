@@ -54,7 +54,7 @@ def _error(response: Response, code: str, text: str) -> BalanceBridgeError:
     status = response.status
     if code == _WINDOW_FULL or status == 429:
         why = "whatever uses the same key must share one request budget"
-        return RateLimited(text, why=why, retry_after_s=response.retry_after_s())
+        return RateLimited(text, why=why, wait_s=response.retry_after_s())
     if code == _TIMESTAMP:
         return TimestampRefused(f"{text}; {_about_clocks(response.clock_skew_s())}")
     if code == _NO_DATA:

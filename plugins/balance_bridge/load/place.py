@@ -20,25 +20,24 @@ import msgspec
 from balance_bridge.accounts.sharing import accounts_at, find_shared
 from balance_bridge.errors import PlaceChanged, StoreDamaged
 from balance_bridge.load.destination import Destination
+from balance_bridge.load.documents import Document, Kind, decode, encode
 from balance_bridge.load.fold import fold
-from balance_bridge.load.log import VERSION, DayLog, Document, days_with_logs, decode, encode
+from balance_bridge.load.log import DayLog, days_with_logs
 from balance_bridge.store import Store
 
 _SUFFIX = ".jsonl"
 
 
-class Place(msgspec.Struct, frozen=True):
+class Place(Document):
     """Where a destination's name leads.
 
     Attributes:
-        version: Of this format.
         leads_to: Kind, address and account at the far side.
         key_settings: What keys are made with, besides the mapping of assets.
         by: Who decided so: a run, or a person.
         reason: Why.
     """
 
-    version: int
     leads_to: dict[str, str]
     key_settings: dict[str, str]
     by: str
@@ -66,17 +65,15 @@ class Owner(msgspec.Struct, frozen=True):
         return f"{self.destination} of {self.account}"
 
 
-class Owners(msgspec.Struct, frozen=True):
+class Owners(Document):
     """Who delivers to which account at one address.
 
     Attributes:
-        version: Of this format.
         kind: The destinations' kind.
         url: The address.
         owners: By account at the far side, as :func:`~balance_bridge.accounts.sharing.accounts_at` has it.
     """
 
-    version: int
     kind: str
     url: str
     owners: dict[str, Owner]
@@ -193,7 +190,7 @@ class Places:
         return f"destination {self._destination.name} of {self._account}"
 
     def _now(self, by: str, reason: str) -> Place:
-        return Place(VERSION, self._destination.place(), self._destination.key_settings(), by, reason)
+        return Place(self._destination.place(), self._destination.key_settings(), by, reason)
 
     def _own(
         self, by: str, reason: str = "first delivery", *, take_over: bool = False, dry_run: bool = False
@@ -223,11 +220,11 @@ class Places:
         if dry_run or not (others if take_over else new):
             return others
         kept = {account: owner for account, owner in owners.items() if account not in others}
-        if not self._follow(self._shared_folder, Owners(VERSION, self._kind, self._url, kept | new)):
+        if not self._follow(self._shared_folder, Owners(self._kind, self._url, kept | new)):
             return self._own(by, reason, take_over=take_over)
         return others
 
-    def _read(self, folder: str, kind: type[Document]) -> Document | None:
+    def _read(self, folder: str, kind: type[Kind]) -> Kind | None:
         """The newest object of a series, or None."""
         self._seen[folder] = key = self._store.newest(folder, _SUFFIX)
         return None if key is None else decode(self._store.read(key), kind, self._store.describe(key))
