@@ -186,8 +186,8 @@ def real() -> Iterator[Row]:
             for worker in workers:
                 if worker.is_alive():
                     worker.kill()
-        arrived = sorted(sandbox.journal.arrivals_s("exchange", key))
-        refused = len(sandbox.journal.arrivals_s("exchange", key, admitted=False))
+        arrived = sorted(each.at_s for each in sandbox.journal.requests if each.key == key and each.status != 429)
+        refused = len(sandbox.journal.refusals(429))
     whole = (len(arrived) - 1) // 8 * 8
     took_s = arrived[whole] - arrived[0]
     yield (
@@ -199,13 +199,13 @@ def real() -> Iterator[Row]:
 
 def ask(url: str, key: str, secret: str, budget_file: str, until: float) -> None:
     from balance_bridge.errors import BudgetExhausted
-    from balance_bridge.extract.ascendex import Access, AscendexClient
+    from balance_bridge.extract.ascendex import AscendexClient
     from balance_bridge.extract.budget import Budget, budget_key
-    from balance_bridge.transport import Transport
+    from balance_bridge.transport import Credentials, Transport
 
     while (left_s := until - time.monotonic()) > 0:
         budget = Budget(f"sqlite:///{budget_file}", budget_key(key), patience_s=left_s)
-        client = AscendexClient(Transport(), Access(url, key, secret), budget=budget)
+        client = AscendexClient(Transport(), Credentials(url, key, secret), budget=budget)
         try:
             client.get("data/v1/cash/balance/snapshot", {"date": datetime.now(UTC).date().isoformat()})
         except BudgetExhausted:
@@ -235,7 +235,7 @@ def run_apart(pages: int) -> float:
 def peak_mib(pages: int) -> float:
     """Extract and prove a day of so many pages; the answers are made as they are asked for, so nothing else is held."""
     from balance_bridge import daily
-    from balance_bridge.extract.ascendex import AscendexSource, Category
+    from balance_bridge.extract.ascendex import AscendexAccount, Category
     from balance_bridge.store import Store
     from balance_bridge.transport import Response
 
@@ -244,7 +244,7 @@ def peak_mib(pages: int) -> float:
     def answered(document: dict) -> Response:
         return Response("GET bench", 200, {}, json.dumps(document).encode(), time.time(), time.time())
 
-    class Made(AscendexSource):
+    class Made(AscendexAccount):
         """Records numbered in a row, each an asset's next billionth: any page follows from its number alone."""
 
         def now(self) -> float:

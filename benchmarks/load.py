@@ -162,23 +162,18 @@ def serve() -> int:
 
     exact = Context(prec=100)
     with Sandbox() as sandbox:
-        held: dict[str, Callable[[], list[tuple[Decimal, str]]]] = {
-            "elven": lambda: [(kept.balance, kept.state) for kept in sandbox.elven.imports],
-            "amlyze": lambda: [(kept.value, kept.state) for kept in sandbox.amlyze.registered],
-            "webhook": lambda: [(kept.balance, kept.state) for kept in sandbox.webhook.held],
-        }
         print(json.dumps({"url": sandbox.url}), flush=True)
         for line in sys.stdin:
             found: dict[str, Any] = {}
-            with sandbox.apis.lock:
+            with sandbox.lock:
                 if line.strip() == "reset":
-                    sandbox.apis.reset()
+                    sandbox.reset()
                     sandbox.journal.requests.clear()
                 else:
-                    rows, total = held[line.strip()](), Decimal(0)
-                    for amount, _ in rows:
-                        total = exact.add(total, amount)
-                    new = sum(state == "new" for _, state in rows)
+                    rows, total = getattr(sandbox, line.strip()).delivered, Decimal(0)
+                    for row in rows:
+                        total = exact.add(total, row.balance)
+                    new = sum(row.state == "new" for row in rows)
                     found = {"all": len(rows), "new": new, "sum": str(total)}
                     found["requests"] = len(sandbox.journal.requests)
             print(json.dumps(found), flush=True)
@@ -227,9 +222,8 @@ def run_ours(name: str, url: str, folder: Path) -> dict[str, Any]:
 
     # They stay until the end: a file system can be slow to make files where many have just been removed.
     receipts = tempfile.mkdtemp(dir=folder)
-    transport = Transport()
     delivery = Delivery(
-        destination=open_destination(name, url, transport),
+        destination=open_destination(name, url, Transport()),
         store=Store(Path(receipts)),
         account=ACCOUNT,
         day=DAY,
@@ -240,7 +234,6 @@ def run_ours(name: str, url: str, folder: Path) -> dict[str, Any]:
     watch = Stopwatch()
     with watch:
         summary = deliver(delivery, balances_from_table(from_parquet((folder / BALANCES).read_bytes())))
-    transport.close()
     return {**watch.figures(), "requests": summary.requests, "accepted": summary.accepted_now}
 
 
@@ -250,15 +243,14 @@ def run_bare(name: str, url: str, folder: Path) -> dict[str, Any]:
     from balance_bridge.load.destination import balances_from_table
     from balance_bridge.load.fold import fold
     from balance_bridge.load.log import Events
-    from balance_bridge.load.numbers import Numbering
+    from balance_bridge.load.numbers import number_prefix
     from balance_bridge.load.plan import Decider
     from balance_bridge.transform.balances import from_parquet
 
     recorder = Recorder()
     destination = open_destination(name, url, recorder)
-    numbering = Numbering(namespace="bb", account=ACCOUNT, destination=name)
-    prepared = destination.prepare(balances_from_table(from_parquet((folder / BALANCES).read_bytes())))
-    rows, bodies = Decider(destination, numbering, fold(Events())).decide(prepared)
+    due = destination.prepare(balances_from_table(from_parquet((folder / BALANCES).read_bytes())))
+    rows, bodies = Decider(destination, number_prefix("bb", ACCOUNT, name), fold(Events())).decide(due)
     numbers: dict[int, list[str]] = {}
     for row in rows:
         numbers.setdefault(row.batch, []).append(row.number)
@@ -278,10 +270,10 @@ def open_destination(name: str, url: str, transport: Any) -> Any:
     """The destination as the accounts file of the sandbox has it, with the limits that are there by default."""
     from balance_bridge.accounts import AmlyzeDestination, ElvenDestination, WebhookDestination
     from balance_bridge.load.amlyze import Amlyze
-    from balance_bridge.load.destination import Credentials
     from balance_bridge.load.elven import Elven
     from balance_bridge.load.webhook import Webhook
     from balance_bridge.sandbox.fixtures import CREDENTIALS, connections
+    from balance_bridge.transport import Credentials
 
     known = CREDENTIALS
     named = {"name": name, "conn_id": f"{name}_default"}

@@ -120,8 +120,12 @@ def fill(store: Any, names: list[str], count: int) -> None:
     from balance_bridge.store import to_json
 
     today = datetime.now(UTC).date()
-    delivered = index.Delivered(counts={"accepted": 40, "ignored": 2}, due=True, planned=True, run_id="scheduled", at="x")
-    day = index.Day(True, proof="proven", records=500, assets=42, destinations={"elven": delivered, "amlyze": delivered})
+    delivered = index.Delivered(
+        counts={"accepted": 40, "ignored": 2}, due=True, planned=True, run_id="scheduled", at="x"
+    )
+    day = index.Day(
+        True, proof="proven", records=500, assets=42, destinations={"elven": delivered, "amlyze": delivered}
+    )
     days = [today - timedelta(days=ago) for ago in range(1, count + 1)]
     for name in names:
         for month in sorted({f"{each:%Y-%m}" for each in days}):

@@ -25,6 +25,7 @@ from pathlib import Path
 DAY = date(2026, 11, 20)
 OPEN_MS = int(datetime(2026, 11, 20, tzinfo=UTC).timestamp() * 1000)
 DAY_MS = 86_400_000
+FETCHED_S = (OPEN_MS + 2 * DAY_MS) / 1000
 FIRST_SN = 11_000_000_000
 ASSETS = 200
 PAGE = 500
@@ -76,7 +77,7 @@ def report(results: dict[str, list[dict]], records: int) -> int:
 
 def run_apart(program: str, store: Path) -> dict:
     command = [sys.executable, __file__, "--program", program, "--store", str(store)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -98,7 +99,7 @@ class Stages:
 
 
 def run_ours(root: Path) -> dict:
-    from balance_bridge.extract.ascendex import AscendexSource, Category
+    from balance_bridge.extract.ascendex import AscendexAccount, Category
     from balance_bridge.extract.day import DayExtraction
     from balance_bridge.points import BalanceRequest
     from balance_bridge.store import Store
@@ -106,7 +107,7 @@ def run_ours(root: Path) -> dict:
     from balance_bridge.transform.ledger import build_ledger
     from balance_bridge.transform.reconciliation import reconcile
 
-    store, source = Store(root), AscendexSource(None, Category.CASH, retention_days=7)  # type: ignore[arg-type]  # nothing is asked
+    store, source = Store(root), AscendexAccount(None, Category.CASH, retention_days=7)  # type: ignore[arg-type]  # nothing is asked
     stages = Stages()
     extraction = DayExtraction(source, store, "bench", asked_by="bench")
     stored = [extraction.snapshot(day) for day in (DAY, date(2026, 11, 21))]
@@ -244,8 +245,8 @@ def make_history(root: Path, records: int) -> int:
 
     rng = random.Random(11)
     store = Store(root)
-    for endpoint in ("snapshot", "history"):
-        store.put(f"raw/bench/account/{endpoint}.json", to_json({"account_ref": "bench"}))
+    for endpoint, account in (("snapshot", "bench"), ("history", "bench-history")):
+        store.put(f"raw/bench/account/{endpoint}.json", to_json({"account_ref": account}))
     names = [f"A{n:03d}" if n % 10 else f"A{n:03d}-S" for n in range(ASSETS)]
     held = dict.fromkeys(names, 5_000_000_000_000)  # in 10**-9
     size = 0
@@ -254,7 +255,7 @@ def make_history(root: Path, records: int) -> int:
         nonlocal size
         body = msgspec.json.encode(document)
         size += len(body)
-        store.put(key, raw.pack(Response("GET bench", 200, {}, body, 0, 0), asked_by="bench"))
+        store.put(key, raw.pack(Response("GET bench", 200, {}, body, FETCHED_S, FETCHED_S), asked_by="bench"))
 
     def snapshot(day: str, at_ms: int, sn: int) -> None:
         rows = [{"asset": name, "totalBalance": text(units)} for name, units in held.items()]

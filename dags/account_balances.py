@@ -1,7 +1,7 @@
-"""One DAG per account of the accounts file: its balances out of the exchange, proven, and into its destinations.
+"""One DAG per account of the accounts file: fetches its balances from the exchange, proves them and delivers them.
 
-And one more for each account that is followed during the day, one that checks whether everything is right, and one that
-is there, and red, only while the accounts file cannot be read.
+An account with ``intraday`` has a second one. One DAG checks whether everything is set up, and one exists, and is red,
+only while the accounts file cannot be read.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from balance_bridge.operators.refuse import Refuse
 from balance_bridge.points import cron_of, known_so_far
 from balance_bridge.timetable import DayTimetable
 
-# What trying again cannot help fails at once; everything else is tried again after growing delays.
+# Permanent errors fail the task at once; after all others Airflow tries again, with growing delays.
 FAIL_WHAT_IS_PERMANENT = ExceptionRetryPolicy(rules=[RetryRule(exception=PermanentError, action=RetryAction.FAIL)])
 
-# Handed to each task by itself: Airflow copies a DAG's default arguments, and all that hangs on them, for every task.
+# Passed to each task, not as the DAG's default arguments: Airflow would copy those for every task.
 TASK: dict[str, Any] = {
     "owner": "balance-bridge",
     "retries": 6,
@@ -53,7 +53,9 @@ TASK: dict[str, Any] = {
 DRY_RUN = Param(
     False, source="dag", type="boolean", title="Dry run", description="Build and check everything, send nothing."
 )
-# What has a day of its own if its account has none.
+# The DAG that is there only while the accounts file cannot be read.
+FILE_DAG = "balances_accounts_file"
+# The start date of what has none.
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -78,11 +80,11 @@ def account_dag(name: str, account: Account) -> DAG:
 
 
 def intraday_dag(name: str, account: Account, step: str) -> DAG:
-    """The runs that follow one account's day while it goes on."""
+    """The runs that follow one account during the day."""
     with _dag(
         name,
         _midnight(account),
-        # What an outage has left out is in the next run.
+        # The next run delivers what an outage has left out.
         catchup=False,
         schedule=MultipleCronTriggerTimetable(*cron_of(step), timezone="UTC"),
         tags=[*_tags(account), "intraday"],
@@ -124,21 +126,21 @@ def approval_dag(name: str, account: Account) -> DAG:
 
 
 def broken_dag(name: str, account: BrokenAccount) -> DAG:
-    """The run of an account that the accounts file gets wrong: red, with the whole message."""
+    """The run of an account with a mistake in the accounts file: red, with the whole message."""
     start = account.start_date
     with _dag(
         name,
         datetime.combine(start, time(), UTC) if start else LONG_AGO,
-        # Without a start date of its own only the latest day runs, so that the mistake shows.
+        # Without a start date only the latest day runs, so that the mistake shows.
         catchup=start is not None,
         tags=["balance-bridge", "broken"],
         doc_md=broken_doc(account),
     ) as dag:
         Refuse(task_id="day", error=account.error(), **TASK)
-        # A run that was under way when the mistake was made has its "day" behind it, and Airflow takes its other tasks
-        # away: without a task that is new to it, it would end green with nothing delivered.
+        # A run that was under way when the mistake was made may have finished "day", and Airflow removes its other
+        # tasks: without a new task, it would end green with nothing delivered.
         Refuse(task_id="accounts_file", error=account.error(), **TASK)
-    # Those of the right account's DAG: a run that was triggered with them before says what is wrong in the file.
+    # The parameters of the correct account's DAG, so that a run that was triggered with them reports the mistake.
     return _with_params(dag, _daily_params([]))
 
 
@@ -174,7 +176,7 @@ def preflight_dag(name: str) -> DAG:
 
 
 def dag_id(account: str, taken: Container[str] = ()) -> str:
-    """``balances_<account>``; a wrong account's name may hold what a DAG id may not, or come down to another's id."""
+    """``balances_<account>``, changed if a wrong account's name is not allowed in a DAG id or the id is taken."""
     name = f"balances_{re.sub(r'[^A-Za-z0-9_.-]', '_', account)[:200]}"
     while name in taken:
         name += "_"
@@ -182,7 +184,7 @@ def dag_id(account: str, taken: Container[str] = ()) -> str:
 
 
 def makers(file: AccountsFile) -> dict[str, Callable[[str], DAG]]:
-    """What makes each DAG, by its id."""
+    """The function that makes each DAG, by the DAG's id."""
     found: dict[str, Callable[[str], DAG]] = {}
     for right in file.accounts.values():
         found[dag_id(right.name)] = partial(account_dag, account=right)
@@ -191,10 +193,10 @@ def makers(file: AccountsFile) -> dict[str, Callable[[str], DAG]]:
         if right.intraday is not None:
             found[f"{dag_id(right.name)}_intraday"] = partial(intraday_dag, account=right, step=right.intraday)
     found["balances_preflight"] = preflight_dag
-    for wrong in file.broken.values():
-        found[dag_id(wrong.name, found)] = partial(broken_dag, account=wrong)
     if file.error is not None:
-        found[dag_id("accounts_file", found)] = partial(file_dag, error=file.error)
+        found[FILE_DAG] = partial(file_dag, error=file.error)
+    for wrong in file.broken.values():
+        found[dag_id(wrong.name, {*found, FILE_DAG})] = partial(broken_dag, account=wrong)
     return found
 
 
@@ -205,7 +207,7 @@ def _daily_params(names: list[str]) -> dict[str, Param]:
             source="dag",
             type=["null", "string"],
             title="Day",
-            description="The UTC day, YYYY-MM-DD. Empty: the run's logical date, else the last whole day.",
+            description="The UTC day, YYYY-MM-DD. Empty: the logical date's day, else the last one that is over.",
         ),
         "destinations": Param(
             None,
@@ -214,7 +216,7 @@ def _daily_params(names: list[str]) -> dict[str, Param]:
             items={"type": "string"},
             examples=names,
             title="Destinations",
-            description=f"Only these: {', '.join(names)}. Empty: all." if names else "Empty: all.",
+            description=f"Deliver to these only: {', '.join(names)}. Empty: all." if names else "Empty: all.",
         ),
         "dry_run": DRY_RUN,
         "refetch": Param(
@@ -222,21 +224,21 @@ def _daily_params(names: list[str]) -> dict[str, Param]:
             source="dag",
             type="boolean",
             title="Refetch",
-            description="Fetch again from the exchange what the store has.",
+            description="Fetch the day from the exchange again, even if the store has it.",
         ),
         "redeliver": Param(
             False,
             source="dag",
             type="boolean",
             title="Redeliver",
-            description="Send again, under new numbers, what was delivered under other keys or settings.",
+            description="Send balances that were delivered under other keys or settings again, under new numbers.",
         ),
     }
 
 
 def _with_params(dag: DAG, params: Mapping[str, Param]) -> DAG:
-    # Once its tasks are there: a DAG that has them before validates their schemas, and copies them three times for each
-    # task, which is most of what parsing costs. A run takes them from the DAG.
+    # After the tasks were added: otherwise Airflow validates the parameters' schemas and copies them three times for
+    # each task, which is most of the cost of parsing. A run takes them from the DAG.
     for name, param in params.items():
         dag.params[name] = param
     return dag
@@ -248,7 +250,7 @@ def _tags(account: Account) -> list[str]:
 
 
 def _fetching(account: Account) -> dict[str, Any]:
-    # One at a time for each key: more would only wait for each other's requests.
+    # One task at a time for each key: several would only wait for each other's requests.
     pool = {} if account.source.pool is None else {"pool": account.source.pool}
     return {"account": account.name, **pool, **TASK}
 
@@ -269,10 +271,9 @@ def _dag(name: str, start: datetime, *, catchup: bool = True, schedule: Any = No
 
 
 def make() -> dict[str, DAG]:
-    """The DAGs, by id; in the process of a task only the one that it asks for."""
+    """The DAGs, by id; in a task's process only the task's own DAG."""
     wanted = get_parsing_context().dag_id
-    # Looking for garbage among all that Airflow has loaded, again and again while many accounts are read and their DAGs
-    # made, would be a third of the time, and there is none.
+    # With many accounts, garbage collection would take a third of the time, and finds nothing.
     gc.disable()
     try:
         found = makers(settings.read_accounts())

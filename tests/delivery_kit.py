@@ -15,14 +15,14 @@ from balance_bridge.accounts import AmlyzeDestination, ElvenDestination, Webhook
 from balance_bridge.clock import SYSTEM_CLOCK, Clock
 from balance_bridge.load.amlyze import Amlyze
 from balance_bridge.load.delivery import Delivery, deliver
-from balance_bridge.load.destination import Balance, Credentials
+from balance_bridge.load.destination import Balance
 from balance_bridge.load.elven import Elven
 from balance_bridge.load.fold import Folded, fold, outcomes
 from balance_bridge.load.log import DayLog
 from balance_bridge.load.summary import DeliverySummary
 from balance_bridge.load.webhook import Webhook
 from balance_bridge.store import Store
-from balance_bridge.transport import Response, credentials
+from balance_bridge.transport import Credentials, Response, credentials
 from doubles import FakeClock
 
 ACCOUNT = "main_cash"
@@ -34,7 +34,7 @@ SHARED_SECRET = "webhook-secret-not-real"
 
 
 def balance(asset: str = "BTC", amount: str | Decimal = "1.5", at_ms: int = CLOSE_MS, points: str = "close") -> Balance:
-    return Balance(asset, at_ms, Decimal(amount), tuple(points.split(",")))
+    return Balance(asset, at_ms, Decimal(amount), points)
 
 
 # --- destinations, with options of the accounts file; ``url``, ``key`` and ``secret`` are the connection's

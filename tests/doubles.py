@@ -64,7 +64,7 @@ class MemoryStore(Store):
             raise StoreDamaged(f"{key} is missing from the store")
         return self.objects[key]
 
-    def _place(self, key: str) -> str:
+    def describe(self, key: str) -> str:
         return key
 
     def _walk(self, prefix: str) -> Iterator[str]:

@@ -18,8 +18,7 @@ from balance_bridge import cli
 from balance_bridge.commands.output import Listing
 from balance_bridge.errors import ConfigurationError
 
-NAMES = [name for name, *_ in cli._COMMANDS]
-IN_LIST = [name.split()[0] for name in NAMES if not name.startswith("receipts ")]
+NAMES = list(cli.COMMANDS)
 # What each command needs at least.
 LEAST = {
     "preview": "main_cash yesterday",
@@ -45,7 +44,7 @@ def test_each_command_has_a_help_in_which_every_option_says_its_default(
     assert cli.main([*name.split(), "--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert f"usage: balance-bridge {name} " in shown
-    (arguments,) = [arguments for each, _, _, *arguments in cli._COMMANDS if each == name]
+    _, *arguments = cli.COMMANDS[name]
     options = [each for each in arguments if not isinstance(each, list) and each[0][0].startswith("-")]
     assert not [flags for flags, settings in options if not {"default", "required"} & words(settings["help"])]
 
@@ -56,8 +55,7 @@ def words(text: str) -> set[str]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_command_is_called_with_the_arguments_that_it_takes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    (run,) = [run for each, run, *_ in cli._COMMANDS if each == name]
-    module, _, function = run.partition(":")
+    module, _, function = cli.COMMANDS[name][0].partition(":")
     room = importlib.import_module(f"balance_bridge.{module}")
     signature = inspect.signature(getattr(room, function))
     assert len(signature.parameters) <= 6
@@ -75,7 +73,7 @@ def test_each_command_is_called_with_the_arguments_that_it_takes(name: str, monk
 def test_the_help_lists_every_command_and_shows_how_to_run_a_day_again(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert not [name for name in IN_LIST if f"\n    {name} " not in shown]
+    assert not [name for name in NAMES if f"\n    {name}" not in shown]
     assert "airflow dags trigger balances_ACCOUNT --conf" in shown
     assert max(map(len, shown.splitlines())) < 80
 
@@ -85,15 +83,15 @@ def test_the_help_lists_every_command_and_shows_how_to_run_a_day_again(capsys: p
     [
         ("", "required: COMMAND"),
         ("statu", "did you mean status?"),
-        ("store chek", "did you mean check?"),
+        ("store chek", "did you mean store check or store prune?"),
         ("status -o jsn", "did you mean json?"),
         ("--nothing", "required: COMMAND"),
         ("check main_cash", "unrecognized arguments"),
         ("status --days 0", "0 is not between 1 and"),
         ("status --days -1", "--days"),
-        ("status --days some", "'some' is not a day"),
+        ("status --days some", "'some' is not of the form YYYY-MM-DD"),
         ("receipts main_cash 2026-02-30", "a date that does not exist"),
-        ("receipts main_cash 20261120", "is not a day"),
+        ("receipts main_cash 20261120", "is not of the form"),
         ("receipts main_cash 2026-11-07..2026-11-01", "ends before it begins"),
         ("receipts main_cash 0001-01-01..yesterday", "is longer than"),
         ("sandbox --port http", "invalid int value"),
@@ -142,6 +140,9 @@ def test_a_known_error_is_shown_in_its_parts_and_an_unknown_one_is_a_bug(
     raises(ConfigurationError("two lines:\nand \x1b[2J \x9b"))
     assert cli.main(["pools"]) == 1
     assert capsys.readouterr().err == "balance-bridge: two lines:\n  and \\x1b[2J \\x9b\n"
+    raises(PermissionError(13, "Permission denied", "/a/file"))
+    assert cli.main(["pools"]) == 1
+    assert capsys.readouterr().err.startswith("balance-bridge: /a/file: Permission denied\n  ")
     raises(KeyboardInterrupt())
     assert cli.main(["pools"]) == 130
     raises(ZeroDivisionError("a bug"))
@@ -170,6 +171,26 @@ def test_a_reader_that_has_seen_enough_causes_no_traceback() -> None:
         assert process.stderr is not None
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+@pytest.mark.parametrize(("target", "said"), [(">&-", "standard output is closed"), (">/dev/full", "No space left")])
+def test_output_that_cannot_be_written_is_one_message_and_no_traceback(target: str, said: str) -> None:
+    command = f"{sys.executable} -m balance_bridge.cli receipts --help {target}"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, env=environment, text=True, check=False)
+    assert done.returncode == 1
+    first, do = done.stderr.splitlines()
+    assert first.startswith("balance-bridge: ")
+    assert said in first
+    assert do.startswith("  L")
+
+
+@pytest.mark.parametrize("arguments", [["store"], ["store", "--help"], ["elven", "-h"]])
+def test_the_first_word_of_commands_alone_shows_all_of_them(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert cli.main(arguments) == 0
+    assert "\n    store check " in capsys.readouterr().out
 
 
 def test_the_command_is_installed() -> None:

@@ -15,6 +15,7 @@ from balance_bridge import daily, decisions
 from balance_bridge.decisions import Act, Decision
 from balance_bridge.errors import (
     BudgetExhausted,
+    Contradiction,
     CredentialsRefused,
     InvalidAmount,
     InvalidResponse,
@@ -107,6 +108,13 @@ def run(kit: SimpleNamespace) -> Run:
     # Every page large enough for the day, so that a lost record does not end the paging.
     made.exchange.page_limit = 40
     return made
+
+
+def test_snapshots_whose_numbers_fall_are_fetched_once_more_and_refused(run: Run) -> None:
+    run.exchange.world.snapshots[date(2026, 11, 21)] = (5, {})
+    with pytest.raises(Contradiction, match=r"closing snapshot's sn 5 is below the opening one's 10000"):
+        run.extract(run.job())
+    assert run.exchange.asked == ["snapshot 2026-11-20", "snapshot 2026-11-21"] * 2
 
 
 def test_a_day_that_adds_up_is_proven_and_ready_for_every_destination(run: Run) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from balance_bridge import errors
@@ -38,14 +38,16 @@ def test_a_line_that_is_too_long_keeps_its_beginning_and_its_end() -> None:
     assert line.endswith("xxx answered 401")
 
 
+@example(what="\x1b[2Jall is right\x07", why="\x9b31m", do="\u202egnp.exe")
 @given(what=st.text(min_size=1), why=st.text(), do=st.text())
 def test_a_log_entry_is_at_most_three_lines_of_110_characters(what: str, why: str, do: str) -> None:
     lines = PermanentError(what, why=why, do=do).log_entry().split("\n")
     assert 1 <= len(lines) <= 3
     assert max(map(len, lines)) <= MAX_LOG_LINE
+    assert all(map(str.isprintable, lines)), "a terminal would obey control characters"
 
 
 def test_an_error_that_crosses_to_another_process_keeps_all_that_it_says() -> None:
-    error = pickle.loads(pickle.dumps(RateLimited("too many", why="their count", do="wait", retry_after_s=3.0)))
+    error = pickle.loads(pickle.dumps(RateLimited("too many", why="their count", do="wait", wait_s=3.0)))
     assert str(error) == "too many. their count. wait"
-    assert error.retry_after_s == 3.0
+    assert error.wait_s == 3.0

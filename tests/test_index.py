@@ -12,8 +12,8 @@ import pytest
 from balance_bridge import index
 from balance_bridge.errors import StoreDamaged
 from balance_bridge.index import Day, Delivered
-from balance_bridge.load.log import VERSION as LOG_VERSION
-from balance_bridge.load.log import Action, DayLog, Plan, Row
+from balance_bridge.load.documents import Action, Plan, Row
+from balance_bridge.load.log import DayLog
 from balance_bridge.store import Store, to_json
 
 DAY, NEXT = date(2026, 11, 20), date(2026, 11, 21)
@@ -32,7 +32,7 @@ def report(store: Store, account: str, day: date, status: str = "proven", **more
 def plan(store: Store, account: str, day: date, name: str = "elven", *, number: int = 1) -> None:
     """A delivery that is planned, and of which nothing was sent."""
     row = Row("BTC", 1, "1.5", "close", Action.SEND, number=f"n{number}", key="k", batch=1)
-    made = Plan(LOG_VERSION, account, str(day), name, "elven", "run", "2026-11-21T00:00:00Z", "g", False, {}, [row])
+    made = Plan(account, str(day), name, "elven", "run", "2026-11-21T00:00:00Z", "g", False, {}, [row])
     assert DayLog(store, account, day, name).put_plan(number, made)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge import daily, intraday
-from balance_bridge.errors import NotYetAvailable, ReconciliationBroken
+from balance_bridge.errors import NotYetAvailable, ReconciliationBroken, RequestRefused
 from balance_bridge.localtime import local_texts
 from balance_bridge.transform import balances
 
@@ -126,7 +126,27 @@ def test_without_an_opening_snapshot_there_is_nothing_to_follow(day: Day) -> Non
 
     day.exchange.before_ask = not_there
     assert day.at(5).follow() is None
-    assert "no opening snapshot yet" in day.told[-1]
+    assert day.told[-1] == f"there is nothing of {DAY} to follow yet: snapshot {DAY}"
+
+
+@pytest.mark.parametrize("retention_days", [1, 7])
+def test_changes_that_the_exchange_does_not_have_are_refused_as_in_a_daily_run_and_asked_for_by_the_next(
+    day: Day, retention_days: int
+) -> None:
+    day.exchange.retention_days = retention_days
+
+    def no_data(request: str) -> None:
+        if request.startswith("changes"):
+            raise NotYetAvailable("code 100002")
+
+    day.exchange.before_ask = no_data
+    with pytest.raises(RequestRefused, match=r"changes of 2026-11-20 from sn .* does not have it, .* should") as caught:
+        day.at(70).follow()
+    assert "Ask the exchange for it" in caught.value.log_entry()
+    day.exchange.before_ask = lambda _: None
+    found = day.at(80).follow()
+    assert found is not None
+    assert found["records"] == 12
 
 
 def test_a_day_that_is_over_is_left_to_its_daily_run(day: Day) -> None:

@@ -16,10 +16,10 @@ import pytest
 import delivery_kit as kit
 from balance_bridge.clock import Clock
 from balance_bridge.errors import BalanceBridgeError
-from balance_bridge.extract.ascendex import Access, AscendexClient
+from balance_bridge.extract.ascendex import AscendexClient
 from balance_bridge.load.destination import Destination
 from balance_bridge.store import Store
-from balance_bridge.transport import Response, Transport, credentials
+from balance_bridge.transport import Credentials, Response, Transport, credentials
 
 KEY, SECRET, TOKEN = "key-4c1d7a", "secret-90aa12", "token-77fe03"
 CLOCK = Clock(sleep=lambda _: None)
@@ -88,7 +88,7 @@ def test_what_the_exchange_says_back_is_clean(how: str) -> None:
     reported: list[str] = []
     with parrot(EXCHANGE[how]) as (url, heard):
         transport = Transport()
-        client = AscendexClient(transport, Access(url, KEY, SECRET), clock=CLOCK, log=reported.append)
+        client = AscendexClient(transport, Credentials(url, KEY, SECRET), clock=CLOCK, log=reported.append)
         with pytest.raises(BalanceBridgeError) as caught:
             client.get("data/v1/cash/balance/snapshot", {"date": "2026-11-20"})
     assert_silent(heard, str(caught.value), str(caught.value.__cause__), *reported)
@@ -126,7 +126,7 @@ def test_what_a_destination_says_back_reaches_neither_message_nor_receipt(
             kit.run(make(url, transport), Store(tmp_path), [kit.balance()], clock=CLOCK, log=reported.append)
     receipts = [path.read_text() for path in tmp_path.rglob("*.jsonl")]
     receipts += [zlib.decompress(path.read_bytes(), 31).decode() for path in tmp_path.rglob("*.jsonl.gz")]
-    assert len(receipts) == 4, "the place, the plan, a try and its result"
+    assert len(receipts) == 5, "the place, its owner, the plan, a try and its result"
     assert_silent(heard, str(caught.value), *reported, *receipts)
 
 

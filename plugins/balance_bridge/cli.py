@@ -1,12 +1,13 @@
 """The command ``balance-bridge``.
 
-``_COMMANDS`` has all commands: name, function, help, and the arguments with which the function is called by name. The
-function is imported when it runs: Airflow alone takes a second, and ``--help`` should not.
+``COMMANDS`` has all commands: name, function, and the arguments with which the function is called by name. The function
+is imported when it runs: Airflow alone takes a second, and ``--help`` should not.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import inspect
 import os
@@ -26,18 +27,14 @@ from balance_bridge.commands.arguments import (
     parse_days,
     parse_keep,
     parse_recent,
-    suggestion,
 )
 from balance_bridge.commands.output import FORMATS, Output, printable
 from balance_bridge.errors import BalanceBridgeError
 
 _STOPPED, _PIPE_CLOSED = 130, 141  # as a shell reports SIGINT and SIGPIPE
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 _WIDTH = 79
 
-_GROUPS = {
-    "store": "check every object of the store, or remove old ones",
-    "elven": "list what Elven has, or make a source for balances",
-}
 _INTRODUCTION = """\
 Daily exchange balances, proven and delivered: AscendEX to Elven and Amlyze,
 run by Apache Airflow.
@@ -66,28 +63,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 if all is well, 1 if something is wrong, 2 if the arguments are.
     """
+    if sys.stdout is None:
+        return _fail("standard output is closed", "Leave it open, or send it to /dev/null")
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
     except BalanceBridgeError as error:
-        lines = [line for part in (str(error.args[0]), error.why, error.do) for line in part.split("\n") if part]
-        print("balance-bridge:", "\n  ".join(map(printable, lines)), file=sys.stderr)
+        _fail(str(error.args[0]), error.why, error.do)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         return _STOPPED
     except BrokenPipeError:
-        # The reader has seen enough, as `head` has. What is still buffered must go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader has seen enough, as `head` has.
+        _discard_output()
         return _PIPE_CLOSED
+    except OSError as error:
+        if error.filename is None and error.errno not in _UNWRITABLE:
+            raise
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _discard_output()
+        return _fail(f"{error.filename or 'the output'}: {error.strerror}", "Look at its permissions and its disk")
     return code
 
 
+def _fail(*parts: str) -> int:
+    lines = [line for part in parts for line in part.split("\n") if line]
+    print("balance-bridge:", "\n  ".join(map(printable, lines)), file=sys.stderr)
+    return 1
+
+
+def _discard_output() -> None:
+    """Let what is still buffered go nowhere: Python writes it when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _run(given: list[str]) -> int:
-    # Where an account's name may stand, argparse knows no subcommands: "receipts resolve" is one word to it.
-    if given[:1] == ["receipts"] and " ".join(given[:2]) in (name for name, *_ in _COMMANDS):
-        given[:2] = [" ".join(given[:2])]
     try:
-        chosen = vars(_parser().parse_args(given))
+        chosen = vars(_parser().parse_args(_joined(given)))
     except SystemExit as ended:
         return int(ended.code or 0)
     # Outside a task, Airflow only looks for connections in its own database if it takes the process for one of its own.
@@ -104,6 +118,17 @@ def _run(given: list[str]) -> int:
         return command(**chosen)
 
 
+def _joined(given: list[str]) -> list[str]:
+    """The arguments as argparse takes them: a command of two words is one. A group alone has the help of all."""
+    pair = " ".join(given[:2])
+    is_group = (
+        given[:1] != [] and given[0] not in COMMANDS and any(name.startswith(f"{given[0]} ") for name in COMMANDS)
+    )
+    if is_group and given[1:2] in ([], ["-h"], ["--help"]):
+        return ["--help"]
+    return [pair, *given[2:]] if is_group or pair in COMMANDS else given
+
+
 class _Parser(argparse.ArgumentParser):
     """Keeps the shape of descriptions, and says what a mistyped choice may have meant."""
 
@@ -114,34 +139,26 @@ class _Parser(argparse.ArgumentParser):
         """End with the usage, what is wrong, and a suggestion."""
         wrong = re.search(r"(.*invalid choice: '(.*?)').*\(choose from (.*)\)", message, re.DOTALL)
         if wrong:
-            known = [name for name in re.split(r"[', ]{2,}", wrong[3].strip("'")) if not name.startswith("receipts ")]
-            message = f"{wrong[1]}{suggestion(wrong[2], known)} (choose from {', '.join(known)})"
+            from balance_bridge.accounts.problems import did_you_mean
+
+            known = re.split(r"[', ]{2,}", wrong[3].strip("'"))
+            message = f"{wrong[1]}{did_you_mean(wrong[2], known)} (choose from {', '.join(known)})"
         super().error(printable(message))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="balance-bridge", description=_INTRODUCTION, epilog=_EXIT_CODES)
     parser.add_argument("--version", action="version", version=f"balance-bridge {balance_bridge.__version__}")
-    groups = {"": parser.add_subparsers(title="commands", metavar="COMMAND", required=True)}
-    for name, run, text, *arguments in _COMMANDS:
-        group, _, last = name.rpartition(" ")
-        if group in _GROUPS and group not in groups:
-            below = groups[""].add_parser(group, help=_GROUPS[group], description=_GROUPS[group])
-            groups[group] = below.add_subparsers(title="commands", metavar="COMMAND", required=True)
-        summary, _, description = inspect.cleandoc(text).partition("\n\n")
-        # Without a summary it is not in the list of commands: the help of receipts names its three.
-        settings: dict[str, Any] = {} if group == "receipts" else {"help": summary}
-        command = groups[group if group in _GROUPS else ""].add_parser(
-            last if group in _GROUPS else name,
-            prog=f"balance-bridge {name}",
-            description=_filled(description or summary),
-            **settings,
-        )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    texts = dict(block.split(": ", 1) for block in re.split(r"\n(?=\S)", HELP))
+    for name, (run, *arguments) in COMMANDS.items():
+        summary, _, description = texts[name].partition("\n")
+        command = commands.add_parser(name, help=summary, description=_filled(inspect.cleandoc(description)))
         for one in arguments:
             is_choice = isinstance(one, list)
             to: Any = command.add_mutually_exclusive_group(required=True) if is_choice else command
-            for flags, each in one if is_choice else [one]:
-                to.add_argument(*flags, **each)
+            for flags, settings in one if is_choice else [one]:
+                to.add_argument(*flags, **settings)
         command.set_defaults(run=run)
     return parser
 
@@ -155,9 +172,18 @@ def _argument(*flags: str, **settings: Any) -> tuple[tuple[str, ...], dict[str, 
     return flags, settings
 
 
+def _flag(*flags: str, **settings: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
+    return flags, {"action": "store_true", **settings}
+
+
 def _only(flag: str, what: str) -> tuple[tuple[str, ...], dict[str, Any]]:
     text = f"only {what}; repeatable (default: all)"
     return _argument(flag, dest=f"{flag[2:]}s", action="append", default=[], metavar="NAME", help=text)
+
+
+def _recent(default: str | None, shown: str) -> tuple[tuple[str, ...], dict[str, Any]]:
+    text = f"how many days back from yesterday, or {_DAYS} (default: {shown})"
+    return _argument("--days", type=parse_recent, default=default, metavar="N|DATE", help=text)
 
 
 _DAYS = "YYYY-MM-DD, yesterday, today, or FIRST..LAST"
@@ -167,13 +193,20 @@ _HOME = _argument(
     default=Path(os.environ.get("BALANCE_BRIDGE_DEMO", ".demo")),
     help="folder for everything it creates; emptied first (default: %(default)s)",
 )
+_SANDBOX = (
+    _argument("--port", type=int, default=0, help="TCP port (default: a free one)"),
+    _argument("--seed", type=int, default=7, help="number that determines the world (default: 7)"),
+    _flag("-q", "--quiet", dest="show", action="store_false", help="do not show what is delivered (default: show it)"),
+)
+_FILE = _argument("--file", type=Path, help="the file to write (default: Airflow's option accounts_file)")
+_FIX = _flag("--fix", help="create the pools that are missing (default: report them)")
+_DEEP = _flag("--deep", help="check the destinations too (default: connections only)")
 _ACCOUNT = _argument("account", metavar="ACCOUNT", help="the account's name in the accounts file")
 _ACCOUNTS = _argument("accounts", nargs="*", metavar="ACCOUNT", help="only these accounts (default: all)")
 _DATE = _argument("day", type=parse_day, metavar="DATE", help="YYYY-MM-DD or yesterday (UTC)")
 _DATES = _argument("days", type=parse_days, metavar="DATE", help=f"{_DAYS} (UTC)")
 _ONLY = _only("--destination", "this destination"), _only("--asset", "this asset")
-_RECENT = f"how many days back from yesterday, or {_DAYS}"
-_CONN_ID = _argument("--conn-id", default="elven_default", metavar="ID", help="the connection (default: %(default)s)")
+_OUTCOME = _only("--outcome", "accepted, rejected, seen, unknown, planned, ignored or superseded ones")
 _OUTPUT = (
     _argument(
         *("-o", "--output"),
@@ -183,263 +216,174 @@ _OUTPUT = (
         metavar="|".join(FORMATS),
         help="how to show it; JSON and CSV have every column (default: table)",
     ),
-    _argument(
-        *("-q", "--quiet"), action="store_true", help="only what is wrong or needs attention (default: everything)"
-    ),
+    _flag("-q", "--quiet", help="only what is wrong or needs attention (default: everything)"),
 )
+_STAYS = "stays in the store (required)"
 _DECISION = (
     _ACCOUNT,
     _argument("--destination", required=True, metavar="NAME", help="its name in the accounts file (required)"),
-    _argument("--by", required=True, metavar="WHO", help="who decided; stays in the store (required)"),
-    _argument(
-        "--reason", required=True, metavar="TEXT", help="why, or how you found out; stays in the store (required)"
-    ),
+    _argument("--by", required=True, metavar="WHO", help=f"who decided; {_STAYS}"),
+    _argument("--reason", required=True, metavar="TEXT", help=f"why, or how you found out; {_STAYS}"),
+)
+_WHICH = [
+    _argument("--number", dest="numbers", action="append", help="a communication number; repeatable"),
+    _argument("--all", dest="numbers", action="store_const", const=None, help="all that are not confirmed"),
+]
+_SAID = [
+    _argument("--accepted", dest="said", action="store_const", const="accepted", help="the vendor accepted them"),
+    _argument("--rejected", dest="said", action="store_const", const="rejected", help="the vendor does not have them"),
+]
+_KEPT = "days to keep, 30d or more (required)"
+_KEEP = _argument("--keep", dest="keep_days", type=parse_keep, required=True, metavar="400d", help=_KEPT)
+_YES = _flag("--yes", help="remove it (default: only show it)")
+_CONN_ID = _argument("--conn-id", default="elven_default", metavar="ID", help="the connection (default: %(default)s)")
+_NEW_SOURCE = (
+    _argument("--account", required=True, metavar="ID", help="entity_account_id (required)"),
+    _argument("--name", required=True, help="the source's name, unique within the Entity (required)"),
 )
 
+# Of each command the function that runs it, as MODULE:NAME, and its arguments; of those in a list one is required.
+COMMANDS: dict[str, tuple[Any, ...]] = {
+    "demo": ("commands.demo:run_demo", _HOME),
+    "up": ("commands.demo:run_up", _HOME),
+    "sandbox": ("commands.demo:run_sandbox", *_SANDBOX),
+    "init": ("commands.init:run", _FILE),
+    "check": ("commands.check:run", _FIX, _DEEP, *_OUTPUT),
+    "pools": ("commands.pools:run", *_OUTPUT),
+    "status": ("commands.status:run", _ACCOUNTS, _recent("10", "10"), *_OUTPUT),
+    "preview": ("commands.preview:run", _ACCOUNT, _DATES, *_ONLY, *_OUTPUT),
+    "receipts": ("commands.receipts:show", _ACCOUNT, _DATES, *_ONLY, _OUTCOME, *_OUTPUT),
+    "receipts resolve": ("commands.decisions:resolve", *_DECISION, _DATE, _WHICH, _SAID),
+    "receipts adopt": ("commands.decisions:adopt", *_DECISION),
+    "receipts rekey": ("commands.decisions:rekey", *_DECISION),
+    "store check": ("commands.store_check:run", _ACCOUNTS, _recent(None, "all"), *_OUTPUT),
+    "store prune": ("commands.store_prune:run", _KEEP, _YES, *_OUTPUT),
+    "elven accounts": ("commands.elven:accounts", _CONN_ID, *_OUTPUT),
+    "elven create-source": ("commands.elven:create", _CONN_ID, *_NEW_SOURCE, *_OUTPUT),
+}
+# NAME: what it does in a few words; below, what its own help says.
+HELP = """\
+demo: see it work: a real Airflow against a sandbox of the APIs
 
-_COMMANDS: tuple[tuple[Any, ...], ...] = (
-    (
-        "demo",
-        "commands.demo:run_demo",
-        """see it work: a real Airflow against a sandbox of the APIs
+  Starts a sandbox of the APIs and a real Airflow on this machine, lets it catch up three days of two accounts,
+  and compares what arrived with the sandbox's own books. Everything is stopped at the end. Exit code 0 if every
+  balance arrived.
 
-        Starts a sandbox of the APIs and a real Airflow on this machine, lets it catch up three days of two accounts,
-        and compares what arrived with the sandbox's own books. Everything is stopped at the end. Exit code 0 if every
-        balance arrived.
-        """,
-        _HOME,
-    ),
-    (
-        "up",
-        "commands.demo:run_up",
-        """the same with Airflow's UI, until Ctrl-C
+up: the same with Airflow's UI, until Ctrl-C
 
-        Starts the sandbox and a real Airflow with its UI, and stays until Ctrl-C.
-        """,
-        _HOME,
-    ),
-    (
-        "sandbox",
-        "commands.demo:run_sandbox",
-        """only the sandbox of the APIs, until Ctrl-C
+  Starts the sandbox and a real Airflow with its UI, and stays until Ctrl-C.
 
-        Serves AscendEX, Elven, Amlyze and a webhook's receiver on 127.0.0.1, as strict as the real ones, with a
-        synthetic world of the days around today. Prints the connections that lead there and shows what is delivered.
-        """,
-        _argument("--port", type=int, default=0, help="TCP port (default: a free one)"),
-        _argument("--seed", type=int, default=7, help="number that determines the world (default: 7)"),
-        _argument(
-            "-q", "--quiet", dest="show", action="store_false", help="do not show what is delivered (default: show it)"
-        ),
-    ),
-    (
-        "init",
-        "commands.init:run",
-        """write an accounts file by answering questions
+sandbox: only the sandbox of the APIs, until Ctrl-C
 
-        Asks for one account after another, checks each answer, and writes the accounts file. Enter takes the default
-        in brackets. An accounts file that exists is never overwritten.
-        """,
-        _argument("--file", type=Path, help="the file to write (default: Airflow's option accounts_file)"),
-    ),
-    (
-        "check",
-        "commands.check:run",
-        """are accounts file, options, connections, pools and clocks right?
+  Serves AscendEX, Elven, Amlyze and a webhook's receiver on 127.0.0.1, as strict as the real ones, with a
+  synthetic world of the days around today. Prints the connections that lead there and shows what is delivered.
 
-        Looks at everything that a run needs, without delivering anything, and says what is wrong and what to do.
-        Changes nothing unless --fix is given. Exit code 1 if anything is wrong.
+init: write an accounts file by answering questions
 
-          balance-bridge check          after each change of accounts or connections
-          balance-bridge check --fix    create the Airflow pools that are missing
-          balance-bridge check --deep   do Elven's account and source exist and match?
-        """,
-        _argument("--fix", action="store_true", help="create the pools that are missing (default: report them)"),
-        _argument("--deep", action="store_true", help="check the destinations too (default: connections only)"),
-        *_OUTPUT,
-    ),
-    (
-        "pools",
-        "commands.pools:run",
-        """create the Airflow pools that the accounts file needs
+  Asks for one account after another, checks each answer, and writes the accounts file. Enter takes the default
+  in brackets. An accounts file that exists is never overwritten.
 
-        Creates a pool of one slot for each exchange connection of the accounts file, as check --fix does. Without its
-        pool Airflow never starts an extraction task. A pool that exists is left as it is.
-        """,
-        *_OUTPUT,
-    ),
-    (
-        "status",
-        "commands.status:run",
-        """is everything delivered? Per account and day
+check: is everything that a run needs there and right?
 
-        Says in its first line whether anything is wrong, then shows for each account and day whether the day was
-        proven and what became of its balances. Exit code 1 if anything is wrong or missing: a day that was not run,
-        does not add up or was not delivered; balances that are rejected or unknown; a paused DAG; a start date that
-        cannot be served.
+  Looks at everything that a run needs, without delivering anything, and says what is wrong and what to do.
+  Changes nothing unless --fix is given. Exit code 1 if anything is wrong.
 
-          balance-bridge status --quiet       for cron: silent if all is well
-          balance-bridge status main_cash --days 30
-          balance-bridge status --days 2026-11-01..2026-11-07 -o csv > week.csv
-        """,
-        _ACCOUNTS,
-        _argument("--days", type=parse_recent, default="10", metavar="N|DATE", help=f"{_RECENT} (default: 10)"),
-        *_OUTPUT,
-    ),
-    (
-        "preview",
-        "commands.preview:run",
-        """what would be sent now, without sending anything
+    balance-bridge check          after each change of accounts or connections
+    balance-bridge check --fix    create the Airflow pools that are missing
+    balance-bridge check --deep   do Elven's account and source exist and match?
 
-        Works out what a delivery would send now, from the balances that the store has, and shows every balance with
-        its number. Sends nothing. Exit code 1 if a balance cannot be sent.
+pools: create the Airflow pools that the accounts file needs
 
-          balance-bridge preview main_cash yesterday --destination elven --asset BTC
-        """,
-        _ACCOUNT,
-        _DATES,
-        *_ONLY,
-        *_OUTPUT,
-    ),
-    (
-        "receipts",
-        "commands.receipts:show",
-        """every attempt to deliver a balance, with its evidence
+  Creates a pool of one slot for each exchange connection of the accounts file, as check --fix does. Without its
+  pool Airflow never starts an extraction task. A pool that exists is left as it is.
 
-        Shows what was sent, when, under which number, by which run, and how it ended.
+status: is everything delivered? Per account and day
 
-          balance-bridge receipts main_cash yesterday --asset BTC
-          balance-bridge receipts main_cash 2026-11-01..2026-11-07 \\
-            --outcome rejected -o csv > rejected.csv
+  Says in its first line whether anything is wrong, then shows for each account and day whether the day was
+  proven and what became of its balances. Exit code 1 if anything is wrong or missing: a day that was not run,
+  does not add up or was not delivered; balances that are rejected or unknown; a paused DAG; a start date that
+  cannot be served.
 
-        What people decide is recorded with three commands, each with its own --help:
+    balance-bridge status --quiet       for cron: silent if all is well
+    balance-bridge status main_cash --days 30
+    balance-bridge status --days 2026-11-01..2026-11-07 -o csv > week.csv
 
-          balance-bridge receipts resolve   the outcome of what nobody has confirmed
-          balance-bridge receipts adopt     a destination's new address
-          balance-bridge receipts rekey     a destination's new key settings
-        """,
-        _ACCOUNT,
-        _DATES,
-        *_ONLY,
-        _only("--outcome", "accepted, rejected, seen, unknown, planned, ignored or superseded ones"),
-        *_OUTPUT,
-    ),
-    (
-        "receipts resolve",
-        "commands.decisions:resolve",
-        """record the outcome of balances that nobody has confirmed
+preview: what would be sent now, without sending anything
 
-        Records what you found out by asking the vendor. What was accepted is not sent again; what was rejected
-        goes out under a new number when the day is run again.
+  Works out what a delivery would send now, from the balances that the store has, and shows every balance with
+  its number. Sends nothing. Exit code 1 if a balance cannot be sent.
 
-          balance-bridge receipts resolve main_cash yesterday --destination amlyze \\
-            --all --accepted --by "Ada, treasury" --reason "vendor's ticket 4711"
-        """,
-        *_DECISION,
-        _DATE,
-        [
-            _argument("--number", dest="numbers", action="append", help="a communication number; repeatable"),
-            _argument("--all", dest="numbers", action="store_const", const=None, help="all that are not confirmed"),
-        ],
-        [
-            _argument(
-                "--accepted", dest="said", action="store_const", const="accepted", help="the vendor accepted them"
-            ),
-            _argument(
-                "--rejected", dest="said", action="store_const", const="rejected", help="the vendor does not have them"
-            ),
-        ],
-    ),
-    (
-        "receipts adopt",
-        "commands.decisions:adopt",
-        """record that a destination only changed its address
+    balance-bridge preview main_cash yesterday --destination elven --asset BTC
 
-        The same account at the same vendor, under a new host name or behind a proxy. Runs refuse to deliver to a
-        changed address. This records that what was delivered under the old address counts as delivered under the one
-        that the connection and the accounts file have now, so that runs go on and nothing is sent twice. Sends
-        nothing.
+receipts: every attempt to deliver a balance, with its evidence
 
-        Do not adopt a different place: it has none of these balances. Give it a new destination name instead.
-        """,
-        *_DECISION,
-    ),
-    (
-        "receipts rekey",
-        "commands.decisions:rekey",
-        """record that what was delivered under other key settings counts as delivered
+  Shows what was sent, when, under which number, by which run, and how it ended.
 
-        After a change of settings that a destination's keys are made with (Elven: timezone and source_id). Runs
-        refuse to deliver with changed ones. This records that what was delivered with the old settings is right as it
-        is: past days count as delivered, later ones use the new settings. Sends nothing.
+    balance-bridge receipts main_cash yesterday --asset BTC
+    balance-bridge receipts main_cash 2026-11-01..2026-11-07 \\
+      --outcome rejected -o csv > rejected.csv
 
-        To send past days again with the new settings, trigger each with {"redeliver": true} instead.
-        """,
-        *_DECISION,
-    ),
-    (
-        "store check",
-        "commands.store_check:run",
-        """read every object: checksums, versions, gaps
+  What people decide is recorded with three commands, each with its own --help:
 
-        Says what is damaged, and what to do; days between an account's first and last that lack something are gaps.
-        Changes nothing. Exit code 1 if anything is damaged.
+    balance-bridge receipts resolve   the outcome of what nobody has confirmed
+    balance-bridge receipts adopt     a destination's new address, or its replacement
+    balance-bridge receipts rekey     a destination's new key settings
 
-          balance-bridge store check main_cash --days 7
-        """,
-        _ACCOUNTS,
-        _argument("--days", type=parse_recent, metavar="N|DATE", help=f"{_RECENT} (default: all)"),
-        *_OUTPUT,
-    ),
-    (
-        "store prune",
-        "commands.store_prune:run",
-        """remove the data of old days; never receipts
+receipts resolve: record the outcome of balances that nobody has confirmed
 
-        Shows, or with --yes removes, raw responses, ledgers, reports and balances of days older than --keep. Never
-        what is undelivered, and never receipts: they prevent a second delivery. A day that was pruned cannot be run
-        again once the exchange no longer serves it.
+  Records what you found out by asking the vendor. What was accepted is not sent again; what was rejected
+  goes out under a new number when the day is run again.
 
-          balance-bridge store prune --keep 400d
-          balance-bridge store prune --keep 400d --yes
-        """,
-        _argument(
-            "--keep",
-            dest="keep_days",
-            type=parse_keep,
-            required=True,
-            metavar="400d",
-            help="days to keep, 30d or more (required)",
-        ),
-        _argument("--yes", action="store_true", help="remove it (default: only show it)"),
-        *_OUTPUT,
-    ),
-    (
-        "elven accounts",
-        "commands.elven:accounts",
-        """list the entity accounts and their sources
+    balance-bridge receipts resolve main_cash yesterday --destination amlyze \\
+      --all --accepted --by "Ada, treasury" --reason "vendor's ticket 4711"
 
-        Lists what the connection's key can see. The two ids go into the accounts file as entity_account_id and
-        source_id. Only a source of type OPENAPI_BALANCE takes balances.
-        """,
-        _CONN_ID,
-        *_OUTPUT,
-    ),
-    (
-        "elven create-source",
-        "commands.elven:create",
-        """make a source of type OPENAPI_BALANCE
+receipts adopt: record that a destination only changed its address, or replaces another one
 
-        Makes it for an entity account and prints its id, which goes into the accounts file as source_id.
+  The same account at the same vendor, under a new host name or behind a proxy. Runs refuse to deliver to a
+  changed address. This records that what was delivered under the old address counts as delivered under the one
+  that the connection and the accounts file have now, so that runs go on and nothing is sent twice. Sends
+  nothing.
 
-          balance-bridge elven create-source --account w597WQZ5 --name "AscendEX balances"
-        """,
-        _CONN_ID,
-        _argument("--account", required=True, metavar="ID", help="entity_account_id (required)"),
-        _argument("--name", required=True, help="the source's name, unique within the Entity (required)"),
-        *_OUTPUT,
-    ),
-)
+  If another account, or a destination with another name, delivered there before, the place is handed over: from
+  now on that one is refused. Days that it delivered are delivered again if you run them.
+
+  Do not adopt a different place: it has none of these balances. Give it a new destination name instead.
+
+receipts rekey: record that what was delivered under other key settings counts as delivered
+
+  After a change of settings that a destination's keys are made with (Elven: timezone and source_id). Runs
+  refuse to deliver with changed ones. This records that what was delivered with the old settings is right as it
+  is: past days count as delivered, later ones use the new settings. Sends nothing.
+
+  To send past days again with the new settings, trigger each with {"redeliver": true} instead.
+
+store check: read every object: checksums, versions, gaps
+
+  Says what is damaged, and what to do; days between an account's first and last that lack something are gaps.
+  Changes nothing. Exit code 1 if anything is damaged.
+
+    balance-bridge store check main_cash --days 7
+
+store prune: remove the data of old days; never receipts
+
+  Shows, or with --yes removes, raw responses, ledgers, reports and balances of days older than --keep. Never
+  what is undelivered, and never receipts: they prevent a second delivery. A day that was pruned cannot be run
+  again once the exchange no longer serves it.
+
+    balance-bridge store prune --keep 400d
+    balance-bridge store prune --keep 400d --yes
+
+elven accounts: list the entity accounts and their sources
+
+  Lists what the connection's key can see. The two ids go into the accounts file as entity_account_id and
+  source_id. Only a source of type OPENAPI_BALANCE takes balances.
+
+elven create-source: make a source of type OPENAPI_BALANCE
+
+  Makes it for an entity account and prints its id, which goes into the accounts file as source_id.
+
+    balance-bridge elven create-source --account w597WQZ5 --name "AscendEX balances"
+"""
 
 if __name__ == "__main__":
     sys.exit(main())

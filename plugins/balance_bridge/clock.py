@@ -1,10 +1,12 @@
-"""Time and sleep as a thing that is handed in, so that a simulation can own them."""
+"""Time and sleep as a thing that is handed in, so that a simulation can own them; and how times are written."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -40,3 +42,16 @@ class Clock:
 
 
 SYSTEM_CLOCK = Clock()
+
+
+def utc_text(seconds: float) -> str:
+    """An instant (seconds since the epoch, UTC) as in ``2026-11-20T00:00:00.000Z``."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def http_date(text: str | None) -> float | None:
+    """The instant (seconds since the epoch, UTC) of a date in an HTTP header; None without a readable one."""
+    try:
+        return None if text is None else parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError, TypeError, IndexError):  # which one depends on the text
+        return None

@@ -1,4 +1,4 @@
-"""Which day a run is about."""
+"""UTC days: how they are written, and which one a run is about."""
 
 from __future__ import annotations
 
@@ -9,6 +9,30 @@ from balance_bridge.errors import InvalidDay
 
 # Run types with one run for each day.
 _ONE_RUN_PER_DAY = ("backfill", "scheduled")
+
+
+def parse_day(text: object) -> date:
+    """Read a day from ``YYYY-MM-DD``.
+
+    Raises:
+        ValueError: If it is anything else; the message says what is wrong, and goes on after the text.
+    """
+    # date.fromisoformat would also take 20261120 and 2026-W47-5.
+    if not isinstance(text, str) or not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+        raise ValueError("is not of the form YYYY-MM-DD")
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError("is a date that does not exist") from error
+
+
+def is_day(text: str) -> bool:
+    """Whether :func:`parse_day` takes a text."""
+    try:
+        parse_day(text)
+    except ValueError:
+        return False
+    return True
 
 
 def resolve_day(requested: str | None, logical_date: datetime | None, run_after: datetime, *, run_type: str) -> date:
@@ -32,7 +56,10 @@ def resolve_day(requested: str | None, logical_date: datetime | None, run_after:
     """
     last_ended = run_after.astimezone(UTC).date() - timedelta(days=1)
     if requested is not None:
-        day = _parse(requested)
+        try:
+            day = parse_day(requested)
+        except ValueError as error:
+            raise InvalidDay(f"date = {requested!r} {error}", do="Give it as in 2026-11-20") from error
         if run_type in _ONE_RUN_PER_DAY:
             raise InvalidDay(
                 f"date = {day} cannot be given to a run of a backfill or of the schedule",
@@ -53,16 +80,6 @@ def resolve_day(requested: str | None, logical_date: datetime | None, run_after:
     if logical_date is not None and logical_date.astimezone(UTC).date() <= last_ended:
         return logical_date.astimezone(UTC).date()
     return last_ended
-
-
-def _parse(text: str) -> date:
-    # date.fromisoformat would also take 20261120 and 2026-W47-5.
-    if isinstance(text, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
-        try:
-            return date.fromisoformat(text)
-        except ValueError:
-            pass
-    raise InvalidDay(f"date = {text!r} is not a day: YYYY-MM-DD is expected", do="Give it as in 2026-11-20")
 
 
 def dag_id(account: str) -> str:

@@ -72,8 +72,11 @@ class BalanceBridgeError(Exception):
 
 
 def _one_line(text: str) -> str:
-    """A text on one line. A long one is cut behind its first two thirds: it begins with where, and ends with why."""
-    line = " ".join(text.split())
+    """A text on one line, without control characters: a terminal would obey them.
+
+    A long one is cut behind its first two thirds: it begins with where, and ends with why.
+    """
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     if len(line) <= MAX_LOG_LINE:
         return line
     third = (MAX_LOG_LINE - len(_CUT)) // 3
@@ -85,7 +88,15 @@ class PermanentError(BalanceBridgeError):
 
 
 class TransientError(BalanceBridgeError):
-    """Passes without anybody's help; the task is tried again after a delay."""
+    """Passes without anybody's help; the task is tried again after a delay.
+
+    Attributes:
+        wait_s: Seconds after which it is worth trying again; None if nobody knows.
+    """
+
+    def __init__(self, what: str, *, why: str = "", do: str = "", wait_s: float | None = None) -> None:
+        super().__init__(what, why=why, do=do)
+        self.wait_s = wait_s
 
 
 class ConfigurationError(PermanentError):
@@ -143,7 +154,7 @@ class RetentionExceeded(PermanentError):
 class SnapshotOverdue(PermanentError):
     """The closing snapshot of a day did not come in all the time it was waited for."""
 
-    remedy = "Find out whether the exchange is in trouble; clear this task once the snapshot is available."
+    remedy = "Find out why the exchange, or whoever sends the files, is late; clear this task once it is there."
 
 
 class ReconciliationBroken(PermanentError):
@@ -213,34 +224,25 @@ class ServerFault(TransientError):
 
 
 class RateLimited(TransientError):
-    """The server says that there were too many requests.
-
-    Attributes:
-        retry_after_s: Seconds to wait, as the server says; None if it does not.
-    """
+    """The server says that there were too many requests, and perhaps how long to wait."""
 
     remedy = "Airflow tries again. If it keeps failing, see what else uses this key."
-
-    def __init__(self, what: str, *, why: str = "", do: str = "", retry_after_s: float | None = None) -> None:
-        super().__init__(what, why=why, do=do)
-        self.retry_after_s = retry_after_s
 
 
 class BudgetExhausted(TransientError):
     """No request can be made for longer than the caller is willing to wait; nothing was sent.
 
     Attributes:
-        wait_s: Seconds after which it is worth trying again.
         refusal: The server's own refusal, if that is why; None if our counting alone says so.
     """
 
     remedy = "Airflow tries again once the budget has a free slot."
+    wait_s: float
 
     def __init__(
         self, what: str, *, wait_s: float, why: str = "", do: str = "", refusal: RateLimited | None = None
     ) -> None:
-        super().__init__(what, why=why, do=do)
-        self.wait_s = wait_s
+        super().__init__(what, why=why, do=do, wait_s=wait_s)
         self.refusal = refusal
 
 
@@ -257,14 +259,6 @@ class StoreUnwritable(TransientError):
 
 
 class NotYetAvailable(TransientError):
-    """The other side does not have it yet.
-
-    Attributes:
-        wait_s: Seconds before which it is not even asked for; None if it was asked for.
-    """
+    """The other side does not have it yet; with ``wait_s``, it was not even asked for."""
 
     remedy = "Nothing: the task waits for it."
-
-    def __init__(self, what: str, *, why: str = "", do: str = "", wait_s: float | None = None) -> None:
-        super().__init__(what, why=why, do=do)
-        self.wait_s = wait_s

@@ -11,15 +11,15 @@ correction, which the next run delivers as such.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from balance_bridge.daily import SO_FAR, Job
-from balance_bridge.errors import Contradiction, InvalidResponse, NotYetAvailable, ReconciliationBroken
-from balance_bridge.extract.day import DayExtraction, StoredHistory, StoredSnapshot
+from balance_bridge.errors import Contradiction, NotYetAvailable, ReconciliationBroken
+from balance_bridge.extract.day import StoredHistory, StoredSnapshot
 from balance_bridge.localtime import local_seconds
 from balance_bridge.points import BalanceRequest, known_so_far
 from balance_bridge.store import to_json
@@ -28,23 +28,6 @@ from balance_bridge.transform.snapshot import Snapshot
 
 SETTLED_S = 60
 _DAY_MS = 86_400_000
-
-
-@dataclass(frozen=True)
-class SoFar:
-    """A day's changes so far.
-
-    Attributes:
-        opening: The snapshot at its start.
-        history: Its changes as the store has them.
-        book: They as a ledger.
-        proof: The chain of balances up to the last record.
-    """
-
-    opening: StoredSnapshot
-    history: StoredHistory
-    book: pd.DataFrame
-    proof: reconciliation.Reconciliation
 
 
 def asked_by(day: object) -> str:
@@ -62,9 +45,10 @@ def run(job: Job, destinations: Sequence[BalanceRequest]) -> dict[str, Any] | No
     Returns:
         ``status`` and ``summary`` of the chain, counts, the instant ``until_ms`` (UTC milliseconds) before which
         balances can be settled, and the keys of the ``balances`` per destination. None where the day has no opening
-        snapshot yet, or is over.
+        snapshot (of files: no file of changes) yet, or is over.
 
     Raises:
+        RequestRefused: The exchange does not have changes that it should have.
         ReconciliationBroken: If the chain of balances does not hold, also when fetched once more.
         BudgetExhausted: As the source's budget decides; called again, it goes on where it was.
     """
@@ -72,38 +56,40 @@ def run(job: Job, destinations: Sequence[BalanceRequest]) -> dict[str, Any] | No
         job.log(f"{job.day} is over: its daily run takes it from here")
         return None
     try:
-        found = _fetch(job)
+        first, history, book, proof = _fetch(job)
     except NotYetAvailable as error:
-        job.log(f"the day has no opening snapshot yet ({error}): nothing to do")
+        job.log(f"there is nothing of {job.day} to follow yet: {error}")
         return None
-    opening = found.opening.snapshot
+    opening = first.snapshot
     # The closing instant is the day's, so that the balances at steps are those after the records before them.
-    closing = Snapshot(found.proof.closing.sn, opening.at_ms + _DAY_MS, found.proof.closing.balances)
+    closing = Snapshot(proof.closing.sn, opening.at_ms + _DAY_MS, proof.closing.balances)
     # By the exchange's clock, whatever ours says; and the closing instant is the daily run's.
-    until_ms = (int(found.history.known_at or 0) - SETTLED_S) * 1000
+    until_ms = (int(history.known_at or 0) - SETTLED_S) * 1000
     until_ms = min(max(until_ms, opening.at_ms), closing.at_ms)
     place = f"intraday/{job.account}/{job.day}"
     keys: dict[str, str] = {}
     counts: dict[str, int] = {}
     for request in destinations:
         known = replace(request, points=known_so_far(request.points))
-        frame = balances.balances_at(opening, closing, found.book, known).frame
+        if not known.points:
+            continue
+        frame = balances.balances_at(opening, closing, book, known).frame
         frame = _settled(frame, known, until_ms, closing.at_ms)
         counts[request.name] = len(frame)
         keys[request.name] = job.store.append(f"{place}/{request.name}", ".parquet", balances.to_parquet(frame))
-    summary = f"the chain holds up to sn {closing.sn} ({found.proof.records} records)"
+    summary = f"the chain holds up to sn {closing.sn} ({proof.records} records)"
     job.log(f"{job.account} {job.day} so far: {summary}; balances: {counts}")
     document = {"account": job.account, "day": job.day.isoformat(), "until_ms": until_ms, "balances": keys}
-    report = {**document, "opening": found.opening.key, "history": found.history.generation}
+    report = {**document, "opening": first.key, "history": history.generation}
     return {
         "day": job.day.isoformat(),
         "status": SO_FAR,
         "summary": summary,
         "sn": closing.sn,
-        "records": found.proof.records,
-        "pages_fetched": found.history.fetched,
+        "records": proof.records,
+        "pages_fetched": history.fetched,
         "until_ms": until_ms,
-        "report": job.store.append(place, ".json", to_json({**report, **found.proof.to_document()})),
+        "report": job.store.append(place, ".json", to_json({**report, **proof.to_document()})),
         "balances": keys,
         "counts": counts,
     }
@@ -120,14 +106,19 @@ def _settled(frame: pd.DataFrame, request: BalanceRequest, until_ms: int, close_
     return frame.loc[settled].reset_index(drop=True)
 
 
-def _fetch(job: Job) -> SoFar:
+def _fetch(job: Job) -> tuple[StoredSnapshot, StoredHistory, pd.DataFrame, reconciliation.Reconciliation]:
+    """The opening snapshot, the changes so far, they as a ledger, and the chain of balances up to the last record."""
     message = ""
     for again in (None, "the chain did not hold"):
+        extraction = job.extraction(again)
         try:
-            found = _extend(job, job.extraction(again), to_empty=again is not None)
-            if found.proof.status != "broken":
-                return found
-            message = found.proof.summary()
+            opening = extraction.snapshot(job.day)
+            history = extraction.history(job.day, opening, None, to_empty=again is not None)
+            book = ledger.build_ledger(history.legs)
+            proof = reconciliation.reconcile_so_far(opening.snapshot, book, opening.snapshot.at_ms + _DAY_MS)
+            if proof.status != "broken":
+                return opening, history, book, proof
+            message = proof.summary()
         except Contradiction as error:
             message = str(error)
         job.log(f"the chain of balances does not hold; fetching the day once more before that is believed: {message}")
@@ -136,14 +127,3 @@ def _fetch(job: Job) -> SoFar:
         why=message,
         do="Wait for the day's own run, which fetches it again before it believes that",
     )
-
-
-def _extend(job: Job, extraction: DayExtraction, *, to_empty: bool) -> SoFar:
-    opening = extraction.snapshot(job.day)
-    history = extraction.history(job.day, opening, None, to_empty=to_empty)
-    try:
-        book = ledger.build_ledger(history.legs)
-        proof = reconciliation.reconcile_so_far(opening.snapshot, book, opening.snapshot.at_ms + _DAY_MS)
-    except InvalidResponse as error:
-        raise Contradiction(str(error)) from error
-    return SoFar(opening, history, book, proof)

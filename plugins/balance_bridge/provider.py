@@ -8,54 +8,42 @@ import balance_bridge
 
 OPERATORS = ("approval", "daily", "deliver", "intraday", "preflight", "refuse")
 HOOKS = ("amlyze", "ascendex", "elven", "webhook")
+
+
+def _option(description: str, default: str, example: str | None, **more: Any) -> dict[str, Any]:
+    common = {"description": f"{description}\n", "version_added": "0.1.0", "type": "string"}
+    return {**common, "example": example, "default": default, **more}
+
+
 # The options of [balance_bridge]; settings.py reads them, with these defaults.
 OPTIONS: dict[str, dict[str, Any]] = {
-    "accounts_file": {
-        "description": "The accounts file (YAML): which account goes where. Relative to AIRFLOW_HOME.\n",
-        "version_added": "0.1.0",
-        "type": "string",
-        "example": "/etc/balance-bridge/accounts.yaml",
-        "default": "include/accounts.yaml",
-    },
-    "store": {
-        "description": (
-            "Where raw responses, ledgers, reports, balances and receipts are stored: a folder, or a bucket by "
-            "URL as ObjectStoragePath reads it.\n"
-        ),
-        "version_added": "0.1.0",
-        "type": "string",
-        "example": "s3://aws_default@treasury/balances",
-        "default": "{AIRFLOW_HOME}/balances",
-    },
-    "retry_delay": {
-        "description": "Seconds before the first retry of a task; doubled for each further one.\n",
-        "version_added": "0.1.0",
-        "type": "integer",
-        "example": None,
-        "default": "60",
-    },
-    "budget": {
-        "description": (
-            "SQLAlchemy URL of the database in which the requests of all processes to one exchange key are counted: "
-            "an SQLite file on a local disk for one machine, PostgreSQL for several.\n"
-        ),
-        "version_added": "0.1.0",
-        "type": "string",
+    "accounts_file": _option(
+        "The accounts file (YAML): which account goes where. Relative to AIRFLOW_HOME.",
+        "include/accounts.yaml",
+        "/etc/balance-bridge/accounts.yaml",
+    ),
+    "store": _option(
+        "Where raw responses, ledgers, reports, balances and receipts are stored: a folder, or a bucket by URL as "
+        "ObjectStoragePath reads it.",
+        "{AIRFLOW_HOME}/balances",
+        "s3://aws_default@treasury/balances",
+    ),
+    "retry_delay": _option(
+        "Seconds before the first retry of a task; doubled for each further one.", "60", None, type="integer"
+    ),
+    "budget": _option(
+        "SQLAlchemy URL of the database in which the requests of all processes to one exchange key are counted: "
+        "an SQLite file on a local disk for one machine, PostgreSQL for several.",
+        "sqlite:///{AIRFLOW_HOME}/balance_bridge_budget.db",
+        "postgresql://balances:password@db.internal/airflow",
         # It may hold a password.
-        "sensitive": True,
-        "example": "postgresql://balances:password@db.internal/airflow",
-        "default": "sqlite:///{AIRFLOW_HOME}/balance_bridge_budget.db",
-    },
-    "namespace": {
-        "description": (
-            "First part of every communication number. Two deployments that write to one Amlyze tenant must "
-            "differ in it.\n"
-        ),
-        "version_added": "0.1.0",
-        "type": "string",
-        "example": "acme",
-        "default": "bb",
-    },
+        sensitive=True,
+    ),
+    "namespace": _option(
+        "First part of every communication number. Two deployments that write to one Amlyze tenant must differ in it.",
+        "bb",
+        "acme",
+    ),
 }
 
 

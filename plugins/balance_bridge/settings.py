@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from balance_bridge.store import Store
 
 SECTION = "balance_bridge"
-_CORRECT = "Correct the option in airflow.cfg or in the environment, then clear this task."
 
 
 def airflow_home() -> Path:
@@ -86,12 +85,9 @@ def retry_delay() -> timedelta:
     Raises:
         ConfigurationError: If it is not a positive number of seconds.
     """
-    text = _get("retry_delay")
-    if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) == 0:
-        raise ConfigurationError(
-            f"[{SECTION}] retry_delay = {text}", why="a whole number of seconds, 1 or more, is expected", do=_CORRECT
-        )
-    return timedelta(seconds=int(text))
+    return timedelta(
+        seconds=int(_matching("retry_delay", "(?=.*[1-9])[0-9]{1,6}", "a whole number of seconds, 1 or more"))
+    )
 
 
 def budget_url() -> str:
@@ -105,10 +101,16 @@ def namespace() -> str:
     Raises:
         ConfigurationError: If it is not 1 to 32 letters, digits or points.
     """
-    text = _get("namespace")
-    if not re.fullmatch(r"[A-Za-z0-9.]{1,32}", text):
+    return _matching("namespace", "[A-Za-z0-9.]{1,32}", "1 to 32 letters, digits or points")
+
+
+def _matching(option: str, pattern: str, allowed: str) -> str:
+    text = _get(option)
+    if not re.fullmatch(pattern, text):
         raise ConfigurationError(
-            f"[{SECTION}] namespace = {text}", why="1 to 32 letters, digits or points are expected", do=_CORRECT
+            f"[{SECTION}] {option} = {text}",
+            why=f"Allowed: {allowed}",
+            do="Correct the option in airflow.cfg or in the environment, then clear this task.",
         )
     return text
 

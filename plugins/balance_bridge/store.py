@@ -64,7 +64,7 @@ class Store:
 
     def describe(self, key: str) -> str:
         """The object's place as a person would look for it."""
-        return self._place(key)
+        return f"{self._base}/{key}"
 
     def put(self, key: str, data: bytes) -> bool:
         """Write an object whole, unless it exists.
@@ -81,14 +81,21 @@ class Store:
         """
         try:
             if self._fs is None:
-                return private.make_file(Path(self._place(key)), data)
-            return self._put_remote(key, data)
+                return private.make_file(Path(self.describe(key)), data)
+            if self.exists(key):
+                return False
+            try:
+                # Where the backend can (S3's If-None-Match), exclusive; elsewhere checked first and then written whole.
+                self._fs.pipe_file(self.describe(key), data, mode="create")
+            except FileExistsError:
+                return False
         except OSError as error:
             raise StoreUnwritable(
-                f"{self._place(key)} cannot be written",
+                f"{self.describe(key)} cannot be written",
                 why=str(error.strerror or error),
                 do="Make room or grant access, or set another one with the option [balance_bridge] store.",
             ) from error
+        return True
 
     def append(self, prefix: str, suffix: str, data: bytes) -> str:
         """Add the next object of a numbered series, unless the newest holds the very same bytes.
@@ -111,11 +118,11 @@ class Store:
                 return newest
             number = 1 if newest is None else int(_name(newest)[:_DIGITS]) + 1
             if number > _MOST:
-                raise StoreDamaged(f"{self._place(prefix)} holds {_MOST} objects *{suffix}: no more can follow")
+                raise StoreDamaged(f"{self.describe(prefix)} holds {_MOST} objects *{suffix}: no more can follow")
             key = f"{prefix}/{number:0{_DIGITS}d}{suffix}"
             if self.put(key, data):
                 return key
-        raise StoreUnwritable(f"{self._place(prefix)}: others added an object each time before this one could be")
+        raise StoreUnwritable(f"{self.describe(prefix)}: others added an object each time before this one could be")
 
     def series(self, prefix: str, suffix: str) -> list[str]:
         """The keys of a numbered series, oldest first."""
@@ -150,25 +157,25 @@ class Store:
             self._remove(key)
             if self._fs is None:
                 # Folders that are empty now; the first one that is not ends it.
-                for folder in Path(self._place(key)).parents:
+                for folder in Path(self.describe(key)).parents:
                     if folder == Path(self._base):
                         break
                     folder.rmdir()
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise StoreUnwritable(
-                    f"{self._place(key)} cannot be removed", why=str(error.strerror or error)
+                    f"{self.describe(key)} cannot be removed", why=str(error.strerror or error)
                 ) from error
 
     def size(self, key: str) -> int:
         """The object's size in bytes."""
-        return os.path.getsize(self._place(key)) if self._fs is None else int(self._fs.size(self._place(key)))
+        return os.path.getsize(self.describe(key)) if self._fs is None else int(self._fs.size(self.describe(key)))
 
     def _remove(self, key: str) -> None:
         if self._fs is None:
-            Path(self._place(key)).unlink(missing_ok=True)
+            Path(self.describe(key)).unlink(missing_ok=True)
         else:
-            self._fs.rm_file(self._place(key))
+            self._fs.rm_file(self.describe(key))
 
     def exists(self, key: str) -> bool:
         """Whether there is an object of that key.
@@ -178,15 +185,15 @@ class Store:
         """
         try:
             if self._fs is None:
-                return stat.S_ISREG(os.stat(self._place(key)).st_mode)
+                return stat.S_ISREG(os.stat(self.describe(key)).st_mode)
             # fsspec may remember what was not there, and another process may have written since.
             self._fs.invalidate_cache()
-            return bool(self._fs.info(self._place(key))["type"] == "file")
+            return bool(self._fs.info(self.describe(key))["type"] == "file")
         except (FileNotFoundError, NotADirectoryError):
             return False
         except Exception as error:
             raise StoreUnwritable(
-                f"{self._place(key)} cannot be looked up",
+                f"{self.describe(key)} cannot be looked up",
                 why=str(error),
                 do="See that the folder or bucket of the option [balance_bridge] store can be reached.",
             ) from error
@@ -199,10 +206,10 @@ class Store:
         """
         try:
             if self._fs is None:
-                return Path(self._place(key)).read_bytes()
-            return bytes(self._fs.cat_file(self._place(key)))
+                return Path(self.describe(key)).read_bytes()
+            return bytes(self._fs.cat_file(self.describe(key)))
         except FileNotFoundError as error:
-            raise StoreDamaged(f"{self._place(key)} is missing from the store") from error
+            raise StoreDamaged(f"{self.describe(key)} is missing from the store") from error
 
     def read_json(self, key: str) -> Any:
         """The object's content as JSON, without its digest; numbers stay exact only if they were written as text.
@@ -213,10 +220,10 @@ class Store:
         try:
             document = json.loads(self.read(key))
         except ValueError as error:
-            raise StoreDamaged(f"{self._place(key)} is not JSON", why=str(error)) from error
+            raise StoreDamaged(f"{self.describe(key)} is not JSON", why=str(error)) from error
         sealed = document.pop(_DIGEST, None) if isinstance(document, dict) else None
         if sealed is not None and sealed != _digest(document):
-            raise StoreDamaged(f"{self._place(key)} is not what was written", why="its digest is another one")
+            raise StoreDamaged(f"{self.describe(key)} is not what was written", why="its digest is another one")
         return document
 
     def list(self, prefix: str) -> list[str]:
@@ -225,12 +232,12 @@ class Store:
 
     def _walk(self, prefix: str) -> Iterator[str]:
         if self._fs is None:
-            folder = Path(self._place(prefix))
+            folder = Path(self.describe(prefix))
             for directory, _, names in os.walk(folder):
                 for name in names:
                     yield f"{prefix}/{(Path(directory) / name).relative_to(folder).as_posix()}"
             return
-        place = self._place(prefix)
+        place = self.describe(prefix)
         # fsspec may remember listings, and another process may have written since.
         self._fs.invalidate_cache()
         for found in self._fs.find(place):
@@ -238,19 +245,6 @@ class Store:
             # s3fs names the folder itself if it was empty when it was listed, and is not a moment later.
             if name:
                 yield f"{prefix}/{name}"
-
-    def _put_remote(self, key: str, data: bytes) -> bool:
-        try:
-            if self.exists(key):
-                return False
-            # Where the backend can (S3's If-None-Match), exclusive; elsewhere checked first and then written whole.
-            self._fs.pipe_file(self._place(key), data, mode="create")
-        except FileExistsError:
-            return False
-        return True
-
-    def _place(self, key: str) -> str:
-        return f"{self._base}/{key}"
 
 
 def to_json(document: Any) -> bytes:

@@ -20,15 +20,14 @@ Base = Callable[..., str]
     ("text", "line", "said"),
     [
         ("# nothing\n", 1, ["the file is empty", "the one key accounts"]),
-        ("just text", 1, ["'just text'", "the top of the file is not a mapping", "a mapping with the one key"]),
-        ("- accounts", 1, ["a list", "the top of the file is not a mapping"]),
+        ("just text", 1, ["'just text'", "top of the file", "is not a mapping", "Allowed: accounts"]),
+        ("- accounts", 1, ["a list", "top of the file", "is not a mapping"]),
         ("{}", 1, ["accounts: missing", "this key is required"]),
         ("account:\n  a: b", 1, ["'account'", "unknown key, did you mean accounts?"]),
-        ("accounts: {a: b}\nversion: 1", 2, ["'version'", "unknown key", "a mapping with the one key accounts"]),
-        ("accounts: {a: b}\naccounts: {c: d}", 2, ["'accounts'", "stands twice, first in line 1"]),
-        ("accounts:", 1, ["accounts: ''", "is not a mapping", "with at least one account"]),
+        ("accounts: {a: b}\nversion: 1", 2, ["'version'", "unknown key", "Allowed: accounts"]),
+        ("accounts: {a: b}\naccounts: {c: d}", 2, ["'accounts'", "duplicate key, first in line 1"]),
+        ("accounts:", 1, ["accounts: ''", "is not a mapping", "each account's name"]),
         ("\naccounts: [a]", 2, ["accounts: a list", "is not a mapping"]),
-        ("accounts: {}", 1, ["an empty mapping", "has no account", "with at least one account"]),
         ("accounts: !!set {a}", 1, ["the YAML tag 'tag:yaml.org,2002:set' is not supported"]),
         ("accounts:\n  <<: {a: b}\n  c: d", 2, ["'<<'", "merge keys are not supported"]),
         ("accounts:\n  [a]: b", 2, ["a list or mapping cannot be a key"]),
@@ -101,7 +100,6 @@ def _survives(file: Path, text: str) -> None:
     except AccountsFileError:
         return
     assert not loaded.accounts.keys() & loaded.broken.keys()
-    assert len(loaded.accounts) + len(loaded.broken) >= 1
     for broken in loaded.broken.values():
         assert broken.message
         for line in broken.message.splitlines():

@@ -111,6 +111,8 @@ def test_example_file_has_no_broken_account() -> None:
     margin = loaded.accounts["main_margin"]
     assert margin.destinations["elven"].points == ("close", "every 6h")
     assert (margin.deferrable, margin.intraday) == (True, "15min")
+    # A copy that nobody has edited asks the exchange for no day that it no longer serves.
+    assert {account.start_date for account in loaded.accounts.values()} == {date(2030, 1, 1)}
 
 
 def test_the_account_that_the_example_file_has_as_a_comment_is_right_as_well(load: Load) -> None:

@@ -1,8 +1,9 @@
-"""Which accounts run while the file is wrong, and which of two that share a place."""
+"""Which accounts run while the file is wrong."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,21 +29,7 @@ def force(file: Path, tmp_path: Path) -> Force:
     return written
 
 
-def account(name: str, source_id: str, more: str = "") -> str:
-    return f"""\
-  {name}:
-    source: {{type: ascendex, conn_id: {name}, category: cash}}
-    start_date: 2026-11-01
-    destinations:
-      elven: {{conn_id: e, entity_account_id: n, source_id: {source_id}, timezone: UTC}}
-{more}"""
-
-
-def file_of(*accounts: str) -> str:
-    return "accounts:\n" + "".join(accounts)
-
-
-@pytest.mark.parametrize("wrong", [None, "", "accounts: [", "accounts: {}", "acounts: {a: b}", "x: \x07"])
+@pytest.mark.parametrize("wrong", [None, "", "accounts: [", "accounts:", "{}", "acounts: {a: b}", "x: \x07"])
 def test_while_the_file_cannot_be_read_its_last_good_version_is_in_force(
     force: Force, base: Base, file: Path, wrong: str | None
 ) -> None:
@@ -114,39 +101,20 @@ def test_a_file_that_did_not_change_is_not_copied_again(force: Force, base: Base
     assert "renamed" in force("accounts: [").accounts
 
 
-@pytest.mark.parametrize("order", [("new", "old"), ("old", "new")])
-def test_an_added_account_that_shares_a_place_does_not_refuse_the_existing_one(
-    force: Force, order: tuple[str, str]
-) -> None:
-    force(file_of(account("old", "s")))
-    both = file_of(*(account(name, "s") for name in order))
+def test_a_file_without_accounts_stops_the_old_ones(force: Force, base: Base) -> None:
+    force(base())
 
-    # Again and again: the copy that is made meanwhile does not turn it around; nor does a file that cannot be read.
-    for text in (both, both, "accounts: [", both + account("third", "t"), "accounts: ["):
+    for text in ("accounts: {}", "accounts: ["):
         found = force(text)
-        assert "old" in found.accounts
-        assert list(found.broken) == ["new"]
-        assert "as account old (line" in found.broken["new"].message
+        assert (found.accounts, found.broken) == ({}, {})
 
 
-def test_an_account_that_moves_to_anothers_place_is_refused_and_may_come_back(force: Force) -> None:
-    force(file_of(account("one", "s"), account("two", "t")))
+def test_while_the_last_good_version_runs_its_mistakes_are_reported_in_the_users_file(
+    force: Force, base: Base, file: Path
+) -> None:
+    force(base({4: "      type: x"}))
+    broken = force("accounts: [").broken["main_cash"]
 
-    found = force(file_of(account("one", "t"), account("two", "t")))
-    assert (list(found.accounts), list(found.broken)) == (["two"], ["one"])
-    found = force(file_of(account("one", "s"), account("two", "t")))
-    assert found.broken == {}
-
-
-def test_a_place_that_was_given_up_can_be_taken(force: Force) -> None:
-    force(file_of(account("one", "s")))
-    force(file_of(account("one", "t"), account("two", "s")))
-
-    found = force(file_of(account("one", "s"), account("two", "s")))
-    assert (list(found.accounts), list(found.broken)) == (["two"], ["one"])
-
-
-def test_without_a_good_version_the_order_in_the_file_decides(force: Force) -> None:
-    found = force(file_of(account("one", "s"), account("two", "s")))
-
-    assert (list(found.accounts), list(found.broken)) == (["one"], ["two"])
+    for said in (broken.message, str(broken.error())):
+        assert re.match(rf"{file} \(version of \S+ \S+ UTC\):4: ", said)
+        assert "/last_good/" not in said

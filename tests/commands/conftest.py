@@ -80,7 +80,7 @@ class Place:
 
     def arrived(self) -> dict[str, int]:
         """How many records each destination has taken."""
-        return {name: len(rows) for name, rows in self.sandbox.apis.delivered().items()}
+        return {name: len(rows) for name, rows in self.sandbox.delivered().items()}
 
 
 def _context(**params: Any) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def test_a_second_account_cannot_take_the_name_or_the_source_of_the_first(
     assert answered(monkeypatch, [*ALL_OF_ONE[:-1], "yes", *second, "", "no"]) == 0
     said = capsys.readouterr().out
     assert "there is an account of this name" in said
-    assert "the same Elven connection" in said
+    assert "delivers to 'entityCash sourceCash', as does elven of main_cash" in said
     assert not load_accounts(file).broken
 
 
@@ -91,6 +91,21 @@ def test_unfinished_answers_write_nothing(
     assert answered(monkeypatch, lines) == 1
     assert message in capsys.readouterr().err
     assert not file.exists()
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_before_anything_is_asked(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.parent.touch()
+    assert answered(monkeypatch, ALL_OF_ONE) == 1
+    assert f"{file.parent} is not a folder\n  Choose another file with --file\n" in capsys.readouterr().err
+    other = file.parent.with_name("folder")
+    other.mkdir()
+    monkeypatch.setattr("os.access", lambda path, _: path != other)
+    assert answered(monkeypatch, ALL_OF_ONE, "--file", str(other / "missing" / "accounts.yaml")) == 1
+    said = capsys.readouterr()
+    assert f"{other} cannot be written to" in said.err
+    assert said.out == ""
 
 
 def test_a_file_that_exists_is_left_as_it_is(

@@ -17,7 +17,8 @@ import pytest
 from balance_bridge import cli, settings
 from balance_bridge.commands import status
 from balance_bridge.commands.output import Listing, Output, csv_cell, printable
-from balance_bridge.load.log import VERSION, Action, DayLog, Plan, Row
+from balance_bridge.load.documents import Action, Plan, Row
+from balance_bridge.load.log import DayLog
 from balance_bridge.transform import balances
 
 # Sets the window's title, clears the screen, begins a new line, hides what follows, turns it round, and is markup.
@@ -26,11 +27,10 @@ CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")
 LONG = Decimal("-12345678901234567890.000000000000000001")
 LISTING = Listing(
     records=[
-        {"asset": "BTC", "amount": LONG, "count": 3_000_000, "reason": "it is long " * 20},
+        {"asset": "BTC", "amount": LONG, "count": 3_000_000, "reason": "it is long " * 20, "colour": "red"},
         {"asset": "=比特币", "amount": Decimal("1E-18"), "count": None, "reason": ""},
     ],
     columns={"asset": "asset", "balance": "amount", "count": "count", "reason": "reason"},
-    colours=["red", ""],
     verdict="1 problem",
     remarks=["a remark"],
 )
@@ -85,9 +85,17 @@ def test_quiet_shows_what_is_wrong_and_nothing_if_nothing_is(capsys: pytest.Capt
     assert said.startswith("1 problem\n")
     assert "BTC" in said
     assert "比特币" not in said
-    fine = Listing(LISTING.records, LISTING.columns, ["", ""], "all is well", ["a remark"])
+    fine = Listing(LISTING.records[1:], LISTING.columns, verdict="all is well", remarks=["a remark"])
     assert shown(capsys, "table", quiet=True, listing=fine) == ("", "")
     assert shown(capsys, "json", quiet=True, listing=fine) == ("[]\n", "")
+
+
+def test_the_head_of_a_csv_file_does_not_depend_on_what_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    listing = replace(LISTING, fields=("asset", "amount"))
+    for records in (listing.records, listing.records[1:], []):
+        for quiet in (False, True):
+            said = shown(capsys, "csv", quiet=quiet, listing=replace(listing, records=records)).out
+            assert said.splitlines()[0] == "asset,amount"
 
 
 def test_what_is_not_printable_is_shown_as_an_escape() -> None:
@@ -105,7 +113,7 @@ def test_a_spreadsheet_does_not_run_a_text_cell_and_still_counts_an_amount(text:
 def log_with(text: str, day: date) -> None:
     """A log in which everything that is text comes from outside."""
     row = Row(text, 1_795_219_200_000, "-1.5", "close", Action.REJECT, text=text)
-    plan = Plan(VERSION, "main_cash", str(day), "amlyze", "amlyze", text, "x", "balances/x", False, {}, [row])
+    plan = Plan("main_cash", str(day), "amlyze", "amlyze", text, "x", "balances/x", False, {}, [row])
     assert DayLog(settings.open_store(), "main_cash", day, "amlyze").put_plan(1, plan)
 
 

@@ -62,7 +62,23 @@ def test_the_command_shows_what_it_made_and_what_it_left(place: Any, capsys: pyt
     from airflow.models.pool import Pool
 
     Pool.create_or_update_pool("ascendex_cash", slots=3, description="mine", include_deferred=False)
-    assert cli.main(["pools"]) == 0
-    said = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if "ascendex_" in line}
+    # As check says: with more than one slot they are not as they must be.
+    assert cli.main(["pools"]) == 1
+    said = {line.split()[2]: line for line in capsys.readouterr().out.splitlines() if "ascendex_" in line}
     assert "has 3 slots" in said["ascendex_cash"]
     assert "created" in said["ascendex_margin"]
+
+
+@pytest.mark.parametrize("command", ["pools", "check"])
+def test_without_airflow_s_database_it_says_how_to_make_it(
+    place: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    def broken() -> Any:
+        raise RuntimeError("no such table: slot_pool")
+
+    monkeypatch.setattr("airflow.models.pool.Pool.get_pools", broken)
+    monkeypatch.setattr("airflow.jobs.job.most_recent_job", broken)
+    assert cli.main([command]) == 1
+    said = capsys.readouterr().out
+    assert "run airflow db migrate" in said
+    assert "triggerer" not in said

@@ -1,8 +1,10 @@
-"""How a watched Airflow's runs are shown."""
+"""How a watched Airflow's runs are shown, and why a task failed."""
 
 from __future__ import annotations
 
 import io
+import json
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -10,7 +12,7 @@ from rich.console import Console
 
 from balance_bridge.commands import progress
 from balance_bridge.commands.local_airflow import LocalAirflowError
-from balance_bridge.commands.progress import Runs
+from balance_bridge.commands.progress import Runs, last_error
 
 KEY = ("balances_main_cash", "scheduled__2026-11-21")
 
@@ -55,7 +57,7 @@ def watched(airflow: Any, *, terminal: bool = False, limit_s: float = 10) -> tup
     return runs, shown.getvalue()
 
 
-def test_each_change_is_a_line_once_where_there_is_no_terminal() -> None:
+def test_each_change_is_a_line_once_where_there_is_no_terminal(tmp_path: Path) -> None:
     airflow = FakeAirflow(
         ("running", {"day": "running", "history": None}),
         ("running", {"day": "running", "history": None}),
@@ -70,7 +72,7 @@ def test_each_change_is_a_line_once_where_there_is_no_terminal() -> None:
         "main_cash 2026-11-20 history: failed",
     ]
     assert runs.states == {KEY: "failed"}
-    assert runs.failed() == [(*KEY, "history")]
+    assert [line for line in runs.reasons(tmp_path) if "history:" in line] == [f"{' '.join(KEY)} history:"]
 
 
 def test_a_run_by_hand_is_shown_with_the_day_it_was_asked_for_and_what_was_shown_before_is_not_repeated() -> None:
@@ -113,3 +115,56 @@ def test_an_airflow_that_died_is_no_longer_watched() -> None:
 def test_it_is_over_when_as_many_runs_as_are_due_have_ended(states: list[str], expected: int, ended: bool) -> None:
     runs = Runs({("d", str(number)): state for number, state in enumerate(states)})
     assert runs.ended(expected) is ended
+
+
+def line(kind: str | None = None, value: str = "") -> str:
+    details = {"error_detail": [{"exc_type": kind, "exc_value": value, "frames": []}]} if kind else {}
+    return json.dumps({"event": "x", "level": "error", **details})
+
+
+ENTRY = "what: the day does not add up\nwhy: BTC: 1 unexplained\ndo: fetch it again"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([], None),
+        (["", "no JSON", "[]", "12", '"text"', "null", line()], None),
+        ([line("InvalidResponse", "sn 12: no")], "InvalidResponse: sn 12: no"),
+        (
+            [line("ConnectionFailed", "first"), line(), line("InvalidResponse", "last"), "cut {"],
+            "InvalidResponse: last",
+        ),
+        ([json.dumps({"error_detail": []}), json.dumps({"error_detail": None})], None),
+        ([json.dumps({"event": ENTRY}), line("ReconciliationBroken", "all in one text")], ENTRY),
+        (
+            [json.dumps({"event": f"{ENTRY} and ..."}), line("ReconciliationBroken", "all in one text")],
+            "ReconciliationBroken: all in one text",
+        ),
+    ],
+    ids=["empty", "no error", "one", "the last of two", "empty details", "an entry in lines", "an entry that was cut"],
+)
+def test_the_last_error_of_a_log_is_its_reason(tmp_path: Path, lines: list[str], expected: str | None) -> None:
+    log = tmp_path / "attempt=1.log"
+    log.write_text("\n".join(lines))
+    assert last_error(log) == expected
+
+
+def test_a_log_that_is_no_text_still_has_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(b"\xff\xfe\n" + line("InvalidResponse", "told").encode())
+    assert last_error(tmp_path / "log") == "InvalidResponse: told"
+
+
+def test_a_failed_task_is_explained_by_its_newest_attempt(tmp_path: Path) -> None:
+    folder = tmp_path / "logs" / "dag_id=d" / "run_id=r" / "task_id=t"
+    folder.mkdir(parents=True)
+    for number, told in enumerate(("first", "second"), start=1):
+        (folder / f"attempt={number}.log").write_text(line("InvalidResponse", told))
+    shown = list(Runs(tasks={("d", "r", "t"): "failed"}).reasons(tmp_path / "logs"))
+    assert shown == ["d r t:", "InvalidResponse: second", f"log: {folder}/attempt=2.log"]
+
+
+def test_a_failed_task_without_a_log_is_named_with_the_place_where_it_should_be(tmp_path: Path) -> None:
+    _, reason, log = Runs(tasks={("d", "r", "t"): "failed"}).reasons(tmp_path / "logs")
+    assert reason == "no message found"
+    assert log.endswith("task_id=t")

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shlex
 import time
 from datetime import timedelta
 from typing import Any
@@ -14,7 +15,8 @@ import pytest
 
 from balance_bridge import cli, settings
 from balance_bridge.errors import PlaceChanged, RecordsRejected
-from balance_bridge.load.log import MAX_SKEW_S, VERSION, DayLog, Try
+from balance_bridge.load.documents import MAX_SKEW_S, Try
+from balance_bridge.load.log import DayLog
 
 
 def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
@@ -178,14 +180,42 @@ def test_a_changed_address_is_refused_until_somebody_adopts_it(place: Any, capsy
     capsys.readouterr()
     assert cli.main(["preview", "main_cash", str(place.yesterday), "--destination", "amlyze"]) == 1
     # The same refusal as in a run.
-    assert str(caught.value.args[0]) in capsys.readouterr().err
-    assert cli.main(by_ada("adopt", "--destination", "amlyze")) == 0
+    refused = capsys.readouterr().err
+    assert str(caught.value.args[0]) in refused
+    # The command works as it is shown.
+    command = refused.strip().rpartition("balance-bridge ")[2]
+    assert cli.main(shlex.split(command)) == 0
     assert f"url: from {old}" in (said := capsys.readouterr().out)
     assert f"to {new}" in said
     place.deliver("main_cash", place.yesterday)
     assert place.arrived() == before
     assert len(place.sandbox.journal.requests) == requests
     assert cli.main(by_ada("adopt", "--destination", "amlyze")) == 1
+    assert "there is nothing to adopt" in capsys.readouterr().err
+
+
+def test_a_copied_account_is_refused_although_the_old_one_is_mistyped_until_somebody_hands_the_place_over(
+    place: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.deliver("main_cash", place.yesterday)
+    before = place.arrived()
+    text = place.accounts_file.read_text()
+    copy = text.split("accounts:\n")[1].split("  main_margin:")[0].replace("main_cash:", "copy:")
+    mistyped = text.replace("source_id: ", "source_id: mis", 1).replace('account_ext_id: "', 'account_ext_id: "MIS-', 1)
+    place.accounts_file.write_text(mistyped.replace("accounts:\n", f"accounts:\n{copy}"))
+    proof = place.reconcile("copy", place.yesterday)
+    for destination in ("elven", "amlyze"):
+        with pytest.raises(PlaceChanged, match=f"of copy delivers to .*, as does {destination} of main_cash"):
+            place.load("copy", destination, proof)
+    assert place.arrived() == before
+    place.accounts_file.write_text(text.replace("main_cash:", "copy:"))
+    adopt = ["receipts", "adopt", "copy", "--destination", "amlyze", "--by", "Ada", "--reason", "renamed"]
+    capsys.readouterr()
+    assert cli.main(adopt) == 0
+    assert "belongs to amlyze of copy now, no longer to amlyze of main_cash" in capsys.readouterr().out
+    place.load("copy", "amlyze", proof)
+    assert place.arrived()["amlyze"] == 2 * before["amlyze"]
+    assert cli.main(adopt) == 1
     assert "there is nothing to adopt" in capsys.readouterr().err
 
 
@@ -283,7 +313,7 @@ def test_nothing_is_resolved_while_a_request_may_still_be_under_way(
     by = ["--by", "Ada", "--reason", "asked them"]
 
     def tried(ago_s: float) -> None:
-        log.put_try(1, Try(VERSION, 1, time.time() - ago_s, 60.0, "00"))
+        log.put_try(1, Try(1, time.time() - ago_s, 60.0, "00"))
 
     tried(61 + MAX_SKEW_S)
     assert cli.main([*resolve, *by]) == 1

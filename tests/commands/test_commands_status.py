@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import timedelta
 from typing import Any
 
@@ -130,10 +131,60 @@ def test_a_day_that_was_delivered_and_pruned_is_not_alarming(
     assert yesterday(capsys) == {"elven": "", "amlyze": ""}
 
 
+@pytest.mark.parametrize("damaged", ["reconciliation/main_cash/*/*.json", "receipts/main_cash/*-*/elven/plan-0001.*"])
+def test_a_damaged_object_is_one_unreadable_day_with_its_key_and_the_rest_is_shown(
+    place: Any, delivered: Store, capsys: pytest.CaptureFixture[str], damaged: str
+) -> None:
+    (path,) = (place.folder / "balances").glob(damaged)
+    path.write_bytes(path.read_bytes()[:-10])
+    code, lines, _ = read(capsys, "--days", "2")
+    assert code == 1
+    (wrong,) = [line for line in lines if line["problem"] == "unreadable"]
+    assert (wrong["account"], wrong["day"]) == ("main_cash", str(place.yesterday))
+    assert str(path.relative_to(place.folder / "balances")) in wrong["state"]
+    # The day before, and the other account.
+    assert {line["day"] for line in lines} == {str(place.yesterday), str(place.yesterday - timedelta(days=1))}
+    assert {line["account"] for line in lines} == {"main_cash", "main_margin"}
+
+
+def test_what_is_undelivered_shows_although_account_or_destination_left_the_accounts_file(
+    place: Any, delivered: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = place.accounts_file.read_text()
+    head, rest = text.split("  main_cash:")
+    without_account = f"{head}  main_margin:{rest.split('  main_margin:')[1]}"
+    without_destination = text.replace("      amlyze:", "      another:\n        type: amlyze", 1)
+
+    def left(*arguments: str) -> tuple[list[tuple[str, str]], str]:
+        code, lines, verdict_line = read(capsys, *arguments, "--days", "1")
+        problem = "not in the accounts file any more"
+        found = [(line["account"], line["destination"]) for line in lines if line["problem"] == problem]
+        assert code == 1 or not found
+        assert all(problem in line["state"] for line in lines if line["problem"] == problem)
+        return found, verdict_line
+
+    for changed in (without_account, without_destination):
+        place.accounts_file.write_text(changed)
+        assert left()[0] == []
+    # Its response was lost: nobody knows what became of these balances.
+    (result,) = (place.folder / "balances").glob("receipts/main_cash/*/amlyze/plan-0001/0001.res.jsonl")
+    result.unlink()
+    found, verdict_line = left("main_cash")
+    assert found == [("main_cash", "amlyze")]
+    assert "1 not in the accounts file any more" in verdict_line
+    place.accounts_file.write_text(without_account)
+    assert left()[0] == [("main_cash", "amlyze")]
+    # Worked out and never sent.
+    shutil.rmtree(place.folder / "balances" / "receipts")
+    assert left()[0] == [("main_cash", "amlyze"), ("main_cash", "elven")]
+    place.accounts_file.write_text(text)
+    assert left()[0] == []
+
+
 def test_where_no_day_is_over_it_is_not_said_that_all_is_delivered(
     place: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert read(capsys, "main_cash", "--days", "today") == (0, [], "Nothing is due: 1 account, no day that is over.")
+    assert read(capsys, "main_cash", "--days", "today") == (0, [], "Nothing is due yet: 1 account, no finished day.")
 
 
 @pytest.mark.parametrize(
@@ -252,10 +303,10 @@ def test_what_did_not_arrive_is_missing_and_what_is_not_due_is_wrong(place: Any)
 def test_a_balance_that_arrived_twice_or_with_another_amount_is_wrong(place: Any) -> None:
     accounts = {"main_cash": load_accounts(place.accounts_file).accounts["main_cash"]}
     place.deliver("main_cash", place.yesterday)
-    whole = place.sandbox.apis.delivered()
-    place.monkeypatch.setattr(place.sandbox.apis, "delivered", lambda: whole)
+    whole = place.sandbox.delivered()
+    place.monkeypatch.setattr(place.sandbox, "delivered", lambda: whole)
     whole["elven"].append(whole["elven"][0])
-    whole["amlyze"][0] = {**whole["amlyze"][0], "value": "1.5"}
+    whole["amlyze"][0] = {**whole["amlyze"][0], "balance": "1.5"}
     elven, amlyze = verdict.compare(place.sandbox.url, accounts, KEYS, [place.yesterday])
     assert (len(elven.missing), len(elven.wrong)) == (0, 1)
     assert (len(amlyze.missing), len(amlyze.wrong)) == (1, 1)

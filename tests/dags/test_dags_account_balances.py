@@ -339,6 +339,12 @@ def test_a_wrong_name_does_not_take_the_id_of_a_right_account(parse: Parse) -> N
     }
 
 
+def test_an_account_named_accounts_file_is_no_alarm_that_the_file_cannot_be_read(parse: Parse) -> None:
+    bag = parse(RIGHT.replace("main_cash:", "accounts_file:", 1))
+    assert set(bag.dags) == {"balances_accounts_file_", "balances_main_margin"}
+    assert "is reserved" in str(bag.dags["balances_accounts_file_"].tasks[0].error)
+
+
 def test_a_very_long_name_still_makes_a_dag(parse: Parse) -> None:
     bag = parse(RIGHT.replace("main_cash:", f"{'A' * 400}:", 1))
     assert bag.import_errors == {}

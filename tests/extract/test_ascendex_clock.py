@@ -19,12 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge.clock import Clock
-from balance_bridge.extract.ascendex import Access, AscendexClient, AscendexSource, Category, TimestampRefused
+from balance_bridge.extract.ascendex import AscendexAccount, AscendexClient, Category, TimestampRefused
 from balance_bridge.extract.budget import Budget
 from balance_bridge.sandbox.exchange import Exchange
 from balance_bridge.sandbox.wire import Call, Journal
 from balance_bridge.sandbox.world import World
-from balance_bridge.transport import Response, Transport
+from balance_bridge.transport import Credentials, Response, Transport
 
 KEY = "key"
 SECRET = "secret-not-real"
@@ -73,7 +73,7 @@ def machine(kit: SimpleNamespace, tmp_path: Path) -> Callable[..., SimpleNamespa
         budget = Budget(f"sqlite:///{folder}/budget.db", "key", clock=time.clock)
         client = AscendexClient(
             judge,  # type: ignore[arg-type]
-            Access("https://exchange.test", KEY, SECRET, name="connection 'a'"),
+            Credentials("https://exchange.test", KEY, SECRET, name="connection 'a'"),
             budget=budget,
             clock=time.clock,
             log=told.append,
@@ -149,9 +149,8 @@ def test_a_clock_that_was_mended_meanwhile_costs_one_request(machine: Any) -> No
 def test_without_the_exchange_s_time_a_refused_timestamp_is_final_at_once(machine: Any) -> None:
     it = machine(40)
     it.judge.dated = False
-    with pytest.raises(TimestampRefused, match=r"^connection 'a': .*100011.*set this machine's clock by NTP") as caught:
+    with pytest.raises(TimestampRefused, match=r"^connection 'a': .*100011.*set this machine's clock by NTP"):
         it.client.get(SNAPSHOT, ASKED)
-    assert caught.value.skew_s is None
     assert statuses(it.judge) == [400]
 
 
@@ -196,11 +195,11 @@ def test_no_clock_brings_a_429_or_a_failure(
     budget = Budget(f"sqlite:///{tmp_path_factory.mktemp('budget')}/budget.db", "key", clock=time.clock)
     client = AscendexClient(
         judge,  # type: ignore[arg-type]
-        Access("https://exchange.test", KEY, SECRET),
+        Credentials("https://exchange.test", KEY, SECRET),
         budget=budget,
         clock=time.clock,
     )
-    source = AscendexSource(client, Category.CASH, retention_days=7, clock=time.clock)
+    source = AscendexAccount(client, Category.CASH, retention_days=7, clock=time.clock)
     for way_s in ways:
         judge.way_s = way_s
         source.fetch_snapshot(TODAY)
@@ -237,7 +236,7 @@ def test_a_machine_that_is_off_reads_over_a_socket(off_s: float) -> None:
         thread.start()
         try:
             url = f"http://127.0.0.1:{server.server_port}"
-            client = AscendexClient(transport, Access(url, KEY, SECRET), clock=clock, log=told.append)
+            client = AscendexClient(transport, Credentials(url, KEY, SECRET), clock=clock, log=told.append)
             for _ in range(5):
                 assert json.loads(client.get(SNAPSHOT, ASKED).body) == {"meta": {}}
         finally:

@@ -416,12 +416,6 @@ def test_the_two_endpoints_may_spell_the_account_differently(kit: Any, exchange:
     assert kit.fetch(exchange, store).pages == 3  # cshA and MPXA
 
 
-def test_a_sequence_that_falls_is_refused(kit: Any, exchange: Any, store: Any, world: Any) -> None:
-    world.snapshots[kit.after(DAY, 1)] = (5, {})
-    with pytest.raises(InvalidResponse, match="has sn 10000, the one of the day after 5, which must not be smaller"):
-        kit.fetch(exchange, store)
-
-
 @pytest.mark.parametrize("missing", [0, 1, 2])
 def test_a_page_missing_from_the_store_is_fetched_again_and_no_other(
     kit: Any, exchange: Any, store: Any, world: Any, missing: int

@@ -23,7 +23,7 @@ from balance_bridge.errors import (
     ReconciliationBroken,
     RequestRefused,
 )
-from balance_bridge.extract.files import FilesSource
+from balance_bridge.extract.files import FilesAccount
 from balance_bridge.money import EXACT
 from balance_bridge.store import Store
 from balance_bridge.transform import ledger
@@ -80,9 +80,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def source(root: Any, **options: Any) -> FilesSource:
+def source(root: Any, **options: Any) -> FilesAccount:
     at = datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp()
-    return FilesSource(root, clock=Clock(wall=lambda: at), **options)
+    return FilesAccount(root, clock=Clock(wall=lambda: at), **options)
 
 
 def run(root: Any, store: Store, day: date, *, refetch: bool = False, **options: Any) -> dict[str, Any]:
@@ -241,6 +241,60 @@ def test_one_number_with_two_contents_in_two_files_is_refused(folder: Path) -> N
         found.read_page(found.fetch_changes(1001, DAY, None).body)
 
 
+def test_a_change_that_is_in_a_csv_and_in_a_json_is_one_change(folder: Path) -> None:
+    (folder / "changes" / f"{NEXT}.json").unlink()
+    legs = [
+        {"asset": "EUR", "delta": "7.50", "balance": 7.5},
+        {"asset": "EUR", "delta": "-15.0", "balance": "219985.11", "fee": True},
+    ]
+    change = {"sn": 1001, "at": f"{DAY}T09:07:34.605+01:00", "event": None, "legs": legs}
+    (folder / "changes" / f"{DAY}.json").write_text(json.dumps({"account": "4711", "changes": [change, change]}))
+    row = f"4711,1001,{DAY}T08:07:34.605Z,,,EUR"
+    (folder / "changes" / f"{DAY}.csv").write_text(
+        f"{CHANGES}{row},-15,219985.11,true\n\n{row},7.5,7.5,false\n".replace("\n", "\r\n")
+    )
+    found = source(folder)
+    page = found.read_page(found.fetch_changes(1001, DAY, None).body)
+    assert (len(page), page.legs["delta"].to_pylist()) == (1, [Decimal("-15"), Decimal("7.5")])
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ("4711,1001,2026-11-20T08:00:00Z,Buy,,BTC,0.5,2\n", "line 2: 9 fields are expected"),
+        ("4711,1001,2026-11-20T08:00:00Z,Buy,,BTC,0.5,2,yes\n", "line 2 fee: Input should be a valid boolean"),
+        ("4711,1001,2026-11-20T08:00:00Z,Buy,,BTC,0x5,2,\n", "line 2 delta: '0x5' is not an amount"),
+        ("4711,1001,2026-11-20T08:00:00Z,Buy,,BTC,1,2,\n4711,1001,2026-11-20T08:00:01Z,Buy,,ETH,1,2,\n", "line 3: at"),
+        ("4711,1001,2026-11-20T08:00:00Z,Buy,,BTC,1,2,\n4712,1002,2026-11-20T08:00:01Z,Buy,,ETH,1,2,\n", "line 3: acc"),
+        ("4711,-1,2026-11-20T08:00:00Z,Buy,,BTC,1,2,\n", "line 2 sn: Input should be"),
+    ],
+)
+def test_a_row_of_changes_that_is_malformed_is_refused_with_line_and_column(folder: Path, rows: str, told: str) -> None:
+    (folder / "changes" / f"{DAY}.csv").write_text(CHANGES + rows)
+    found = source(folder)
+    with pytest.raises(InvalidResponse, match=rf"^changes/{DAY}\.csv {told}"):
+        found.read_page(found.fetch_changes(1001, DAY, None).body)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"account": "4711", "changes": [], "account": "1"}', "the key 'account' comes twice"),
+        ('{"account": "4711", "changes": [{"sn": "1", "at": "2026-11-20T08:00:00Z", "legs": []}]}', "changes.0.sn"),
+        ('{"account": "4711", "changes": [{"sn": 1, "at": "2026-11-20T08:00:00Z", "legs": []}]}', "changes.0.legs"),
+        ('{"account": "4711", "changes": [{"sn": true, "at": "x", "legs": []}]}', "changes.0.sn"),
+        ('{"account": " ", "changes": []}', "account: the account's name"),
+        ('{"account": "4711", "changes": [], "colour": 1}', "colour: Extra inputs"),
+        ('{"account": "4711"}', "changes: Field required"),
+    ],
+)
+def test_a_document_of_changes_that_is_malformed_is_refused_with_its_path(folder: Path, text: str, told: str) -> None:
+    (folder / "changes" / f"{DAY}.json").write_text(text)
+    found = source(folder)
+    with pytest.raises(InvalidResponse, match=rf"^changes/{DAY}\.json.*{told}"):
+        found.read_page(found.fetch_changes(1001, DAY, None).body)
+
+
 AMOUNTS = st.integers(-(10**38) + 1, 10**38 - 1).map(lambda units: EXACT.scaleb(Decimal(units), -18))
 
 
@@ -332,7 +386,7 @@ def test_a_file_that_comes_after_its_day_was_followed_is_not_hidden_by_the_page_
     (folder / f"changes/{NEXT}.json").unlink()
     replace(f"changes/{DAY}.csv", "4711,1001,", "4711,1004,")
     noon = Clock(wall=lambda: datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp())
-    intraday.run(daily.Job(FilesSource(folder, clock=noon), store, "custody", DAY, "followed"), WANTED)
+    intraday.run(daily.Job(FilesAccount(folder, clock=noon), store, "custody", DAY, "followed"), WANTED)
     # A sum that comes and goes before what was there at noon, by number; and the change that closes the day.
     (folder / f"changes/{DAY}-late.csv").write_text(
         CHANGES

@@ -12,14 +12,14 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 from source_conformance import DAY, Harness, SourceConformance
 
-from balance_bridge.extract.ascendex import Access, AscendexClient, AscendexSource, Category
-from balance_bridge.extract.files import FilesSource
+from balance_bridge.extract.ascendex import AscendexAccount, AscendexClient, Category
+from balance_bridge.extract.files import FilesAccount
 from balance_bridge.extract.files_responses import CHANGE_COLUMNS, SNAPSHOT_COLUMNS
 from balance_bridge.extract.source import Source
 from balance_bridge.sandbox.exchange import Exchange, ExchangeOptions
 from balance_bridge.sandbox.wire import Call, Journal
 from balance_bridge.sandbox.world import Book, Record, World, utc_day
-from balance_bridge.transport import Response
+from balance_bridge.transport import Credentials, Response
 
 
 class InProcess:
@@ -47,8 +47,10 @@ class AscendexHarness(Harness):
         world = World(1, DAY, {("key", "cash"): book})
         exchange = Exchange({"key": "secret"}, world, self.clock.clock, Journal(), options)
         transport: Any = InProcess(exchange, self.clock.wall)
-        client = AscendexClient(transport, Access("https://exchange.test", "key", "secret"), clock=self.clock.clock)
-        return AscendexSource(client, Category.CASH, retention_days=retention_days, clock=self.clock.clock)
+        client = AscendexClient(
+            transport, Credentials("https://exchange.test", "key", "secret"), clock=self.clock.clock
+        )
+        return AscendexAccount(client, Category.CASH, retention_days=retention_days, clock=self.clock.clock)
 
 
 class FilesHarness(Harness):
@@ -73,7 +75,7 @@ class FilesHarness(Harness):
             )
         for day in sorted({utc_day(record.at_ms) for record in book.records}):
             self._write_changes(root, book, day)
-        return FilesSource(root, retention_days=retention_days, clock=self.clock.clock)
+        return FilesAccount(root, retention_days=retention_days, clock=self.clock.clock)
 
     def _write_changes(self, root: Path, book: Book, day: date) -> None:
         changes = [_change(record) for record in book.records if utc_day(record.at_ms) == day]

@@ -59,7 +59,7 @@ def test_balances_go_with_what_they_are_worth_and_those_without_are_counted_and_
         "BIG": None,
     }
     assert without == 2
-    assert "2 of 3 balances go without an equivalent value" in told[0]
+    assert "2 of 3 balances are sent without an equivalent value" in told[0]
     assert told[0].endswith("BIG, ETH")
 
 

@@ -102,10 +102,10 @@ def test_a_right_connection_works_and_says_what_was_seen(test: Test, sandbox: Sa
 def test_the_connection_test_leaves_no_trace(test: Test, sandbox: Sandbox) -> None:
     for conn_id in HOOKS:
         test(conn_id)
-    arrived = sandbox.apis.delivered()
+    arrived = sandbox.delivered()
     assert not arrived["elven"]
     assert not arrived["amlyze"]
-    assert not sandbox.elven.stray_sources()
+    assert not sandbox.elven.oddities
     # A connection test is no reason to use up slots of the exchange's window.
     assert not [line for line in sandbox.journal.requests if "/balance/" in line.path]
 

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 import delivery_kit as kit
 from balance_bridge.errors import (
@@ -35,9 +36,9 @@ from balance_bridge.errors import (
 )
 from balance_bridge.load.delivery import MAX_DIVISIONS
 from balance_bridge.load.destination import Balance, Destination, content
+from balance_bridge.load.documents import Action, Plan, Row, Said, decode
 from balance_bridge.load.fold import fold, outcomes
-from balance_bridge.load.log import Action, DayLog, Events, Plan, Row, decode
-from balance_bridge.load.replies import Said
+from balance_bridge.load.log import DayLog, Events
 from balance_bridge.money import to_text
 from balance_bridge.sandbox.wire import Call, Reply
 from balance_bridge.transport import Response, credentials
@@ -572,7 +573,7 @@ class DestinationConformance(FaultConformance):
     def test_the_text_on_the_wire_parses_to_the_identical_decimal(self, amounts: list[Decimal]) -> None:
         harness = self.make_harness()
         run = Run(harness)
-        due = [Balance(asset, CLOSE_MS, amount, ("close",)) for asset, amount in zip(ASSETS, amounts, strict=False)]
+        due = [Balance(asset, CLOSE_MS, amount, "close") for asset, amount in zip(ASSETS, amounts, strict=False)]
         fitting = [each for each in due if _fits(each.amount)]
         error = run.once(due)
         assert (error is None) == (fitting == due)
@@ -715,8 +716,8 @@ class DestinationConformance(FaultConformance):
         except RateLimited:
             assert status == 429
             return
-        words = [word for word in (reply.reading.whole, *reply.reading.records.values()) if word is not None]
-        assert set(reply.reading.records) <= {"n1", "n2"}
+        words = [word for word in (reply.result.whole, *reply.result.records.values()) if word is not None]
+        assert set(reply.result.records) <= {"n1", "n2"}
         assert all(len(word.code) <= 61 and len(word.text) <= 501 for word in words)
         assert 200 <= status < 300 or all(word.said != Said.ACCEPTED for word in words)
         if reply.stop is not None and status < 400:
@@ -734,11 +735,9 @@ class DestinationConformance(FaultConformance):
 
     def test_records_with_the_same_content_differ_only_in_their_numbers_and_points(self, harness: Harness) -> None:
         destination = harness.destination()
-        one, again, other = destination.prepare([balance("A0"), balance("A0"), balance("A0", "2")]).candidates
-        wires = [
-            destination.numbered(candidate.wire, number, replaces=number and "n0", supersedes=number and "7")
-            for candidate, number in ((one, ""), (again, "n1"), (other, "n1"))
-        ]
+        one, again, other = destination.prepare([balance("A0"), balance("A0", points="open"), balance("A0", "2")])
+        follows = {"number": "n1", "replaces": "n0", "supersedes": "7"}
+        wires = [one.wire, *(destination.numbered(structs.replace(row, **follows)) for row in (again, other))]
         first, second, third = map(content, wires)
         assert first == second != third
 
@@ -821,9 +820,9 @@ def _objects(document: Any) -> list[dict[str, Any]]:
 
 
 def _candidates(harness: Harness, due: list[Balance]) -> list[tuple[Balance, Any]]:
-    prepared = harness.destination().prepare(due)
-    assert not prepared.rejected
-    return list(zip(due, prepared.candidates, strict=True))
+    rows = harness.destination().prepare(due)
+    assert all(row.action is Action.SEND for row in rows)
+    return list(zip(due, rows, strict=True))
 
 
 def _is_secret(name: str) -> bool:

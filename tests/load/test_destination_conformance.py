@@ -51,7 +51,7 @@ class ElvenHarness(Harness):
         return self.there.answer(call)
 
     def books(self) -> Books:
-        return [(kept.identity, kept.datetime, kept.balance) for kept in self.there.imports]
+        return [(kept.identity, kept.datetime, kept.balance) for kept in self.there.delivered]
 
     def place(self, balance: Balance) -> tuple[str, str]:
         return f"symbol:{balance.asset}", f"{datetime.fromtimestamp(balance.at_ms // 1000, SHANGHAI):%Y-%m-%d %H:%M:%S}"
@@ -85,7 +85,7 @@ class AmlyzeHarness(Harness):
         return self.there.answer(call)
 
     def books(self) -> Books:
-        return [(kept.account_ext_id, rfc3339(kept.at_ms), kept.value) for kept in self.there.registered]
+        return [(kept.account_ext_id, rfc3339(kept.at_ms), kept.balance) for kept in self.there.delivered]
 
     def place(self, balance: Balance) -> tuple[str, str]:
         return f"CASH-{balance.asset}", rfc3339(balance.at_ms)
@@ -105,9 +105,10 @@ class WebhookHarness(Harness):
     record_code = "BAD_RECORD"
     secrets = (kit.SHARED_SECRET,)
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **behaviour: bool) -> None:
         super().__init__()
-        self.there = receiver.Webhook(secret=self.secrets[0], clock=self.clock.clock, journal=Journal(), **options)
+        self.there = receiver.Webhook(secret=self.secrets[0], clock=self.clock.clock, journal=Journal())
+        vars(self.there).update(behaviour)
 
     def destination(self, **options: Any) -> Destination:
         return kit.webhook(
@@ -118,13 +119,13 @@ class WebhookHarness(Harness):
         return self.there.answer(call)
 
     def books(self) -> Books:
-        return [(kept.asset, rfc3339(kept.at_ms), kept.balance) for kept in self.there.held]
+        return [(kept.asset, rfc3339(kept.at_ms), kept.balance) for kept in self.there.delivered]
 
     def place(self, balance: Balance) -> tuple[str, str]:
         return balance.asset, rfc3339(balance.at_ms)
 
     def refuse_bad(self) -> None:
-        self.there.refused = {BAD}
+        self.there.refused = frozenset({BAD})
 
     def whole_refusal(self, code: str) -> Any:
         return {"code": code, "text": "that is no asset of ours"}

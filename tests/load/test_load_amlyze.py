@@ -6,8 +6,8 @@ import pytest
 
 import delivery_kit as kit
 from balance_bridge.errors import ConnectionFailed, InvalidResponse, OutcomeUnknown, RecordsRejected, ResponseLost
-from balance_bridge.load.log import VERSION, DayLog, Resolution
-from balance_bridge.load.replies import Said, Word
+from balance_bridge.load.documents import Resolution, Said, Word
+from balance_bridge.load.log import DayLog
 from doubles import MemoryStore
 
 
@@ -134,7 +134,7 @@ def test_already_used_before_it_was_ever_sent_stays_unknown_and_says_why_until_a
     assert {row["communicationNumber"] for index in range(3) for row in transport.rows(index)} == {NUMBER}
     log = DayLog(store, "main_cash", kit.DAY, "amlyze")
     log.read()
-    log.put_resolution(Resolution(VERSION, "Ada", "asked", "now", {NUMBER: Word(Said.REJECTED, text="not there")}))
+    log.put_resolution(Resolution("Ada", "asked", "now", {NUMBER: Word(Said.REJECTED, text="not there")}))
     assert kit.run(kit.amlyze(transport), store, [kit.balance()]).accepted_now == 1
     assert len(server.accepted) == 1
 

@@ -80,7 +80,7 @@ def test_every_request_of_the_destination_is_valid_by_the_vendors_description(
 ) -> None:
     harness = AmlyzeHarness()
     run = Run(harness)
-    due = [Balance(asset, at_ms, amount, ("close",), worth) for asset, amount, worth in rows]
+    due = [Balance(asset, at_ms, amount, "close", worth) for asset, amount, worth in rows]
     run.until_green(due, requester=requester, balance_type=kind, business_unit=unit, max_rows=3)
     sent = [row for body in harness.line.bodies for row in read(body)["accountBalances"]]
     assert len(sent) == len(due)
@@ -105,7 +105,7 @@ class Listening(AmlyzeHarness):
 def test_a_request_at_every_limit_is_valid_and_keeps_its_digits() -> None:
     harness = AmlyzeHarness()
     amounts = [Decimal(sign + "9" * 20 + "." + "9" * 18) for sign in ("", "-")] + [Decimal("1e-18"), Decimal("-0")]
-    due = [Balance(f"A{index}", 0, amount, ("close",), amount.copy_negate()) for index, amount in enumerate(amounts)]
+    due = [Balance(f"A{index}", 0, amount, "close", amount.copy_negate()) for index, amount in enumerate(amounts)]
     ids = {row.asset: row.asset + "\N{GRINNING FACE}" * 253 for row in due}
     Run(harness).until_green(
         due, requester="x" * 100, account_ext_id=ids, balance_type="x" * 255, business_unit="x" * 255
@@ -138,7 +138,7 @@ def test_what_is_sent_again_or_in_parts_or_corrected_is_valid_as_well(fault: str
 def test_a_request_of_the_destination_with_one_flaw_is_found(data: st.DataObject) -> None:
     harness = AmlyzeHarness()
     Run(harness).until_green(
-        [Balance("A0", 0, Decimal("-7.5"), ("close",), Decimal(3))], balance_type="CLOSE", business_unit="sandbox"
+        [Balance("A0", 0, Decimal("-7.5"), "close", Decimal(3))], balance_type="CLOSE", business_unit="sandbox"
     )
     document = read(harness.line.bodies[0])
     (record,) = document["accountBalances"]

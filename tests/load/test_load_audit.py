@@ -7,8 +7,8 @@ import pytest
 import delivery_kit as kit
 from balance_bridge.errors import ConnectionFailed, OutcomeUnknown, RecordsRejected
 from balance_bridge.load.audit import entries, unconfirmed
-from balance_bridge.load.log import VERSION, DayLog, Resolution
-from balance_bridge.load.replies import Said, Word
+from balance_bridge.load.documents import Resolution, Said, Word
+from balance_bridge.load.log import DayLog
 from doubles import MemoryStore
 
 
@@ -96,6 +96,6 @@ def test_a_resolution_shows_who_wrote_it():
         kit.run(kit.amlyze(kit.FakeTransport(kit.response({"results": []}))), store, [kit.balance()])
     words = {number: Word(Said.ACCEPTED, text="Ada: ticket 4711") for number in unconfirmed(kit.folded(store))}
     log = DayLog(store, "main_cash", kit.DAY, "amlyze")
-    log.put_resolution(Resolution(VERSION, "Ada", "ticket 4711", "2026-11-22T00:00:00.000Z", words))
+    log.put_resolution(Resolution("Ada", "ticket 4711", "2026-11-22T00:00:00.000Z", words))
     (entry,) = audit(store)
     assert (entry.outcome, entry.resolved_by, entry.text) == ("accepted", "Ada", "Ada: ticket 4711")

@@ -29,8 +29,8 @@ def balances_of():
     return [*(kit.balance(f"A{index}", f"{index}.000000001") for index in range(5)), far]
 
 
-# A place, a plan, and for each of three requests a try, a death before it, one after it, and a result.
-STEPS = 2 + 3 * 4
+# A place, its owner, a plan, and for each of three requests a try, a death before it, one after it, and a result.
+STEPS = 3 + 3 * 4
 
 
 @pytest.mark.parametrize("kill_at", range(1, STEPS + 2))

@@ -27,9 +27,9 @@ from balance_bridge.errors import (
     Unconfirmed,
 )
 from balance_bridge.load.delivery import MAX_DIVISIONS
+from balance_bridge.load.documents import Plan, Resolution, Said, Word, decode
 from balance_bridge.load.fold import fold
-from balance_bridge.load.log import VERSION, DayLog, Plan, Resolution, decode
-from balance_bridge.load.replies import Said, Word
+from balance_bridge.load.log import DayLog
 from doubles import FakeClock, Killed, MemoryStore
 
 OK = {"status": "success", "data": True}
@@ -513,7 +513,9 @@ def test_a_rejected_correction_shows_until_the_old_balance_is_right_again():
 def test_two_destinations_of_an_account_know_nothing_of_each_other():
     store, server = MemoryStore(), kit.FakeAmlyzeServer()
     for name in ("amlyze", "second"):
-        kit.run(kit.amlyze(kit.FakeTransport(server), name=name), store, [kit.balance()])
+        kit.run(
+            kit.amlyze(kit.FakeTransport(server), name=name, account_ext_id=f"{name}-{{asset}}"), store, [kit.balance()]
+        )
     assert len({record["communicationNumber"] for record in server.accepted}) == 2
 
 
@@ -691,7 +693,7 @@ def resolve(store, said: Said) -> None:
     (number,) = kit.folded(store).numbers
     log = DayLog(store, "main_cash", kit.DAY, "amlyze")
     log.read()
-    log.put_resolution(Resolution(VERSION, "Ada", "asked", "now", {number: Word(said, text="Ada: asked")}))
+    log.put_resolution(Resolution("Ada", "asked", "now", {number: Word(said, text="Ada: asked")}))
 
 
 @pytest.mark.parametrize(("said", "sent"), [(Said.ACCEPTED, []), (Said.REJECTED, ["2"])])
@@ -715,7 +717,7 @@ def test_a_resolution_says_nothing_about_a_request_that_was_under_way_when_it_wa
     (number,) = fold(log.read()).numbers
 
     def second(body):
-        log.put_resolution(Resolution(VERSION, "Ada", "asked", "now", {number: Word(Said.REJECTED, text="not there")}))
+        log.put_resolution(Resolution("Ada", "asked", "now", {number: Word(Said.REJECTED, text="not there")}))
         server(body)
         return ResponseLost("gone")
 
@@ -778,13 +780,13 @@ def test_runs_of_the_day_so_far_follow_each_other_and_the_whole_day_follows_them
     assert kit.run(kit.amlyze(transport), store, [*due, kit.balance("XRP")]).accepted_now == 1
 
 
-def test_balances_that_were_worked_out_before_the_delivered_ones_are_not_sent():
+def test_balances_older_than_the_delivered_ones_are_not_sent():
     store, transport = MemoryStore(), kit.FakeTransport(kit.FakeAmlyzeServer())
     older, newer = (f"balances/main_cash/2026-11-20/{number}.parquet" for number in ("0001", "0002"))
     for key in (older, newer):
         store.objects[key] = b""
     kit.run(kit.amlyze(transport), store, [kit.balance(amount="2")], generation=newer)
-    with pytest.raises(SupersededRun, match="worked out later"):
+    with pytest.raises(SupersededRun, match="Newer balances"):
         kit.run(kit.amlyze(transport), store, [kit.balance(amount="1")], generation=older)
     assert len(transport.requests) == 1
     # Once the newer ones were pruned, their numbers begin again, and nothing can be said.

@@ -6,8 +6,8 @@ import pytest
 
 import delivery_kit as kit
 from balance_bridge.errors import ConfigurationError, InvalidResponse, RecordsRejected
-from balance_bridge.load.destination import Credentials
 from balance_bridge.load.elven import sign
+from balance_bridge.transport import Credentials
 from doubles import FakeClock, MemoryStore
 
 VENDOR_SECRET = "BjGiqCWfHGCrl065dlEBWFO5vLj7Hqie"
@@ -149,7 +149,10 @@ def test_a_place_is_the_entity_account_and_keys_depend_on_source_and_zone():
 
 
 def test_credentials_show_neither_key_nor_secret():
-    assert repr(Credentials("https://elven.test", "some-key", "some-secret")) == "Credentials(url='https://elven.test')"
+    assert (
+        repr(Credentials("https://elven.test", "some-key", "some-secret"))
+        == "Credentials(url='https://elven.test', name='')"
+    )
 
 
 @pytest.mark.parametrize(

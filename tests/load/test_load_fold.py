@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge.errors import NumberReused
+from balance_bridge.load.documents import Action, Plan, Resolution, Result, Row, Said, Try, Word
 from balance_bridge.load.fold import LATE, LOCAL, RESOLVED, Status, fold, outcomes
-from balance_bridge.load.log import VERSION, Action, Events, Plan, Resolution, Result, Row, Try
-from balance_bridge.load.replies import Said, Word
+from balance_bridge.load.log import Events
 from doubles import examples
 
 SOME = settings(max_examples=examples(30), deadline=None)
@@ -35,12 +35,12 @@ def row(number: str, action: Action = Action.SEND, batch: int = 1, key: str = ""
 
 
 def plan(*rows: Row, read: dict[str, int] | None = None) -> Plan:
-    return Plan(VERSION, "a", "2026-11-20", "d", "amlyze", "run", "now", "g", False, read or {}, list(rows))
+    return Plan("a", "2026-11-20", "d", "amlyze", "run", "now", "g", False, read or {}, list(rows))
 
 
 def result(whole: Word | None = None, *, sent: bool = True, newest: int | None = 1, **records: Word) -> Result:
     named = {name.replace("_", "-"): word for name, word in records.items()}
-    return Result(VERSION, sent, newest, 0.0, whole, named)
+    return Result(sent, newest, 0.0, whole, named)
 
 
 @st.composite
@@ -64,14 +64,14 @@ def logs(draw: Any) -> Events:
         read = {f"{of:04}": draw(st.integers(0, 2)) for of in range(1, number)}
         events.plans[number] = plan(*rows, read=read)
         for at in range(1, draw(st.integers(0, 3)) + 1):
-            events.tries[number, at] = Try(VERSION, draw(st.integers(1, 2)), 0.0, 60.0, "")
+            events.tries[number, at] = Try(draw(st.integers(1, 2)), 0.0, 60.0, "")
             if draw(st.booleans()):
                 events.results[number, at] = draw(results(number))
     numbers = sorted({name for names in sent.values() for name in names})
     for _ in range(draw(st.integers(0, 2)) if numbers else 0):
         words = draw(st.dictionaries(st.sampled_from(numbers), SAID, max_size=2))
         read = {f"{of:04}": draw(st.integers(0, 3)) for of in events.plans}
-        events.resolutions.append(Resolution(VERSION, "Ada", "asked", "now", words, read))
+        events.resolutions.append(Resolution("Ada", "asked", "now", words, read))
     return events
 
 
@@ -79,7 +79,6 @@ def results(plan: int) -> Any:
     named = st.sampled_from([f"{asset}-{count}" for asset in ASSETS for count in (1, 2, 3)])
     return st.builds(
         Result,
-        st.just(VERSION),
         st.booleans(),
         st.none() | st.integers(plan, 4),
         st.just(0.0),
@@ -93,7 +92,7 @@ def found(events: Events) -> dict[str, Any]:
     folded = fold(events)
     return {
         "outcomes": [(each.row.asset, each.outcome) for each in outcomes(folded)],
-        "numbers": {number: (each.outcome, each.plan, each.tries) for number, each in folded.numbers.items()},
+        "numbers": {number: (each.outcome, each.tries) for number, each in folded.numbers.items()},
         "held": {key: each.row.number for key, each in folded.held.items()},
         "late": {key: each.row.number for key, each in folded.late.items()},
     }
@@ -127,12 +126,10 @@ def test_an_acceptance_is_never_undone_by_more_facts(events, data):
     by_response = accepted - {name for each in events.resolutions for name in each.words}
     for number in events.plans:
         last = max((at for of, at in events.tries if of == number), default=0)
-        events.tries[number, last + 1] = Try(VERSION, data.draw(st.integers(1, 2)), 0.0, 60.0, "")
+        events.tries[number, last + 1] = Try(data.draw(st.integers(1, 2)), 0.0, 60.0, "")
         if data.draw(st.booleans()):
             events.results[number, last + 1] = data.draw(results(number))
-    events.resolutions.append(
-        Resolution(VERSION, "Ada", "a guess", "now", dict.fromkeys(by_response, Word(Said.REJECTED)))
-    )
+    events.resolutions.append(Resolution("Ada", "a guess", "now", dict.fromkeys(by_response, Word(Said.REJECTED))))
     after = fold(events)
     assert {after.numbers[name].outcome.status for name in by_response} <= {Status.ACCEPTED}
 
@@ -147,7 +144,7 @@ def test_what_may_have_arrived_stays_unknown_whatever_refusals_as_a_whole_follow
     refused.insert(min(position, len(refused)), lost)
     events = Events({1: plan(row("A-1"))})
     for number, each in enumerate(refused, 1):
-        events.tries[1, number] = Try(VERSION, 1, 0.0, 60.0, "")
+        events.tries[1, number] = Try(1, 0.0, 60.0, "")
         if each is not None:
             events.results[1, number] = each
     (each,) = outcomes(fold(events))
@@ -159,12 +156,12 @@ def one(*results: Result | None, resolved: Word | None = None, read: int | None 
     """The outcome of a number that went out in so many requests, of which a person has read so many."""
     events = Events({1: plan(row("A-1"))})
     for number, each in enumerate(results, 1):
-        events.tries[1, number] = Try(VERSION, 1, 0.0, 60.0, "")
+        events.tries[1, number] = Try(1, 0.0, 60.0, "")
         if each is not None:
             events.results[1, number] = each
     if resolved is not None:
         read = {"0001": len(results) if read is None else read}
-        events.resolutions.append(Resolution(VERSION, "Ada", "asked", "now", {"A-1": resolved}, read))
+        events.resolutions.append(Resolution("Ada", "asked", "now", {"A-1": resolved}, read))
     (found,) = outcomes(fold(events))
     return found.outcome
 
@@ -254,7 +251,7 @@ def test_a_number_that_somebody_else_used_says_what_to_look_for():
 )
 def test_what_was_only_refused_in_a_request_with_others_is_marked(reply, alone, together):
     events = Events({1: plan(row("A-1"), row("B-1", batch=2 if alone else 1))})
-    events.tries[1, 1], events.results[1, 1] = Try(VERSION, 1, 0.0, 60.0, ""), reply
+    events.tries[1, 1], events.results[1, 1] = Try(1, 0.0, 60.0, ""), reply
     first = next(outcomes(fold(events))).outcome
     assert (first.status, first.together) == (Status.REJECTED, together)
 
@@ -280,13 +277,13 @@ def corrected(*, read: int, newest: int | None, responded: bool = True, third: b
     """Plan 1 sends 2 of A; plan 2 corrects it to 1. Plan 1's run may have been frozen meanwhile."""
     events = Events({1: plan(row("A-1")), 2: plan(row("A-2"), read={"0001": read})})
     for number in (1, 2):
-        events.tries[number, 1] = Try(VERSION, 1, 0.0, 60.0, "")
+        events.tries[number, 1] = Try(1, 0.0, 60.0, "")
         events.results[number, 1] = result(ACCEPTED, newest=newest if number == 1 else 2)
     if not responded:
         del events.results[1, 1]
     if third:
         events.plans[3] = plan(row("A-3"), read={"0001": 1, "0002": 1})
-        events.tries[3, 1], events.results[3, 1] = Try(VERSION, 1, 0.0, 60.0, ""), result(ACCEPTED, newest=3)
+        events.tries[3, 1], events.results[3, 1] = Try(1, 0.0, 60.0, ""), result(ACCEPTED, newest=3)
     return events
 
 

@@ -144,11 +144,12 @@ def test_a_place_that_is_missing_although_a_log_was_used_stops_before_anything_i
     assert store.objects == before
 
 
-def test_a_place_that_can_neither_be_written_nor_read_stops_before_anything_is_sent():
+@pytest.mark.parametrize("folder", ["receipts/main_cash/places/elven", "receipts/places/"])
+def test_a_place_that_can_neither_be_written_nor_read_stops_before_anything_is_sent(folder):
     store, transport = MemoryStore(), kit.FakeTransport(None)
     put = store.put
-    store.put = lambda key, data: "/places/" not in key and put(key, data)
-    with pytest.raises(StoreDamaged, match=r"places/elven/0001\.jsonl can neither be written nor read"):
+    store.put = lambda key, data: not key.startswith(folder) and put(key, data)
+    with pytest.raises(StoreDamaged, match=rf"{folder}.*0001\.jsonl can neither be written nor read"):
         kit.run(kit.elven(transport), store, [kit.balance("A")])
     assert transport.requests == []
 
@@ -174,7 +175,7 @@ def to(server, url: str) -> Any:
 
 def test_of_two_first_runs_that_lead_to_two_places_only_one_sends():
     store, one, two = MemoryStore(), kit.FakeAmlyzeServer(), kit.FakeAmlyzeServer()
-    once_before(store, "/places/", lambda: kit.run(to(two, TWO), store, [kit.balance()]))
+    once_before(store, "main_cash/places/", lambda: kit.run(to(two, TWO), store, [kit.balance()]))
     following = kit.DAY + timedelta(days=1)
     with pytest.raises(PlaceChanged, match=r"url was https://two\.test, is https://one\.test"):
         kit.run(to(one, ONE), store, [kit.balance()], day=following)
@@ -184,10 +185,12 @@ def test_of_two_first_runs_that_lead_to_two_places_only_one_sends():
 
 def test_two_first_runs_at_the_same_moment_to_one_place_both_send():
     store, server, following = MemoryStore(), kit.FakeAmlyzeServer(), kit.DAY + timedelta(days=1)
-    once_before(store, "/places/", lambda: kit.run(to(server, ONE), store, [kit.balance()]))
+    once_before(store, "main_cash/places/", lambda: kit.run(to(server, ONE), store, [kit.balance()]))
     due = [kit.balance(at_ms=kit.CLOSE_MS + 1)]
     assert kit.run(to(server, ONE), store, due, day=following).accepted_now == 1
-    assert [key for key in store.objects if "/places/" in key] == ["receipts/main_cash/places/amlyze/0001.jsonl"]
+    assert [key for key in store.objects if "main_cash/places/" in key] == [
+        "receipts/main_cash/places/amlyze/0001.jsonl"
+    ]
 
 
 def test_a_place_that_was_changed_since_a_run_looked_lets_no_request_of_it_out():
@@ -206,7 +209,7 @@ def test_a_new_place_is_taken_back_if_something_was_delivered_to_the_one_before_
     with pytest.raises(ConnectionFailed):
         kit.run(to(ConnectionFailed("down"), ONE), store, [kit.balance()])
     following = kit.DAY + timedelta(days=1)
-    once_before(store, "/places/", lambda: kit.run(to(one, ONE), store, [kit.balance()]))
+    once_before(store, "main_cash/places/", lambda: kit.run(to(one, ONE), store, [kit.balance()]))
     with pytest.raises(PlaceChanged, match=r"url was https://one\.test, is https://two\.test"):
         kit.run(to(two, TWO), store, [kit.balance()], day=following)
     assert (len(one.accepted), len(two.accepted)) == (1, 0)
@@ -235,8 +238,9 @@ def test_a_place_holds_no_secret():
 def test_a_place_that_only_changed_its_address_is_adopted_and_nothing_is_sent_twice():
     store, transport = delivered(), kit.FakeTransport(kit.response(OK))
     moved = kit.elven(transport, url="https://new.test")
-    written = place(store, moved).adopt("Ada", "the vendor moved")
+    written, others = place(store, moved).adopt("Ada", "the vendor moved")
     assert (written.by, written.reason, written.leads_to["url"]) == ("Ada", "the vendor moved", "https://new.test")
+    assert others == {}
     summary = kit.run(moved, store, [kit.balance("A"), kit.balance("B"), kit.balance("C")])
     assert (summary.accepted_before, summary.accepted_now) == (2, 1)
     assert [row["symbol"] for row in transport.rows()] == ["C"]
@@ -258,6 +262,128 @@ def test_where_nothing_has_changed_there_is_nothing_to_decide(command):
     for store in (delivered(), MemoryStore()):
         with pytest.raises(PlaceChanged, match=r"there is nothing to|has delivered nothing so far"):
             getattr(place(store, kit.elven(None)), command)("Ada", "why")
+
+
+# --- one place, one owner ---
+
+
+def test_another_account_that_leads_to_the_same_place_is_refused_by_name_before_anything_is_sent():
+    """However the accounts file came to that: a copy of an account, say, with the old one mistyped or gone."""
+    store, transport = delivered(), kit.FakeTransport(kit.response(OK))
+    before = dict(store.objects)
+    for options in ({}, {"dry_run": True}, {"redeliver": True}, {"day": kit.DAY + timedelta(days=1)}):
+        for name in ("elven", "books"):
+            with pytest.raises(PlaceChanged) as caught:
+                kit.run(kit.elven(transport, name=name), store, [kit.balance("A")], account="copy", **options)
+            said = (
+                f"destination {name} of copy delivers to 'ENTITY SOURCE', as does elven of main_cash; nothing was sent"
+            )
+            assert str(caught.value.args[0]) == said
+            assert f"balance-bridge receipts adopt copy --destination {name}" in caught.value.do
+    # Another name in the same account has other receipts.
+    with pytest.raises(PlaceChanged, match="destination books of main_cash delivers to"):
+        kit.run(kit.elven(transport, name="books"), store, [kit.balance("A")])
+    assert transport.requests == []
+    assert store.objects == before
+    # The account that was there first goes on.
+    assert kit.run(kit.elven(transport), store, [kit.balance("C")]).accepted_now == 1
+
+
+@pytest.mark.parametrize("changed", [{"url": "https://other.test"}, {"entity_account_id": "X"}, {"source_id": "X"}])
+def test_one_difference_makes_another_place(changed):
+    store = delivered()
+    summary = kit.run(
+        kit.elven(kit.FakeTransport(kit.response(OK)), **changed), store, [kit.balance("A")], account="other"
+    )
+    assert summary.accepted_now == 1
+
+
+@pytest.mark.parametrize(
+    ("ids", "others"),
+    [("A-{asset}", "B-{asset}"), ({"BTC": "A"}, {"BTC": "B"}), ({"BTC": "A"}, "B{asset}")],
+    ids=["patterns", "mappings", "both"],
+)
+def test_swapped_account_ids_of_two_accounts_are_refused_by_name(ids, others):
+    store, server = MemoryStore(), kit.FakeAmlyzeServer()
+
+    def run(account: str, given: Any) -> Any:
+        target = kit.amlyze(kit.FakeTransport(server), account_ext_id=given)
+        return kit.run(target, store, [kit.balance("BTC")], account=account, redeliver=True)
+
+    run("one", ids)
+    run("two", others)
+    sent = len(server.accepted)
+    with pytest.raises(PlaceChanged, match=r"destination amlyze of one delivers to 'B.*', as does amlyze of two"):
+        run("one", others)
+    with pytest.raises(PlaceChanged, match=r"destination amlyze of two delivers to 'A.*', as does amlyze of one"):
+        run("two", ids)
+    assert len(server.accepted) == sent == 2
+
+
+def test_an_account_may_change_its_own_ids_and_come_back():
+    store, server = MemoryStore(), kit.FakeAmlyzeServer()
+    for ids in ({"BTC": "A"}, {"BTC": "A", "ETH": "E"}, "A-{asset}", {"BTC": "A"}):
+        target = kit.amlyze(kit.FakeTransport(server), account_ext_id=ids)
+        kit.run(target, store, [kit.balance("BTC")], redeliver=True)
+    target = kit.amlyze(kit.FakeTransport(server), account_ext_id={"BTC": "E"})
+    with pytest.raises(PlaceChanged, match="delivers to 'E', as does amlyze of main_cash"):
+        kit.run(target, store, [kit.balance("BTC")], account="other")
+
+
+def test_of_two_accounts_that_first_deliver_to_one_place_at_the_same_moment_one_sends():
+    store, server = MemoryStore(), kit.FakeAmlyzeServer()
+    once_before(store, "receipts/places/", lambda: kit.run(to(server, ONE), store, [kit.balance()], account="fast"))
+    with pytest.raises(PlaceChanged, match="as does amlyze of fast"):
+        kit.run(to(server, ONE), store, [kit.balance()], account="slow")
+    assert len(server.accepted) == 1
+
+
+def test_two_accounts_that_first_deliver_to_two_places_at_the_same_moment_both_send():
+    store, server = MemoryStore(), kit.FakeAmlyzeServer()
+    other = kit.amlyze(kit.FakeTransport(server), url=ONE, account_ext_id="OTHER-{asset}")
+    once_before(store, "receipts/places/", lambda: kit.run(other, store, [kit.balance()], account="fast"))
+    for _ in range(2):
+        kit.run(to(server, ONE), store, [kit.balance()], account="slow")
+    assert len(server.accepted) == 2
+
+
+def test_an_adopted_place_is_the_new_account_s_and_the_old_one_is_refused_even_in_the_middle_of_a_run():
+    store, server = MemoryStore(), kit.FakeAmlyzeServer()
+    kit.run(to(server, ONE), store, [kit.balance("BTC")], account="old")
+    new = Places(store, "new", to(server, ONE))
+    once_before(store, ".try.jsonl", lambda: new.adopt("Ada", "renamed"))
+    with pytest.raises(PlaceChanged, match="as does amlyze of new") as caught:
+        kit.run(to(server, ONE), store, [kit.balance("ETH")], account="old")
+    assert "(renamed, by Ada)" in caught.value.why
+    assert len(server.accepted) == 1
+    assert kit.run(to(server, ONE), store, [kit.balance("ETH")], account="new").accepted_now == 1
+    with pytest.raises(PlaceChanged, match="there is nothing to adopt"):
+        new.adopt("Ada", "again")
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:30], lambda data: data.replace(b"main", b"mine"), lambda _: b""])
+def test_a_damaged_record_of_owners_stops_before_anything_is_sent(damage):
+    store, transport = delivered(), kit.FakeTransport(None)
+    (key,) = [key for key in store.objects if key.startswith("receipts/places/")]
+    store.objects[key] = damage(store.objects[key])
+    with pytest.raises(StoreDamaged, match=key):
+        kit.run(kit.elven(transport), store, [kit.balance("C")])
+    assert transport.requests == []
+
+
+def test_an_account_called_places_is_like_any_other():
+    store = MemoryStore()
+    for _ in range(2):
+        kit.run(kit.elven(kit.FakeTransport(kit.response(OK))), store, [kit.balance("A")], account="places")
+    with pytest.raises(PlaceChanged, match="leads elsewhere"):
+        kit.run(kit.elven(None, url="https://other.test"), store, [kit.balance("A")], account="places")
+
+
+def test_webhooks_of_several_accounts_may_share_a_url():
+    store = MemoryStore()
+    for account in ("one", "two"):
+        Places(store, account, kit.webhook(None)).check("run")
+    assert len(store.objects) == 2
 
 
 # --- other settings that keys are made with ---
@@ -318,7 +444,7 @@ def test_a_corrected_zone_is_refused_by_name_and_with_redeliver_every_balance_is
     harness, store = ElvenHarness(), MemoryStore()
     first = int(datetime(2026, 11, 20, tzinfo=UTC).timestamp() * 1000)
     days = [
-        [Balance("A0", first + index * 900_000, Decimal(index), ("every 15min",)) for index in range(start, start + 96)]
+        [Balance("A0", first + index * 900_000, Decimal(index), "every 15min") for index in range(start, start + 96)]
         for start in (1, 97)
     ]
 
@@ -406,7 +532,7 @@ def test_what_was_delivered_with_other_settings_is_kept_and_counted_until_it_is_
     # What is held under old keys stays there.
     left = 2 if "account_ext_id" in after else 0
     assert (again.accepted_before, again.accepted_now, again.superseded, again.other_keys) == (1, 2, 2, left)
-    numbers = [kept.number.rpartition("-")[2] for kept in harness.there.registered]
+    numbers = [kept.number.rpartition("-")[2] for kept in harness.there.delivered]
     assert sorted(numbers) == ["1", "1", "1", "2", "2"]
     attempts = [kit.folded(store).balances[asset, kit.CLOSE_MS][-1].row for asset in ("A0", "A1")]
     assert all((row.replaces[-2:], row.supersedes) == ("-1", "1.5") for row in attempts)

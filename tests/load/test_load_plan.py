@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 import delivery_kit as kit
 from balance_bridge.errors import BalanceBridgeError, ConfigurationError, InvalidAmount, ResponseLost
+from balance_bridge.load.documents import Action, Row
 from balance_bridge.load.fold import fold
-from balance_bridge.load.log import Action, DayLog, Row
-from balance_bridge.load.numbers import Numbering
-from balance_bridge.load.plan import OTHER_KEY, OTHER_SETTINGS, Decider, Division, decides_the_same, refuse_shared_keys
+from balance_bridge.load.log import DayLog
+from balance_bridge.load.numbers import number_prefix
+from balance_bridge.load.plan import OTHER_KEY, OTHER_SETTINGS, Decider, decides_the_same, refuse_shared_keys
 from doubles import Killed, MemoryStore, examples
 
 SOME = settings(max_examples=examples(30), deadline=None)
@@ -26,8 +27,8 @@ OK = {"status": "success", "data": True}
 
 def decide(store, destination, balances, account="main_cash", **options) -> tuple[list[Row], dict[int, bytes]]:
     folded = fold(DayLog(store, "main_cash", kit.DAY, destination.name).read())
-    numbering = Numbering(namespace="bb", account=account, destination=destination.name)
-    return Decider(destination, numbering, folded, **options).decide(destination.prepare(balances))
+    prefix = number_prefix("bb", account, destination.name)
+    return Decider(destination, prefix, folded, **options).decide(destination.prepare(balances))
 
 
 def attempt(row: Row) -> str:
@@ -133,9 +134,9 @@ def test_a_number_that_would_be_too_long_is_rejected_before_sending():
 
 def test_two_balances_with_one_key_are_refused_by_name():
     destination = kit.elven(None, assets={"XBT": {"symbol": "BTC"}})
-    candidates = destination.prepare([kit.balance("BTC"), kit.balance("XBT")]).candidates
+    rows = destination.prepare([kit.balance("BTC"), kit.balance("XBT")])
     with pytest.raises(ConfigurationError, match=r"BTC at .* and XBT at .* have one key"):
-        refuse_shared_keys(destination, candidates)
+        refuse_shared_keys(destination, rows)
 
 
 def test_plans_of_other_balances_never_decide_the_same():
@@ -236,8 +237,8 @@ def test_the_halves_of_a_divided_request_hold_its_rows_in_order_and_nothing_else
 def test_a_run_that_divides_sends_nothing_else_again(count, max_rows, lost):
     store, due, plan = refused_as_a_whole(count, max_rows, lost=lost)
     first = plan.batches()[1]
-    division = Division(plan.rows, frozenset(row.number for row in first))
-    rows, _ = decide(store, kit.elven(None, max_rows=max_rows), due, division=division)
+    kept = [row for row in plan.rows if row not in first]
+    rows, _ = decide(store, kit.elven(None, max_rows=max_rows), due, kept=kept)
     assert sent_together(rows) == halved([row.asset for row in first])
     others = [row.number for row in plan.rows if row.batch != 1]
     assert [row.number for row in rows if not row.batch] == others

@@ -98,7 +98,7 @@ def test_two_processes_that_plan_at_the_same_moment_deliver_each_balance_once(wh
             amounts = ["1", "2" if corrected else "1"]
             for generation in generations:
                 store.put(generation, b"")
-            sandbox.amlyze.reset()
+            sandbox.reset()
             at = time.time() + 0.1
             for worker, amount, generation in zip(workers, amounts, generations, strict=True):
                 turn = {"day": str(day), "at": at, "amount": amount, "generation": generations[0]}
@@ -107,7 +107,7 @@ def test_two_processes_that_plan_at_the_same_moment_deliver_each_balance_once(wh
 
 
 def judge(ended: list[dict[str, Any]], sandbox: Sandbox, store: Any, day: date, amounts: list[str]) -> None:
-    taken = sandbox.amlyze.registered
+    taken = sandbox.amlyze.delivered
     assert max(Counter(each.number for each in taken).values()) == 1
     assert sandbox.amlyze.rejected == []
     # One delivers everything; the other finds it done, or finds that it was superseded.
@@ -116,7 +116,7 @@ def judge(ended: list[dict[str, Any]], sandbox: Sandbox, store: Any, day: date, 
     assert well
     assert all(each["accepted_now"] + each["accepted_before"] == each["rows"] == 9 for each in well)
     # Whoever has the newer balances has the last word.
-    held = {each.account_ext_id: each.value for each in taken}
+    held = {each.account_ext_id: each.balance for each in taken}
     assert held == {f"CASH-{each.asset}": each.amount for each in balances(amounts[1])}
     assert amounts[0] != amounts[1] or len(taken) == 9
     assert ended[1]["ended"] == "well" or amounts[0] == amounts[1]

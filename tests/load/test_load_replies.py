@@ -11,10 +11,11 @@ import pytest
 
 import delivery_kit as kit
 from balance_bridge.errors import CredentialsRefused, InvalidResponse, RateLimited, RequestRefused, ServerFault
-from balance_bridge.load.destination import Credentials, response_bytes
+from balance_bridge.load.destination import response_bytes
+from balance_bridge.load.documents import Said, Word
 from balance_bridge.load.elven_setup import create_source, problems
-from balance_bridge.load.replies import Reply, Said, Word
-from balance_bridge.transport import Response
+from balance_bridge.load.replies import Reply
+from balance_bridge.transport import Credentials, Response
 
 Send = Callable[..., Reply]
 
@@ -52,15 +53,15 @@ def test_a_status_is_about_the_request_as_a_whole_and_about_no_record(
     send: Send, status: int, said: Said, stop: Any
 ) -> None:
     reply = send({}, status)
-    assert reply.reading.whole is not None
-    assert (reply.response.status, reply.reading.whole.said, reply.reading.records) == (status, said, {})
+    assert reply.result.whole is not None
+    assert (reply.result.http_status, reply.result.whole.said, reply.result.records) == (status, said, {})
     assert reply.stop is None if stop is None else isinstance(reply.stop, stop)
 
 
 def test_429_applied_nothing_and_says_when_to_come_back(send: Send) -> None:
     with pytest.raises(RateLimited) as caught:
         send({}, 429, retry_after="7")
-    assert caught.value.retry_after_s == 7
+    assert caught.value.wait_s == 7
 
 
 def test_what_is_about_records_says_nothing_about_the_whole(send: Send) -> None:
@@ -75,15 +76,19 @@ def test_what_is_about_records_says_nothing_about_the_whole(send: Send) -> None:
         {"communicationNumber": ["n1"], "resultType": "REQUEST_ACCEPTED"},
     ]
     reply = send({"results": results}, to="amlyze")
-    assert (reply.reading.whole, reply.reading.foreign, reply.stop) == (None, 2, None)
-    assert reply.reading.records == {"n2": Word(Said.USED, "O005", "used")}
+    assert (reply.result.whole, reply.result.foreign, reply.stop) == (None, 2, None)
+    assert reply.result.records == {"n2": Word(Said.USED, "O005", "used")}
 
 
 def test_texts_from_outside_are_one_line_bounded_and_without_secrets(send: Send) -> None:
     said = f"line\nbreak \x1b[31m {kit.SECRET} " + "x" * 9999
     reply = send({"status": "failed", "data": {"code": said, "message": said}, "requestId": said}, 400)
-    assert reply.reading.whole is not None
-    for text, longest in ((reply.reading.whole.code, 61), (reply.reading.whole.text, 501), (reply.request_id, 201)):
+    assert reply.result.whole is not None
+    for text, longest in (
+        (reply.result.whole.code, 61),
+        (reply.result.whole.text, 501),
+        (reply.result.request_id, 201),
+    ):
         assert text.startswith("line break")
         assert text.isprintable()
         assert kit.SECRET not in text
@@ -94,7 +99,7 @@ def test_an_undocumented_document_is_not_quoted_with_a_secret(send: Send) -> Non
     for document in ({kit.SECRET: kit.SECRET}, {"status": kit.SECRET, "success": True}, kit.SECRET):
         reply = send(document)
         assert isinstance(reply.stop, InvalidResponse)
-        assert kit.SECRET not in f"{reply.stop} {reply.reading.whole}"
+        assert kit.SECRET not in f"{reply.stop} {reply.result.whole}"
         assert reply.stop.__cause__ is reply.stop.__context__ is None
 
 
@@ -132,7 +137,7 @@ def test_documented_results_of_the_largest_request_are_read() -> None:
     body = json.dumps({"results": results, "timeElapsedMs": 9}).encode()
     assert len(body) < response_bytes(len(numbers))
     reply = kit.amlyze(kit.FakeTransport(kit.response(body=body))).send(b"", numbers)
-    assert len(reply.reading.records) == 10_000
+    assert len(reply.result.records) == 10_000
 
 
 def test_what_elven_lists_is_shown_without_secrets_and_on_one_line() -> None:

@@ -43,8 +43,9 @@ def summed_up(store, destination="amlyze"):
     return list(command._reasons([asdict(entry) for entry in found]))
 
 
-def test_the_error_has_a_line_per_code_with_count_text_and_a_few_assets_the_most_frequent_first():
-    error = rejected(MemoryStore())
+def test_error_and_receipts_have_a_line_per_code_with_count_text_and_a_few_assets_the_most_frequent_first():
+    store = MemoryStore()
+    error = rejected(store)
     assert str(error).startswith(
         "main_cash 2026-11-20 to amlyze: 40 of 60 balances were rejected. "
         "404 x24 (A000, A001, A002, A003, A004): because 404; "
@@ -52,6 +53,11 @@ def test_the_error_has_a_line_per_code_with_count_text_and_a_few_assets_the_most
         "O011 x4 (A036, A037, A038, A039): because O011. "
     )
     assert len(str(error)) < 800
+    assert summed_up(store) == [
+        "amlyze: 24 rejected, 404 (A000, A001, A002, A003, A004 and 19 more): because 404",
+        "amlyze: 12 rejected, O009 (A024, A025, A026, A027, A028 and 7 more): because O009",
+        "amlyze: 4 rejected, O011 (A036, A037, A038, A039): because O011",
+    ]
 
 
 def test_the_counts_of_the_groups_are_those_of_the_receipts():
@@ -63,16 +69,6 @@ def test_the_counts_of_the_groups_are_those_of_the_receipts():
     assert found == {"404": 24, "O009": 12, "O011": 4}
     # What Airflow's asset event and XCom hold.
     assert json.loads(json.dumps(summary.as_dict()))["reasons"]["O011"]["count"] == 4
-
-
-def test_receipts_sums_up_in_the_same_groups():
-    store = MemoryStore()
-    rejected(store)
-    assert summed_up(store) == [
-        "amlyze: 24 rejected, 404 (A000, A001, A002, A003, A004 and 19 more): because 404",
-        "amlyze: 12 rejected, O009 (A024, A025, A026, A027, A028 and 7 more): because O009",
-        "amlyze: 4 rejected, O011 (A036, A037, A038, A039): because O011",
-    ]
 
 
 def test_rejections_that_are_tolerated_are_named_in_the_same_groups():
@@ -128,50 +124,33 @@ def test_texts_that_differ_from_record_to_record_under_one_code_are_one_group():
     assert summed_up(store) == ["amlyze: 3 rejected, 404 (A000, A001, A002): CASH-A000 does not exist"]
 
 
-def unsendable(store):
-    # No account for one, an amount that is too long for the other: two checks of ours.
-    ids = {"OK": "CASH-OK", "LONG": "CASH-LONG"}
-    target = kit.amlyze(kit.FakeTransport(kit.FakeAmlyzeServer()), account_ext_id=ids)
-    due = [kit.balance(name) for name in ("OK", "NONE", "NEITHER")]
+def test_checks_of_ours_are_grouped_by_text():
+    # No account for two, an amount that is too long for another one: two checks.
+    target = kit.amlyze(
+        kit.FakeTransport(kit.FakeAmlyzeServer()), account_ext_id={"OK": "CASH-OK", "LONG": "CASH-LONG"}
+    )
+    due, store = [kit.balance(name) for name in ("OK", "NONE", "NEITHER")], MemoryStore()
     with pytest.raises(RecordsRejected) as caught:
         kit.run(target, store, [*due, kit.balance("LONG", "1E+20")])
-    return str(caught.value)
-
-
-def test_checks_of_ours_are_grouped_by_text_in_the_error():
-    message = unsendable(MemoryStore())
+    message = str(caught.value)
     assert "3 of 4 balances were rejected (3 before sending). " in message
     assert "LOCAL x2 (NEITHER, NONE): account_ext_id has no entry for this asset" in message
     assert "LOCAL x1 (LONG): " in message
-
-
-def test_checks_of_ours_are_grouped_by_text_in_receipts():
-    store = MemoryStore()
-    unsendable(store)
     lines = sorted(summed_up(store))
     assert len(lines) == 2
     assert lines[0].startswith("amlyze: 1 rejected, LOCAL (LONG): ")
     assert lines[1].startswith("amlyze: 2 rejected, LOCAL (NEITHER, NONE): account_ext_id has no entry")
 
 
-def divided(store):
+def test_of_a_divided_request_the_bad_record_alone_is_named():
     def refuse_whole(body):
         if any(row["symbol"] == asset(17) for row in json.loads(body)):
             return kit.response({"status": "failed", "data": {"code": 19734, "message": "bad row"}}, 400)
         return kit.response({"status": "success", "data": {"success": True}})
 
-    with pytest.raises(RecordsRejected) as caught:
-        kit.run(kit.elven(kit.FakeTransport(refuse_whole)), store, [kit.balance(asset(index)) for index in range(40)])
-    return str(caught.value)
-
-
-def test_of_a_divided_request_the_error_names_the_bad_record_alone():
-    assert ": 1 of 40 balances were rejected. 19734 x1 (A017): bad row. " in (divided(MemoryStore()))
-
-
-def test_of_a_divided_request_receipts_sums_up_the_bad_record_alone():
     store = MemoryStore()
-    divided(store)
+    with pytest.raises(RecordsRejected, match=r": 1 of 40 balances were rejected\. 19734 x1 \(A017\): bad row\. "):
+        kit.run(kit.elven(kit.FakeTransport(refuse_whole)), store, [kit.balance(asset(index)) for index in range(40)])
     assert summed_up(store, "elven") == ["elven: 1 rejected, 19734 (A017): bad row"]
 
 

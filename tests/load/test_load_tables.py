@@ -21,6 +21,6 @@ def test_the_stores_balances_are_read_with_every_digit_and_millisecond():
     ]
     frame = pa.Table.from_pylist(rows, schema=BALANCES).to_pandas(types_mapper=pd.ArrowDtype)
     assert balances_from_table(from_parquet(to_parquet(frame)), [None, Decimal("3.10")]) == [
-        Balance("BTC", AT_MS, Decimal("1E-18"), ("close",)),
-        Balance("NO", AT_MS, Decimal(-5), ("close", "changes"), Decimal("3.10")),
+        Balance("BTC", AT_MS, Decimal("1E-18"), "close"),
+        Balance("NO", AT_MS, Decimal(-5), "close,changes", Decimal("3.10")),
     ]

@@ -30,8 +30,8 @@ from test_destination_conformance import AmlyzeHarness, ElvenHarness, WebhookHar
 
 from balance_bridge.errors import BalanceBridgeError, OutcomeUnknown, RecordsRejected, StoreUnwritable, SupersededRun
 from balance_bridge.load.destination import Balance
+from balance_bridge.load.documents import MAX_SKEW_S, Result, Try, encode
 from balance_bridge.load.fold import LATE, Folded, fold, outcomes
-from balance_bridge.load.log import MAX_SKEW_S, VERSION, Result, Try, encode
 from balance_bridge.store import Store
 from balance_bridge.transport import Response
 from delivery_kit import DAY, balance, response
@@ -51,7 +51,7 @@ class Meeting(Run):
         return self.once(due, **options) or self.summary
 
     def later(self, *due: Balance, **options: Any) -> Any:
-        """A delivery of balances that were worked out later."""
+        """A delivery of balances that were computed later."""
         return self.run(*due, generation=self.key(2), **options)
 
     def before_writing(self, part: str, then: Callable[[], Any]) -> None:
@@ -225,8 +225,8 @@ def test_a_try_that_shows_late_does_not_make_a_run_forget_what_it_divides() -> N
             raise Killed
 
     def an_older_copy_goes_on_and_stops() -> None:
-        meeting.store.put(f"{folder}/0001.try.jsonl", encode(Try(VERSION, 1, 0.0, 60.0, "")))
-        meeting.store.put(f"{folder}/0001.res.jsonl", encode(Result(VERSION, False, 2, 0.0)))
+        meeting.store.put(f"{folder}/0001.try.jsonl", encode(Try(1, 0.0, 60.0, "")))
+        meeting.store.put(f"{folder}/0001.res.jsonl", encode(Result(False, 2, 0.0)))
 
     meeting.store.before_put = die
     with suppress(Killed):
@@ -309,7 +309,7 @@ def test_a_request_that_began_after_a_run_had_read_the_log_is_waited_for() -> No
     meeting.store.before_put = die
     with suppress(Killed):
         meeting.run(balance("A0", "1"))
-    made = Try(VERSION, 1, meeting.harness.clock.now, 60.0, "")
+    made = Try(1, meeting.harness.clock.now, 60.0, "")
     meeting.before_writing("/plan-0002.", lambda: meeting.store.put(f"{folder}/plan-0001/0001.try.jsonl", encode(made)))
     assert meeting.later(balance("A0", "2")).accepted_now == 1
     assert sum(meeting.harness.clock.slept) == 60.0
@@ -396,11 +396,11 @@ def test_the_same_amount_with_other_content_that_wakes_after_a_redelivery_is_lat
     assert isinstance(late, SupersededRun)
     assert late.late == 1
     # The old type came last.
-    assert [entry.balance_type for entry in meeting.harness.there.registered] == ["closing", ""]
+    assert [entry.balance_type for entry in meeting.harness.there.delivered] == ["closing", None]
     ((each,), (amount, status)) = outcomes(meeting.folded()), meeting.reported()["A0"]
     assert (status, each.outcome.code) == ("unknown", LATE)
     assert meeting.later(balance("A0", str(amount)), **options).accepted_now == 1
-    assert [entry.balance_type for entry in meeting.harness.there.registered][-1] == "closing"
+    assert [entry.balance_type for entry in meeting.harness.there.delivered][-1] == "closing"
     assert meeting.later(balance("A0", str(amount)), **options).requests == 0
 
 

@@ -144,7 +144,7 @@ class World:
 
     def delivered(self) -> int:
         """How many balances have arrived anywhere, accepted or not."""
-        arrived = self.sandbox.apis.delivered()
+        arrived = self.sandbox.delivered()
         return sum(len(rows) for rows in arrived.values())
 
     def requests(self, api: str) -> int:
@@ -210,7 +210,7 @@ def make_world(
             monotonic=lambda: time.monotonic() + sum(naps),
             sleep=naps.append,
         )
-        sandbox = Sandbox(options=options, clock=clock)
+        sandbox = Sandbox(options=options, clock=clock).start()
         made.append(sandbox)
         world = World(sandbox, tmp_path, monkeypatch, request, naps=naps)
         world.accounts_file.write_text(accounts_yaml(world.now.date() - timedelta(days=3)))
@@ -237,14 +237,14 @@ def world(make_world: Callable[..., World]) -> World:
 
 
 def _without_sleep(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
-    from balance_bridge.extract.ascendex import AscendexClient, AscendexSource
+    from balance_bridge.extract.ascendex import AscendexAccount, AscendexClient
     from balance_bridge.extract.budget import Budget
     from balance_bridge.load.elven import Elven
     from balance_bridge.load.webhook import Webhook
 
     monkeypatch.setattr("balance_bridge.hooks.ascendex.AscendexClient", functools.partial(AscendexClient, clock=clock))
     monkeypatch.setattr(
-        "balance_bridge.extract.ascendex.AscendexSource", functools.partial(AscendexSource, clock=clock)
+        "balance_bridge.extract.ascendex.AscendexAccount", functools.partial(AscendexAccount, clock=clock)
     )
     monkeypatch.setattr("balance_bridge.hooks.ascendex.Budget", functools.partial(Budget, clock=clock))
 

@@ -105,7 +105,7 @@ def test_an_explicit_date_may_lie_before_the_start(world: Any) -> None:
 
 @pytest.mark.parametrize(
     ("ahead", "text"),
-    [(None, "is not a day: YYYY-MM-DD is expected"), (1, "lies in the future"), (0, "is not over yet")],
+    [(None, "is not of the form YYYY-MM-DD"), (1, "lies in the future"), (0, "is not over yet")],
 )
 def test_a_day_that_cannot_be_run_is_refused_at_once_and_nothing_is_asked(
     world: Any, ahead: int | None, text: str
@@ -270,7 +270,7 @@ def test_nothing_secret_is_handed_on_or_stored(world: Any) -> None:
         ("gone", "main_cash has no destination 'gone' any more"),
         (
             "elven",
-            "elven was not in the accounts file when this day was worked out. Clear the task before this one as well",
+            "elven was not in the accounts file when these balances were computed. Clear the task before this one as",
         ),
     ],
 )

@@ -28,12 +28,12 @@ def test_a_task_that_is_cleared_alone_does_not_take_back_what_was_worked_out_and
     assert accepted > 0
     assert deliver(handed, "cleared")["accepted_now"] == 0
     key = handed["balances"]["elven"]
-    # The same balances, worked out later.
+    # The same balances, computed later.
     assert store.put(key.replace("0001", "0002"), store.read(key))
     later = {**handed, "balances": {**handed["balances"], "elven": key.replace("0001", "0002")}}
     assert deliver(later, "later")["accepted_before"] == accepted
     sent = world.requests("elven")
-    with pytest.raises(SupersededRun, match=r"balances that were worked out later .* have been delivered"):
+    with pytest.raises(SupersededRun, match=r"Newer balances .* have been delivered"):
         deliver(handed, "cleared again")
     assert world.requests("elven") == sent
 

@@ -113,7 +113,7 @@ def test_with_new_keys_the_day_goes_on_where_it_was(
     ended = world.run(date=day)
     assert isinstance(ended.errors["load_amlyze"], CredentialsRefused)
     assert isinstance(ended.errors["load_elven"], ServerFault)
-    first_batch = [kept.number for kept in sandbox.amlyze.registered]
+    first_batch = [kept.number for kept in sandbox.amlyze.delivered]
     assert len(first_batch) == 100
     snapshots = {path: count for path, count in asked(world).items() if "snapshot" in path}
     assert sum(snapshots.values()) == 2, "no snapshot was asked for again"
@@ -131,15 +131,15 @@ def test_with_new_keys_the_day_goes_on_where_it_was(
     for said in (caplog.text, told.out, told.err):
         assert [secret for secret in hidden if secret in said] == [], "in a log"
     sandbox.exchange.users[OLD] = "for the sandbox's own books"
-    taken = [kept.number for kept in sandbox.amlyze.registered]
+    taken = [kept.number for kept in sandbox.amlyze.delivered]
     assert taken[:100] == first_batch
     assert len(taken) == len(set(taken))
-    assert {kept.state for kept in sandbox.amlyze.registered} == {"new"}, "nothing twice"
+    assert {kept.state for kept in sandbox.amlyze.delivered} == {"new"}, "nothing twice"
     # Elven's answer was lost: the very same rows once more.
-    imports = [(kept.key, kept.text) for kept in sandbox.elven.imports]
+    imports = [(kept.key, kept.balance.text) for kept in sandbox.elven.delivered]
     half = len(imports) // 2
     assert imports[:half] == imports[half:]
-    sandbox.elven.imports = sandbox.elven.imports[half:]
+    sandbox.elven.delivered = sandbox.elven.delivered[half:]
     assert world.differences("main_cash", world.now.date() - timedelta(days=BUSY_DAYS_BACK)) == []
     # Nobody waited for the old key's window, and it is as full as it was.
     assert world.naps == []

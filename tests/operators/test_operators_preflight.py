@@ -56,7 +56,7 @@ def test_a_source_of_another_account_or_type_is_named(world: Any) -> None:
         look(world)
     world.accounts_file.write_text(text)
     kept = elven.sources[cash]
-    elven.sources[cash] = type(kept)(kept.source_id, kept.entity_account_id, kept.name, "TRANSACTION", False)
+    elven.sources[cash] = type(kept)(kept.source_id, kept.entity_account_id, kept.name, "TRANSACTION")
     with pytest.raises(ConfigurationError, match=rf"source_id {cash} is of type TRANSACTION"):
         look(world)
 

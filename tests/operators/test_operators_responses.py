@@ -198,8 +198,8 @@ def test_a_snapshot_of_another_day_is_refused_with_both_days(world: Any) -> None
 
     bend_document(world, "snapshot", a_day_early)
     message = fails(world, "opening_snapshot", InvalidResponse)
-    assert f"{world.yesterday}T00:00:00Z" in message
-    assert f"{world.yesterday - timedelta(days=1)}T00:00:00Z" in message
+    assert f"{world.yesterday}T00:00:00.000Z" in message
+    assert f"{world.yesterday - timedelta(days=1)}T00:00:00.000Z" in message
 
 
 def test_a_snapshot_with_an_asset_twice_is_refused_by_its_name(world: Any) -> None:

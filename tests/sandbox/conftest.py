@@ -11,7 +11,8 @@ from balance_bridge.clock import Clock
 from balance_bridge.sandbox.amlyze import PATH, Amlyze
 from balance_bridge.sandbox.elven import IMPORT, Elven
 from balance_bridge.sandbox.exchange import Exchange, ExchangeOptions
-from balance_bridge.sandbox.fixtures import CREDENTIALS, SYMBOLS
+from balance_bridge.sandbox.fixtures import CREDENTIALS
+from balance_bridge.sandbox.server import Sandbox
 from balance_bridge.sandbox.wire import Call, Journal, Reply, signature
 from balance_bridge.sandbox.world import World
 
@@ -100,8 +101,13 @@ def hand() -> Hand:
 
 
 @pytest.fixture
-def journal() -> Journal:
-    return Journal()
+def apis(hand: Hand) -> Sandbox:
+    return Sandbox(today=TODAY, clock=hand.clock)
+
+
+@pytest.fixture
+def journal(apis: Sandbox) -> Journal:
+    return apis.journal
 
 
 @pytest.fixture
@@ -116,19 +122,10 @@ def make_exchange(hand: Hand, journal: Journal) -> Any:
 
 
 @pytest.fixture
-def elven(hand: Hand, journal: Journal) -> ElvenClient:
-    api = Elven(
-        users=CREDENTIALS.elven,
-        accounts={key: name for name, key in CREDENTIALS.entity_accounts.items()},
-        sources=CREDENTIALS.elven_sources(),
-        symbols=SYMBOLS,
-        clock=hand.clock,
-        journal=journal,
-    )
-    return ElvenClient(api, hand)
+def elven(hand: Hand, apis: Sandbox) -> ElvenClient:
+    return ElvenClient(apis.elven, hand)
 
 
 @pytest.fixture
-def amlyze(hand: Hand, journal: Journal) -> AmlyzeClient:
-    api = Amlyze(token=CREDENTIALS.amlyze, clock=hand.clock, journal=journal, groups=CREDENTIALS.amlyze_groups())
-    return AmlyzeClient(api)
+def amlyze(apis: Sandbox) -> AmlyzeClient:
+    return AmlyzeClient(apis.amlyze)

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from balance_bridge.sandbox.books import KeyKind, expected, local_midnights, local_text, step_ms
+from balance_bridge.sandbox.books import Asked, KeyKind, expected, local_midnights, local_text, step_ms
 from balance_bridge.sandbox.world import Book, Leg, Record, Snapshot, midnight_ms
 
 DAY = date(2026, 11, 20)
@@ -33,7 +33,7 @@ def deliveries(
     last: date | None = None,
     start: date | None = None,
 ) -> dict[tuple[str, int], str]:
-    found, _ = expected(book, day, last or day, points.split(","), zone, kind, start or day)
+    found, _ = expected(book, day, last or day, Asked(points.split(","), zone, kind, start or day))
     keys = [one.key(kind) for one in found]
     assert len(set(keys)) == len(keys)
     return {(one.asset, one.at_ms - midnight_ms(day)): format(one.balance, "f") for one in found}
@@ -107,7 +107,7 @@ def test_a_change_at_the_opening_is_delivered_after_it_and_one_at_the_closing_ha
     changes = {("BTC", 1): "2", ("BTC", HOUR): "4", ("BTC", 24 * HOUR): "4"}
     assert deliveries(book, "changes") == changes
     assert deliveries(book, "changes,open,close") == {("BTC", 0): "1"} | changes
-    _, collisions = expected(book, DAY, DAY, ["changes"], "UTC", "instant", DAY)
+    _, collisions = expected(book, DAY, DAY, Asked(["changes"], "UTC", "instant", DAY))
     assert collisions == 0
 
 
@@ -120,7 +120,7 @@ def test_of_one_second_a_snapshot_wins_and_else_the_latest_instant() -> None:
         record(103, OPEN + 24 * HOUR - 1, "BTC", "1", "4"),
         record(104, OPEN + 24 * HOUR + 500, "BTC", "1", "5"),
     )
-    found, collisions = expected(book, DAY, DAY, ["changes", "close"], "Asia/Shanghai", "local_second", DAY)
+    found, collisions = expected(book, DAY, DAY, Asked(["changes", "close"], "Asia/Shanghai", "local_second", DAY))
     assert [(one.local, one.at_ms - OPEN, format(one.balance, "f"), one.points) for one in found] == [
         ("2026-11-20 09:00:00", HOUR + 900, "3", ("changes",)),
         ("2026-11-21 07:59:59", 24 * HOUR - 1, "4", ("changes",)),
@@ -179,7 +179,7 @@ def test_texts_that_the_clock_shows_on_two_days_are_the_first_ones() -> None:
 
 def test_points_that_share_an_instant_make_one_row_and_no_collision() -> None:
     book = day_book({"BTC": "1"}, {"BTC": "1"})
-    found, collisions = expected(book, DAY, DAY, ["every 24h", "local_midnight", "close"], "UTC", "instant", DAY)
+    found, collisions = expected(book, DAY, DAY, Asked(["every 24h", "local_midnight", "close"], "UTC", "instant", DAY))
     assert [one.points for one in found] == [("close", "every 24h", "local_midnight")]
     assert collisions == 0
 
@@ -229,7 +229,7 @@ def test_a_record_booked_around_midnight_reaches_every_destination_that_asks_for
 def test_each_midnight_is_one_days_to_deliver(two_days: Book, points: str, start: int, by_day: list[list[int]]) -> None:
     last, first = DAY + timedelta(days=1), DAY + timedelta(days=start)
     for kind in ("instant", "local_second"):
-        found, _ = expected(two_days, DAY, last, points.split(","), "UTC", kind, first)
+        found, _ = expected(two_days, DAY, last, Asked(points.split(","), "UTC", kind, first))
         hours = [
             sorted({(one.at_ms - OPEN) // HOUR for one in found if one.day == day and one.asset == "BTC"})
             for day in (DAY, last)

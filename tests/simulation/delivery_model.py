@@ -23,22 +23,22 @@ import delivery_kit as kit
 from balance_bridge import daily
 from balance_bridge.clock import Clock
 from balance_bridge.errors import BalanceBridgeError, StoreUnwritable
-from balance_bridge.extract.ascendex import Access, AscendexClient, AscendexSource, Category
+from balance_bridge.extract.ascendex import AscendexAccount, AscendexClient, Category
 from balance_bridge.load.amlyze import Amlyze
-from balance_bridge.load.destination import Balance, Credentials, Destination, balances_from_table
+from balance_bridge.load.destination import Balance, Destination, balances_from_table
+from balance_bridge.load.documents import Resolution, Said, Word
 from balance_bridge.load.elven import Elven
-from balance_bridge.load.log import VERSION, DayLog, Resolution, time_text
+from balance_bridge.load.log import DayLog, time_text
 from balance_bridge.load.place import Places
-from balance_bridge.load.replies import Reply, Said, Word
+from balance_bridge.load.replies import Reply
 from balance_bridge.load.summary import DeliverySummary
 from balance_bridge.points import BalanceRequest
-from balance_bridge.sandbox import amlyze, elven, exchange, webhook
-from balance_bridge.sandbox.app import Apis
-from balance_bridge.sandbox.books import Expected, expected
+from balance_bridge.sandbox import amlyze, elven, exchange
+from balance_bridge.sandbox.books import Asked, Expected, expected
 from balance_bridge.sandbox.wire import Journal
 from balance_bridge.sandbox.world import DAY_MS, Book, Leg, Record, Snapshot, World, midnight_ms
 from balance_bridge.transform.balances import from_parquet
-from balance_bridge.transport import Transport
+from balance_bridge.transport import Credentials, Transport
 from delivery_kit import ACCOUNT, DAY, TOKEN
 from doubles import FakeClock, Killed, MemoryStore
 from simulation.delivery_settings import Settings
@@ -229,9 +229,6 @@ class Simulation:
             journal=journal,
         )
         self.amlyze = amlyze.Amlyze(token=TOKEN, clock=self.time, journal=journal, accounts=_account_ids(UNKNOWN))
-        # Nothing is sent there.
-        receiver = webhook.Webhook(secret=TOKEN, clock=self.time, journal=journal)
-        self.apis = Apis(self.exchange, self.elven, self.amlyze, receiver, journal, self.time)
 
     @property
     def all_days(self) -> list[date]:
@@ -269,7 +266,7 @@ class Simulation:
     def transport(self) -> Transport:
         session = requests.Session()
         session.trust_env = False
-        session.mount("http://", Wire(self, self.apis))
+        session.mount("http://", Wire(self))
         return Transport(session, self.time)
 
     def destination(self, name: str, address: str = "") -> Destination:
@@ -352,19 +349,19 @@ class Simulation:
         self, name: str, day: date, book: Book | None = None, settings: Settings | None = None
     ) -> list[Expected]:
         """What a day has to deliver, by the books."""
-        zone = (settings or self.settings).zone if name == "elven" else "UTC"
-        kind = "local_second" if name == "elven" else "instant"
-        return expected(book or self.book, day, day, POINTS, zone, kind, DAY)[0]  # type: ignore[arg-type]
+        zone = (settings or self.settings).zone
+        asked = Asked(POINTS, zone, "local_second", DAY) if name == "elven" else Asked(POINTS, "UTC", "instant", DAY)
+        return expected(book or self.book, day, day, asked)[0]
 
     def _extract(self, day: date) -> dict[str, str]:
         client = AscendexClient(
             self.transport(),
-            Access("http://exchange.example", EXCHANGE_KEY, EXCHANGE_SECRET),
+            Credentials("http://exchange.example", EXCHANGE_KEY, EXCHANGE_SECRET),
             budget=Budget(self.clock),  # type: ignore[arg-type]
             clock=self.time,
             log=self.logged.append,
         )
-        source = AscendexSource(client, Category.CASH, retention_days=7, clock=self.time)
+        source = AscendexAccount(client, Category.CASH, retention_days=7, clock=self.time)
         job = daily.Job(source, self.store, ACCOUNT, day, f"run-{self.version}", self.version > 0, self.logged.append)
         wanted = [
             BalanceRequest("elven", POINTS, self.settings.zone, "local_second", DAY),
@@ -384,7 +381,7 @@ class Simulation:
         data = self.store.read(generation)
         if generation.endswith(".parquet"):
             return balances_from_table(from_parquet(data))
-        return [Balance(asset, at, Decimal(amount), tuple(points)) for asset, at, amount, points in json.loads(data)]
+        return [Balance(asset, at, Decimal(amount), ",".join(points)) for asset, at, amount, points in json.loads(data)]
 
     def make_known(self) -> None:
         """A person makes known to the destinations what they did not know."""
@@ -396,7 +393,7 @@ class Simulation:
         words = {
             number: Word(Said.ACCEPTED if taken else Said.REJECTED, "", "asked") for number, taken in numbers.items()
         }
-        resolution = Resolution(VERSION, "kim", "asked", time_text(self.clock.now), words)
+        resolution = Resolution("kim", "asked", time_text(self.clock.now), words)
         log.put_resolution(resolution)
 
     def adopt(self, name: str) -> None:

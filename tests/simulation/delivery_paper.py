@@ -40,7 +40,7 @@ class Request:
         result = self.result or {}
         if number in result.get("records", {}):
             return result["records"][number]["said"], True
-        return result.get("whole", {}).get("said", "nothing"), False
+        return (result.get("whole") or {}).get("said", "nothing"), False
 
     def may_follow(self, other: Request, read: Mapping[str, int]) -> bool:
         """Whether it may have arrived after another one, whose plan's run had read so many tries."""

@@ -22,7 +22,7 @@ import urllib3.exceptions as broken
 from requests.adapters import BaseAdapter
 
 from balance_bridge.errors import ConnectionFailed, PermanentError, ResponseLost
-from balance_bridge.sandbox.app import Apis
+from balance_bridge.sandbox.amlyze import Amlyze
 from balance_bridge.sandbox.wire import Call, Reply
 from doubles import FakeClock
 
@@ -70,8 +70,9 @@ class Sent:
 
 
 class Events(Protocol):
-    """What the wire needs of the world around it."""
+    """What the wire needs of the world around it; the APIs by their names besides."""
 
+    amlyze: Amlyze
     chance: random.Random
     clock: FakeClock
     run: int
@@ -97,10 +98,9 @@ class Events(Protocol):
 class Wire(BaseAdapter):
     """What stands between the package's transport and the three APIs."""
 
-    def __init__(self, events: Events, apis: Apis) -> None:
+    def __init__(self, events: Events) -> None:
         super().__init__()
         self._sim = events
-        self._apis = apis
 
     def close(self) -> None:
         """Nothing is open."""
@@ -143,10 +143,10 @@ class Wire(BaseAdapter):
             raise unsent(fault)
         if fault in ("500 burnt", "results taken"):
             # The numbers are used up, and no record of ours came of it.
-            self._apis.amlyze.used |= {row["communicationNumber"] for row in note.rows}
+            sim.amlyze.used |= {row["communicationNumber"] for row in note.rows}
         reply: Reply | None = None
         if not fault or fault.endswith(" after") or fault.startswith("results"):
-            reply = getattr(self._apis, api).answer(call)
+            reply = getattr(sim, api).answer(call)
         sim.step()
         kind = fault.removesuffix(" before").removesuffix(" after").removesuffix(" burnt")
         if kind in ("reset", "proxy reset", "timeout", "cut", "drip"):

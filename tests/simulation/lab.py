@@ -22,13 +22,13 @@ from urllib.parse import urlencode, urlsplit
 from balance_bridge import daily
 from balance_bridge.errors import BudgetExhausted
 from balance_bridge.extract import ascendex
-from balance_bridge.extract.ascendex import Access, AscendexClient, AscendexSource, Category
+from balance_bridge.extract.ascendex import AscendexAccount, AscendexClient, Category
 from balance_bridge.extract.budget import Budget
 from balance_bridge.sandbox.exchange import Exchange, ExchangeOptions
 from balance_bridge.sandbox.wire import Call, Journal
 from balance_bridge.sandbox.world import DAY_MS, Book, Leg, Record, Snapshot, World, midnight_ms
 from balance_bridge.transform import ledger
-from balance_bridge.transport import Response
+from balance_bridge.transport import Credentials, Response
 from doubles import FakeClock, MemoryStore
 
 DAY = date(2026, 11, 20)
@@ -222,16 +222,16 @@ class Lab:
     def budget(self, patience_s: float = float("inf")) -> Budget:
         return Budget(f"sqlite:///{self.budget_file}", KEY, patience_s=patience_s, clock=self.clock.clock)
 
-    def source(self, patience_s: float = float("inf")) -> AscendexSource:
+    def source(self, patience_s: float = float("inf")) -> AscendexAccount:
         client = Client(
             self.wire,  # type: ignore[arg-type]
-            Access("https://exchange.example", KEY, SECRET),
+            Credentials("https://exchange.example", KEY, SECRET),
             budget=self.budget(patience_s),
             clock=self.clock.clock,
             log=self.told.append,
         )
         client.before_get = lambda api_path: self.before_get(api_path)
-        source = AscendexSource(client, Category.CASH, retention_days=7, clock=self.clock.clock)
+        source = AscendexAccount(client, Category.CASH, retention_days=7, clock=self.clock.clock)
         source.page_limit = self.page_limit
         return source
 

@@ -23,7 +23,7 @@ def test_a_wrong_secret_ends_red_with_one_message_and_with_the_right_one_the_day
     assert "CredentialsRefused" in done.stdout
     assert "check key, secret and permissions in the connection" in done.stdout
     assert "not-it-1" not in done.stdout
-    assert machine.sandbox.elven.imports == []
+    assert machine.sandbox.elven.delivered == []
     refused = [request for request in machine.sandbox.journal.refusals() if request.api == "exchange"]
     assert len(refused) == 2, "one for each snapshot: what cannot get better is not tried again"
 

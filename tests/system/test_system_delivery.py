@@ -97,9 +97,9 @@ def killed_after(path: Path, sandbox: Sandbox, destination: str, more: int, paus
 def books(sandbox: Sandbox, destination: str) -> list[tuple[str, ...]]:
     """What the destination took, in order: key, digits, and the communication number where there is one."""
     if destination == "elven":
-        return [(*kept.key, kept.text) for kept in sandbox.elven.imports]
-    taken = sandbox.amlyze.registered
-    return [(kept.account_ext_id, kept.balance_at, kept.text, kept.number) for kept in taken]
+        return [(*kept.key, kept.balance.text) for kept in sandbox.elven.delivered]
+    taken = sandbox.amlyze.delivered
+    return [(kept.account_ext_id, kept.balance_at, kept.balance.text, kept.number) for kept in taken]
 
 
 # Half a minute for each: processes are started and killed, and each waits until the killed one's request must be over.
@@ -128,8 +128,8 @@ def test_killed_again_and_again_the_books_are_those_of_an_undisturbed_run(
             print(f"\n{destination}, seed {seed}: killed with so many taken: {taken}")
         told = delivered(path)
         ended = books(sandbox, destination)
-        states = {kept.state for kept in sandbox.elven.imports}
-        stray = sandbox.elven.stray_sources()
+        states = {kept.state for kept in sandbox.elven.delivered}
+        oddities = sandbox.elven.oddities
     where = f"seed {seed}"
     assert told["rows"] == told["accepted_now"] + told["accepted_before"] + told["seen"] == BALANCES, where
     if destination == "amlyze":
@@ -138,7 +138,7 @@ def test_killed_again_and_again_the_books_are_those_of_an_undisturbed_run(
     else:
         # A batch whose answer nobody lived to write down is there once more, with the very same rows.
         assert set(ended) == set(undisturbed), where
-        assert stray == []
+        assert not oddities
         assert len(ended) - len(undisturbed) <= BATCH * KILLS, where
         assert states <= {"new", "repeated"}, where
     found = list(outcomes(fold(DayLog(Store(killed / "store"), "main_cash", DAY, destination).read())))

@@ -44,8 +44,8 @@ def test_the_demo_holds_the_one_day_that_does_not_add_up_and_delivers_everything
     place = of_asset.index(missing.sn)
     for told in (leg.asset, f"{abs(leg.delta).normalize():f}", str(of_asset[place - 1]), str(of_asset[place + 1])):
         assert told in shown
-    assert {kept.state for kept in running.sandbox.elven.imports} == {"new"}, "nothing twice"
-    assert {kept.state for kept in running.sandbox.amlyze.registered} == {"new"}, "nothing twice"
+    assert {kept.state for kept in running.sandbox.elven.delivered} == {"new"}, "nothing twice"
+    assert {kept.state for kept in running.sandbox.amlyze.delivered} == {"new"}, "nothing twice"
     assert running.sandbox.journal.refusals() == []
 
 

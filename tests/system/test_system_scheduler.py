@@ -20,7 +20,7 @@ def ended(runs: list[dict[str, Any]]) -> bool:
 
 def delivered(running: Any) -> tuple[int, int]:
     """How many balances have arrived."""
-    return len(running.sandbox.elven.imports), len(running.sandbox.amlyze.registered)
+    return len(running.sandbox.elven.delivered), len(running.sandbox.amlyze.delivered)
 
 
 def create_backfill(running: Any, reprocess: str, first: date, last: date, *conf: str) -> None:
@@ -46,7 +46,7 @@ def test_catch_up_runs_the_days_oldest_first_with_no_request_too_many(running: A
     runs = [run for run in running.runs(DAG) if run["run_type"] == "scheduled"]
     assert [run["logical_date"][:10] for run in runs] == [str(day) for day in running.days]
     assert {run["state"] for run in runs} == {"success"}
-    asked = running.sandbox.journal.arrivals_s("exchange", "sandbox-cash-key")
+    asked = [each.at_s for each in running.sandbox.journal.requests if each.key == "sandbox-cash-key"]
     assert len(asked) == 4 + 3, "N days take N + 1 snapshots; a page of 500 reaches from one day into the next"
 
 
@@ -175,7 +175,7 @@ def test_after_an_outage_the_missing_days_come_by_themselves_oldest_first_and_ho
     assert running.differences("outage_margin") == []
     assert {each.status for each in requests()} == {200}
     assert sum(each.path.endswith("snapshot") for each in requests()) == 4, "each snapshot once"
-    taken = [each for each in running.sandbox.amlyze.registered if each.account_ext_id.startswith("outage_margin")]
+    taken = [each for each in running.sandbox.amlyze.delivered if each.account_ext_id.startswith("outage_margin")]
     assert {each.state for each in taken} == {"new"}, "nothing twice"
     # Seen waiting, with the only slot of the pool free for others.
     assert deferred, "no task has given up its worker"

@@ -17,13 +17,13 @@ from balance_bridge.accounts import AmlyzeDestination
 from balance_bridge.commands.local_airflow import LocalAirflow
 from balance_bridge.load.amlyze import Amlyze
 from balance_bridge.load.delivery import Delivery, deliver
-from balance_bridge.load.destination import Credentials, balances_from_table
+from balance_bridge.load.destination import balances_from_table
 from balance_bridge.load.fold import fold, outcomes
 from balance_bridge.load.log import DayLog
 from balance_bridge.sandbox.server import CREDENTIALS, Sandbox
 from balance_bridge.store import Store
 from balance_bridge.transform.balances import from_parquet
-from balance_bridge.transport import Transport
+from balance_bridge.transport import Credentials, Transport
 from system.processes import descends
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
@@ -110,7 +110,7 @@ def test_airflows_task_killed_again_and_again_leaves_the_books_of_an_undisturbed
     monkeypatch.setattr(there, "answer", slowly(there.answer))
 
     def taken() -> list[Any]:
-        return [kept for kept in there.registered if kept.account_ext_id.startswith(ACCOUNT)]
+        return [kept for kept in there.delivered if kept.account_ext_id.startswith(ACCOUNT)]
 
     # An instant every three minutes: over 5000 balances in small requests.
     running.open_account(
@@ -168,9 +168,9 @@ def test_airflows_task_killed_again_and_again_leaves_the_books_of_an_undisturbed
             run_id="undisturbed",
         )
         deliver(delivery, due)
-        undisturbed = sorted((kept.key, kept.text, kept.number) for kept in untouched.amlyze.registered)
+        undisturbed = sorted((kept.key, kept.balance.text, kept.number) for kept in untouched.amlyze.delivered)
     # Every record once, under the same number.
-    assert sorted((kept.key, kept.text, kept.number) for kept in taken()) == undisturbed
+    assert sorted((kept.key, kept.balance.text, kept.number) for kept in taken()) == undisturbed
     # What was sent again is no more than what was under way, and kills there were in the middle of requests.
     assert 0 < len(rejected) <= BATCH * KILLS
     assert {each["errorCode"] for each in rejected} <= {"O005"}

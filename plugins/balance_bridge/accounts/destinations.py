@@ -6,6 +6,7 @@ A field's description says what is allowed there; messages quote it.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -13,18 +14,17 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag,
 
 from balance_bridge.accounts.fields import (
     MAX_ID,
-    AssetCode,
+    Code,
     ConnectionId,
-    DestinationName,
+    Id,
     Model,
-    OpaqueId,
+    Name,
     OptionalText,
     Points,
     WholeNumber,
     Zone,
-    below,
+    line,
     parse_duration,
-    printable,
 )
 from balance_bridge.accounts.problems import describe
 
@@ -38,14 +38,10 @@ def _kind(value: object) -> str:
 
 
 def _distinct(values: Mapping[str, str | None], name: str) -> None:
-    holders: dict[str, list[str]] = {}
-    for asset, value in values.items():
-        if value is not None:
-            holders.setdefault(value, []).append(asset)
-    shared = {value: assets for value, assets in holders.items() if len(assets) > 1}
-    if shared:
-        faults = [f"{', '.join(assets)} are all mapped to the {name} {describe(of)}" for of, assets in shared.items()]
-        raise below(next(iter(shared.values()))[1], "; ".join(faults))
+    for value, count in Counter(filter(None, values.values())).items():
+        if count > 1:
+            assets = ", ".join(asset for asset, of in values.items() if of == value)
+            raise ValueError(f"{assets} are all mapped to the {name} {describe(value)}")
 
 
 # --- Elven
@@ -61,10 +57,10 @@ class ElvenAsset(Model):
     """What an asset of the exchange is called in Elven: by symbol or by Elven's own id, never both."""
 
     symbol: Annotated[
-        Annotated[OpaqueId, AfterValidator(_symbol)] | None,
+        Annotated[Code, AfterValidator(_symbol)] | None,
         Field(description="a symbol as Elven has it: text without '-' and blanks, case-sensitive"),
     ] = None
-    asset_id: Annotated[OpaqueId | None, Field(description="an asset's id as Elven has it, case-sensitive")] = None
+    asset_id: Annotated[Code | None, Field(description="an asset's id as Elven has it, case-sensitive")] = None
 
     @model_validator(mode="after")
     def _one_name(self) -> ElvenAsset:
@@ -84,7 +80,7 @@ ElvenTarget = Annotated[
     Annotated[Literal["ignore"], Tag("text")] | Annotated[ElvenAsset, Tag("mapping")], Discriminator(_kind)
 ]
 Ignored = Annotated[
-    dict[AssetCode, Literal["ignore"]],
+    dict[Code, Literal["ignore"]],
     Field(description="a mapping from an asset's code (text without blanks) to ignore"),
 ]
 MaxBytes = Annotated[WholeNumber, Field(ge=1000, le=10_000_000)]
@@ -94,7 +90,6 @@ MaxBytes = Annotated[WholeNumber, Field(ge=1000, le=10_000_000)]
 
 
 def _pattern(text: str) -> str:
-    printable(MAX_ID + len(ASSET_PLACEHOLDER) - 1, blanks=True)(text)
     rest = text.replace(ASSET_PLACEHOLDER, "", 1)
     if rest == text:
         raise ValueError(f"has no {ASSET_PLACEHOLDER} in it, so that all assets would go to one account")
@@ -104,8 +99,6 @@ def _pattern(text: str) -> str:
 
 
 def _distinct_ids(ids: dict[str, str]) -> dict[str, str]:
-    if not ids:
-        raise ValueError("maps no asset")
     _distinct(ids, "id")
     return ids
 
@@ -125,7 +118,7 @@ class Equivalent(Model):
 
     prices: Annotated[
         str,
-        AfterValidator(printable(1000, blanks=True)),
+        line(1000),
         Field(description="the path or URL of a CSV or Parquet file with the columns asset, at and price"),
     ]
     max_age: Annotated[
@@ -138,7 +131,6 @@ class Equivalent(Model):
 
 
 def _record_code(code: str) -> str:
-    printable(60, blanks=False)(code)
     if _NO_RECORD.fullmatch(code):
         raise ValueError("is about the request, not about a record")
     return code
@@ -157,13 +149,13 @@ class _Target(Model):
         timeout_s: Read timeout for an empty request, in seconds; it grows per record.
     """
 
-    name: DestinationName
+    name: Name
     conn_id: ConnectionId
     points: Points = ("close",)
     on_unconfirmed: Literal["warn", "fail"] = "warn"
     max_rejected: Annotated[WholeNumber, Field(ge=0, le=1_000_000)] = 0
     bisect_codes: Annotated[
-        tuple[Annotated[str, AfterValidator(_record_code)], ...] | None,
+        tuple[Annotated[Code, AfterValidator(_record_code)], ...] | None,
         Field(
             description="a list of error codes as text, without 401, 403, 404, 429 and 500 to 599; "
             "an empty one never divides"
@@ -183,14 +175,14 @@ class ElvenDestination(_Target):
     """
 
     type: Literal["elven"] = "elven"
-    assets: Annotated[dict[AssetCode, ElvenTarget], AfterValidator(_distinct_targets)] = Field(
+    assets: Annotated[dict[Code, ElvenTarget], AfterValidator(_distinct_targets)] = Field(
         default_factory=dict,
         description="a mapping from an asset's code (text without blanks) to ignore, {symbol: X} or {asset_id: X}; "
         "each X for one asset",
     )
-    entity_account_id: Annotated[OpaqueId, Field(description="the id of the entity account in Elven")]
+    entity_account_id: Annotated[Code, Field(description="the id of the entity account in Elven")]
     source_id: Annotated[
-        OpaqueId,
+        Code,
         Field(
             description="the id of the account's source in Elven (type OPENAPI_BALANCE). "
             "Without source_id Elven would make a new source for each import"
@@ -215,16 +207,10 @@ class AmlyzeDestination(_Target):
 
     type: Literal["amlyze"] = "amlyze"
     assets: Ignored = Field(default_factory=dict)
-    requester: Annotated[
-        str, AfterValidator(printable(100, blanks=True)), Field(description="text of 1 to 100 characters")
-    ]
+    requester: Annotated[str, line(100), Field(description="text of 1 to 100 characters")]
     account_ext_id: Annotated[
-        Annotated[str, AfterValidator(_pattern), Tag("text")]
-        | Annotated[
-            dict[AssetCode, Annotated[str, AfterValidator(printable(MAX_ID, blanks=True))]],
-            AfterValidator(_distinct_ids),
-            Tag("mapping"),
-        ],
+        Annotated[str, line(MAX_ID + len(ASSET_PLACEHOLDER) - 1), AfterValidator(_pattern), Tag("text")]
+        | Annotated[dict[Code, Id], Field(min_length=1), AfterValidator(_distinct_ids), Tag("mapping")],
         Discriminator(_kind),
         Field(
             description=f"a pattern with {ASSET_PLACEHOLDER} in it once, or a mapping from an asset's code to its "

@@ -25,7 +25,6 @@ Plain = str | list["Plain"] | dict[str, "Plain"]
 _LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _KINDS = ("str", "int", "float", "bool", "null", "timestamp", "seq", "map")
 _TAGS = {"!", *(f"tag:yaml.org,2002:{kind}" for kind in _KINDS)}
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _BRACKET = re.compile(r"[\[\]{}]")
 _NESTED_LISTS = re.compile(rf"(?:[-?:][ \t]+){{{MAX_DEPTH}}}")
 
@@ -95,16 +94,16 @@ class Document:
         return line
 
     def _compose(self, text: str) -> yaml.Node:
-        unprintable = _UNPRINTABLE.search(text)
-        if unprintable:
-            line = text.count("\n", 0, unprintable.start()) + 1
-            raise self._error(line, f"the character {unprintable.group()!r} cannot be in YAML", do="Remove it")
         # Composing is recursive, in C: what is far too deep must not get there.
         levels = accumulate(1 if each.group() in "[{" else -1 for each in _BRACKET.finditer(text))
         if _NESTED_LISTS.search(text) or max(levels, default=0) > 10 * MAX_DEPTH:
             raise self._too_deep(1)
         try:
             root = yaml.compose(text, Loader=_LOADER)
+        except yaml.reader.ReaderError as error:
+            line = text.encode().count(b"\n", 0, error.position) + 1
+            what = f"the character {chr(error.character)!r} cannot be in YAML"
+            raise self._error(line, what, do="Remove it") from error
         except yaml.MarkedYAMLError as error:
             # Not str(error): it may quote the file.
             start = f" that starts in line {error.context_mark.line + 1}" if error.context_mark else ""
@@ -145,7 +144,7 @@ class Document:
                 self._refuse_key(key, path, name, "merge keys are not supported; use an alias for a whole value")
             elif name in values:
                 first = self.line_at((*path, name))
-                self._refuse_key(key, (*path, name), name, f"the key stands twice, first in line {first}")
+                self._refuse_key(key, (*path, name), name, f"duplicate key, first in line {first}")
             else:
                 if key.tag not in _TAGS:
                     self._refuse_key(key, path, name, f"the YAML tag {describe(key.tag)} is not supported here")

@@ -6,16 +6,14 @@ They take what the file holds (text) and what Python holds (dates, numbers, deci
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, StringConstraints
 
-from balance_bridge import money
+from balance_bridge import days, money
 from balance_bridge.accounts.problems import describe, did_you_mean
 from balance_bridge.errors import InvalidAmount
 from balance_bridge.points import POINT_NAMES, STEP_PREFIX, parse_step_ms
@@ -25,10 +23,12 @@ FIRST_DATE = date(2000, 1, 1)
 LAST_DATE = date(2199, 12, 31)
 MAX_ID = 255
 
-_CONN_ID = re.compile(r"[A-Za-z0-9_.\-]{1,250}")
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
+# Characters that can be seen, and blanks between them.
+_LINE = r"^[^\p{C}\p{Z}]+( +[^\p{C}\p{Z}]+)*$"
+_WORD = r"^[^\p{C}\p{Z}]+$"
 _MAX_NAME = 100
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+# The names of DAGs that no account makes, and of a folder of receipts.
+_RESERVED = ("preflight", "accounts_file", "places")
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _DURATION = re.compile(r"([1-9][0-9]{0,4})(s|min|h|d)")
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
@@ -37,108 +37,9 @@ _ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*")
 _NO_ZONES = ("posix/", "right/", "posixrules", "localtime", "Factory")
 
 
-def check_name(name: str) -> str:
-    """Check the name of a destination, or of an account.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    if not _NAME.fullmatch(name):
-        raise ValueError("is not a name")
-    if len(name) > _MAX_NAME:
-        raise ValueError(f"has {len(name)} characters")
-    return name
-
-
-def check_account_name(name: str) -> str:
-    """Check the name of an account; it becomes part of its DAGs' names.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    if name == "preflight" or name.endswith("_intraday"):
-        raise ValueError("is a name that is kept for another purpose")
-    return check_name(name)
-
-
-def check_conn_id(value: object) -> str:
-    """Check the id of an Airflow connection.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    if not isinstance(value, str) or not _CONN_ID.fullmatch(value):
-        raise ValueError("is not a connection id")
-    return value
-
-
-def printable(longest: int, *, blanks: bool) -> Callable[[str], str]:
-    """A check for text of one line, without a blank at its ends.
-
-    Args:
-        longest: Characters that it may have.
-        blanks: Whether it may have blanks in it.
-    """
-
-    def check(text: str) -> str:
-        if not text.strip():
-            raise ValueError("is empty")
-        if len(text) > longest:
-            raise ValueError(f"has {len(text)} characters")
-        if not text.isprintable() or text != text.strip():
-            raise ValueError("has a control character, or a blank at one end")
-        if not blanks and any(character.isspace() for character in text):
-            raise ValueError("has a blank in it")
-        return text
-
-    return check
-
-
-def parse_whole_number(value: object) -> int:
-    """Read a whole number from plain digits; a number is taken as it is.
-
-    Raises:
-        ValueError: If it is neither.
-    """
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, str) and _WHOLE.fullmatch(value):
-        return int(value)
-    raise ValueError("is not a whole number in plain digits")
-
-
-def parse_bool(value: object) -> bool:
-    """Read ``true`` or ``false``; a bool is taken as it is.
-
-    Raises:
-        ValueError: If it is anything else. YAML's other words for them are not taken: NO is an asset in this file.
-    """
-    if isinstance(value, bool):
-        return value
-    if value not in ("true", "false"):
-        close = did_you_mean(value, ["true", "false"]) if isinstance(value, str) else ""
-        raise ValueError(f"is neither true nor false{close}")
-    return value == "true"
-
-
-def parse_day(value: object) -> date:
-    """Read a day from ``YYYY-MM-DD``; a date is taken as it is.
-
-    Raises:
-        ValueError: If it is neither, or lies out of range; the message says which.
-    """
-    if isinstance(value, str):
-        if not _DATE.fullmatch(value):
-            raise ValueError("is not of the form YYYY-MM-DD")
-        try:
-            value = date.fromisoformat(value)
-        except ValueError as error:
-            raise ValueError("is a date that does not exist") from error
-    if type(value) is not date:
-        raise ValueError("is not a date")
-    if not FIRST_DATE <= value <= LAST_DATE:
-        raise ValueError("is out of range")
-    return value
+def line(longest: int) -> StringConstraints:
+    """Text of one line of up to so many characters, without a blank at its ends."""
+    return StringConstraints(min_length=1, max_length=longest, pattern=_LINE)
 
 
 def parse_duration(value: object) -> timedelta:
@@ -171,10 +72,29 @@ def parse_tolerance(value: Any) -> Decimal:
     return amount
 
 
-def below(part: str | int, fault: str) -> PydanticCustomError:
-    """A fault that belongs to one item of the value that is being checked."""
-    # The template has no placeholders: the text may hold braces of its own.
-    return PydanticCustomError("below", "see the context", {"below": part, "fault": fault})
+def _not_reserved(name: str) -> str:
+    if name in _RESERVED or name.endswith(("_intraday", "_approval")):
+        raise ValueError("is reserved")
+    return name
+
+
+def _whole_number(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    # int() alone would also take 1_0, +5 and 007.
+    if isinstance(value, str) and _WHOLE.fullmatch(value):
+        return int(value)
+    raise ValueError("is not a whole number in plain digits")
+
+
+def _truth(value: object) -> object:
+    # YAML's other words for them are not taken: NO is an asset in this file.
+    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+
+
+def _date(value: object) -> object:
+    # Pydantic would also take a time, or a number of seconds.
+    return days.parse_day(value) if isinstance(value, str) else value
 
 
 def _zone(text: str) -> str:
@@ -208,48 +128,60 @@ def _point(value: object) -> str:
 
 
 def _distinct_points(points: tuple[str, ...]) -> tuple[str, ...]:
-    if not points:
-        raise ValueError("has no points")
-    seen: dict[str | int, int] = {}
-    for index, point in enumerate(points):
+    seen: dict[str | int, str] = {}
+    for point in points:
         # 60min and 1h are the same instants.
         same = parse_step_ms(point) if point.startswith(STEP_PREFIX) else point
         if same in seen:
-            raise below(index, f"is the same as points[{seen[same]}]")
-        seen[same] = index
+            raise ValueError(f"{describe(seen[same])} and {describe(point)} are the same")
+        seen[same] = point
     return points
 
 
-ZONES = "a zone of the IANA database, written as Area/City, such as Asia/Shanghai, or UTC"
-NAMES = f"up to {_MAX_NAME} characters: a letter a-z, then a-z, 0-9 and '_'"
-
-DestinationName = Annotated[str, AfterValidator(check_name), Field(description=NAMES)]
-AccountName = Annotated[
+Name = Annotated[
     str,
-    AfterValidator(check_account_name),
-    Field(description=f"{NAMES}; each name once; not preflight; not ending in _intraday"),
+    StringConstraints(max_length=_MAX_NAME, pattern="^[a-z][a-z0-9_]*$"),
+    Field(description=f"up to {_MAX_NAME} characters: a letter a-z, then a-z, 0-9 and '_'"),
+]
+AccountName = Annotated[
+    Name,
+    AfterValidator(_not_reserved),
+    Field(
+        description=f"up to {_MAX_NAME} characters: a letter a-z, then a-z, 0-9 and '_'; each name once; not "
+        f"{' or '.join(_RESERVED)}; not ending in _intraday or _approval"
+    ),
 ]
 ConnectionId = Annotated[
     str,
-    AfterValidator(check_conn_id),
+    StringConstraints(min_length=1, max_length=250, pattern=r"^[A-Za-z0-9_.\-]*$"),
     Field(description="the id of an Airflow connection: up to 250 letters, digits, '_', '.' and '-'"),
 ]
-AssetCode = Annotated[str, AfterValidator(printable(MAX_ID, blanks=False))]
-OpaqueId = Annotated[str, AfterValidator(printable(MAX_ID, blanks=False))]
+Id = Annotated[str, line(MAX_ID)]
+Code = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID, pattern=_WORD)]
 OptionalText = Annotated[
-    Annotated[str, AfterValidator(printable(MAX_ID, blanks=True))] | None,
-    Field(description=f"text of 1 to {MAX_ID} characters; without the key it is not sent"),
+    Id | None, Field(description=f"text of 1 to {MAX_ID} characters; without the key it is not sent")
 ]
+Day = Annotated[
+    date,
+    BeforeValidator(_date),
+    Field(ge=FIRST_DATE, le=LAST_DATE, description=f"a day from {FIRST_DATE} to {LAST_DATE}, as YYYY-MM-DD"),
+]
+Truth = Annotated[bool, Strict(), BeforeValidator(_truth)]
 Points = Annotated[
     tuple[Annotated[str, BeforeValidator(_point)], ...],
     AfterValidator(_distinct_points),
     Field(
+        min_length=1,
         description=f"a list of {', '.join(POINT_NAMES)} and {{every: STEP}} with a step such as 30s, 15min or 1h that "
-        "divides 24 h, each once"
+        "divides 24 h, each once",
     ),
 ]
-Zone = Annotated[str, AfterValidator(_zone), Field(description=ZONES)]
-WholeNumber = Annotated[int, BeforeValidator(parse_whole_number)]
+Zone = Annotated[
+    str,
+    AfterValidator(_zone),
+    Field(description="a zone of the IANA database, written as Area/City, such as Asia/Shanghai, or UTC"),
+]
+WholeNumber = Annotated[int, BeforeValidator(_whole_number)]
 
 
 class Model(BaseModel):

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import date
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from balance_bridge.accounts.destinations import Destination
-from balance_bridge.accounts.fields import (
-    FIRST_DATE,
-    LAST_DATE,
-    AccountName,
-    AssetCode,
-    Model,
-    parse_bool,
-    parse_day,
-    parse_tolerance,
-)
+from balance_bridge.accounts.fields import AccountName, Code, Day, Model, Truth, parse_tolerance
 from balance_bridge.accounts.sources import Source
 from balance_bridge.points import STEP_PREFIX, known_so_far, parse_step_ms
 
@@ -26,27 +16,11 @@ _MINUTE_MS = 60_000
 _LONGEST_INTRADAY_MS = 12 * 60 * _MINUTE_MS
 
 
-def _some_destination(destinations: dict[str, Destination]) -> dict[str, Destination]:
-    if not destinations:
-        raise ValueError("has no destination")
-    return destinations
-
-
-def _interval(value: object) -> str:
-    text = value if isinstance(value, str) else ""
-    if text.startswith(STEP_PREFIX):
-        raise ValueError("is not a step: leave out the word every in it")
-    try:
-        step_ms = parse_step_ms(text)
-    except ValueError as error:
-        raise ValueError("is not a step that divides 24 h") from error
-    if step_ms < _MINUTE_MS:
-        raise ValueError("is too short")
-    if step_ms > _LONGEST_INTRADAY_MS:
-        raise ValueError("is too long")
-    if step_ms % _MINUTE_MS:
-        # Runs are scheduled by cron, which knows no seconds.
-        raise ValueError("is not a whole number of minutes")
+def _interval(text: str) -> str:
+    step_ms = parse_step_ms(text)
+    # Runs are scheduled by cron, which knows no seconds.
+    if text.startswith(STEP_PREFIX) or not _MINUTE_MS <= step_ms <= _LONGEST_INTRADAY_MS or step_ms % _MINUTE_MS:
+        raise ValueError("is not such a step")
     return text
 
 
@@ -83,32 +57,40 @@ class Account(Model):
     source: Annotated[
         Source, Field(description="a mapping with type: ascendex, conn_id and category, or with type: files and path")
     ]
-    start_date: Annotated[
-        date, BeforeValidator(parse_day), Field(description=f"a day from {FIRST_DATE} to {LAST_DATE}, as YYYY-MM-DD")
-    ]
+    start_date: Day
     on_break: Literal["hold", "load", "ask"] = "hold"
-    tolerance: dict[AssetCode, Annotated[Decimal, BeforeValidator(parse_tolerance)]] = Field(
+    tolerance: dict[Code, Annotated[Decimal, BeforeValidator(parse_tolerance)]] = Field(
         default_factory=dict,
         description="a mapping from an asset's code (text without blanks) to an amount of 0 or more, in digits, with "
         "up to 18 decimals",
     )
     destinations: Annotated[
         dict[str, Destination],
-        AfterValidator(_some_destination),
         Field(
+            min_length=1,
             description="a mapping with at least one of elven, amlyze, webhook, or a name of your own with one "
-            "of these as its type"
+            "of these as its type",
         ),
     ]
     deferrable: Annotated[
-        Annotated[bool, BeforeValidator(parse_bool)] | None,
+        Truth | None,
         Field(description="true, false; without the key it is Airflow's option default_deferrable in [operators]"),
     ] = None
     # Below source and destinations, because its check looks at them.
     intraday: Annotated[
-        Annotated[str, BeforeValidator(_interval), AfterValidator(_deliverable)] | None,
+        Annotated[str, AfterValidator(_interval), AfterValidator(_deliverable)] | None,
         Field(
             description="a step of whole minutes from 1min to 12h that divides 24 h, such as 15min, for an account of "
             "an exchange with changes or {every: STEP} among the points of a destination"
         ),
     ] = None
+
+
+class TopLevel(Model):
+    """The top of the file. Each account is validated on its own, so that a mistake breaks it alone.
+
+    Attributes:
+        accounts: What the file says about each account.
+    """
+
+    accounts: Annotated[dict[str, Any], Field(description="a mapping from each account's name to its settings")]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
+from typing import TypeVar
 
 from balance_bridge.accounts.destinations import (
     ASSET_PLACEHOLDER,
@@ -12,107 +12,67 @@ from balance_bridge.accounts.destinations import (
     Destination,
     ElvenDestination,
 )
-from balance_bridge.accounts.problems import Path, describe
+from balance_bridge.accounts.models import Account
 
-Claim = tuple[str, ...]
-"""An account's name and where it delivers to, as plain text."""
+Holder = TypeVar("Holder")
 
 
-@dataclass(frozen=True, eq=False)
-class Place:
-    """Where one destination of one account delivers to.
+def accounts_at(target: Destination) -> list[str]:
+    """The accounts at the far side that a destination delivers to: ids, or a pattern of ids with ``{asset}`` in it.
 
-    Attributes:
-        account: The account's name.
-        destination: The destination.
+    None for a webhook: its requests name account and destination, so any number of them may share a URL.
     """
-
-    account: str
-    destination: Destination
-
-    @property
-    def path(self) -> Path:
-        """The key that says where it delivers to."""
-        key = {"elven": "source_id", "amlyze": "account_ext_id"}.get(self.destination.type, "conn_id")
-        return ("accounts", self.account, "destinations", self.destination.name, key)
-
-    @property
-    def value(self) -> object:
-        """What stands there."""
-        return getattr(self.destination, str(self.path[-1]))
-
-    @property
-    def claim(self) -> Claim:
-        """The account and where it delivers to, to be found again in another version of the file."""
-        target, value = self.destination, self.value
-        ids = sorted(value.values()) if isinstance(value, dict) else (str(value),)
-        return (self.account, target.type, target.conn_id, getattr(target, "entity_account_id", ""), *ids)
+    if isinstance(target, ElvenDestination):
+        return [f"{target.entity_account_id} {target.source_id}"]
+    if isinstance(target, AmlyzeDestination):
+        ids = target.account_ext_id
+        return [ids] if isinstance(ids, str) else list(ids.values())
+    return []
 
 
-Clash = tuple[Place, Place, str]
-"""Two places that would mix their balances, and what they share."""
+def find_shared(held: Iterable[tuple[str, Holder]]) -> dict[tuple[Holder, Holder], str]:
+    """Each two holders that can deliver to one account, with an example of such an account.
 
-
-def find_clashes(places: Iterable[Place]) -> Iterator[Clash]:
-    """Each two places that share what must be their own.
-
-    Two Elven destinations may not have the same connection, entity account and source; two Amlyze destinations of one
-    connection may not be able to produce the same account id. That holds within an account as well. A webhook's
-    requests name account and destination, so any number of them may share a connection.
+    Args:
+        held: Accounts of one place, as :func:`accounts_at` returns them, each with who delivers to it.
     """
-    sources: dict[tuple[str, str, str], Place] = {}
-    tenants: dict[str, list[_Ids]] = {}
-    for place in places:
-        target = place.destination
-        if isinstance(target, ElvenDestination):
-            first = sources.setdefault((target.conn_id, target.entity_account_id, target.source_id), place)
-            if first is not place:
-                yield first, place, "the same Elven connection, entity account and source"
-        elif isinstance(target, AmlyzeDestination):
-            tenants.setdefault(target.conn_id, []).extend(_ids(place, target.account_ext_id))
-    for ids in tenants.values():
-        for one, other, shared in _shared_ids(ids):
-            if one.place is not other.place:
-                yield one.place, other.place, f"the same Amlyze account id, such as {describe(shared)},"
-
-
-class _Ids(NamedTuple):
-    """The account ids that begin and end in a certain way, or the one that is ``before``."""
-
-    before: str
-    after: str | None
-    place: Place
-
-
-def _ids(place: Place, account_ext_id: str | dict[str, str]) -> Iterator[_Ids]:
-    if isinstance(account_ext_id, dict):
-        yield from (_Ids(each, None, place) for each in account_ext_id.values())
-    else:
-        before, _, after = account_ext_id.partition(ASSET_PLACEHOLDER)
-        yield _Ids(before, after, place)
-
-
-def _shared_ids(ids: list[_Ids]) -> Iterator[tuple[_Ids, _Ids, str]]:
+    found: dict[tuple[Holder, Holder], str] = {}
     # In order, everything that begins as one of them does comes right behind it: few pairs are looked at.
-    ordered = sorted(ids, key=lambda each: each.before)
-    for index, one in enumerate(ordered):
-        for other in ordered[index + 1 :]:
-            if not other.before.startswith(one.before):
+    ordered = sorted(((*account.partition(ASSET_PLACEHOLDER), holder) for account, holder in held), key=lambda x: x[0])
+    for index, (begin, is_pattern, end, holder) in enumerate(ordered):
+        for other_begin, other_is_pattern, other_end, other in ordered[index + 1 :]:
+            if not other_begin.startswith(begin):
                 break
-            shared = _shared(one, other)
-            if shared is not None:
-                yield one, other, shared
+            shared = None
+            if is_pattern and other_is_pattern:
+                shorter, longer = sorted((end, other_end), key=len)
+                # An asset's code may hold anything, so the shorter one's asset can always fill the gap.
+                shared = f"{other_begin}BTC{longer}" if longer.endswith(shorter) else None
+            elif is_pattern:
+                # Something stands for the asset.
+                fits = len(other_begin) > len(begin) + len(end) and other_begin.endswith(end)
+                shared = other_begin if fits else None
+            elif not other_is_pattern and begin == other_begin:
+                shared = begin
+            if shared is not None and holder != other:
+                found.setdefault((holder, other), shared)
+    return found
 
 
-def _shared(one: _Ids, other: _Ids) -> str | None:
-    """An id that both can produce, None if there is none; the other's ``before`` begins with the one's."""
-    if one.after is None or other.after is None:
-        if one.after is None:
-            same = other.after is None and one.before == other.before
-        else:
-            # Something stands for the asset.
-            same = len(other.before) > len(one.before) + len(one.after) and other.before.endswith(one.after)
-        return other.before if same else None
-    shorter, longer = sorted((one.after, other.after), key=len)
-    # An asset's code may hold anything, so the shorter one's asset can always fill the gap.
-    return f"{other.before}BTC{longer}" if longer.endswith(shorter) else None
+def find_clashes(
+    accounts: Iterable[Account], address: Callable[[Destination], str] = attrgetter("conn_id")
+) -> Iterator[tuple[str, str]]:
+    """The accounts with a destination that delivers to where another destination does, each with what is wrong.
+
+    Args:
+        accounts: The accounts.
+        address: Where a destination's API is; by default, what has the same connection has the same address.
+    """
+    held: dict[tuple[str, str], list[tuple[str, tuple[str, str]]]] = {}
+    for account in accounts:
+        for target in account.destinations.values():
+            there = held.setdefault((target.type, address(target)), [])
+            there += [(each, (target.name, account.name)) for each in accounts_at(target)]
+    for there in held.values():
+        for (one, (other, name)), shared in find_shared(there).items():
+            yield name, f"its destination {other} delivers to {shared!r}, as does {' of '.join(one)}"

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from balance_bridge.accounts.fields import ConnectionId, Model, WholeNumber, parse_duration, printable
+from balance_bridge.accounts.fields import ConnectionId, Model, WholeNumber, line, parse_duration
 
 _MAX_PATH = 1000
 
@@ -69,7 +69,7 @@ class FilesSource(Model):
     type: Literal["files"] = "files"
     path: Annotated[
         str,
-        AfterValidator(printable(_MAX_PATH, blanks=True)),
+        line(_MAX_PATH),
         AfterValidator(_without_password),
         Field(
             description="a folder, absolute or relative to AIRFLOW_HOME, or a URL such as s3://CONN_ID@bucket/folder; "

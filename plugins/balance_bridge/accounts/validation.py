@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Mapping
-from typing import Any, NamedTuple, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -13,15 +12,16 @@ from pydantic_core import ErrorDetails
 
 from balance_bridge.accounts.destinations import (
     AmlyzeDestination,
-    Destination,
     ElvenAsset,
     ElvenDestination,
     Equivalent,
     WebhookDestination,
 )
-from balance_bridge.accounts.models import Account
-from balance_bridge.accounts.problems import Path, describe, did_you_mean
+from balance_bridge.accounts.models import Account, TopLevel
+from balance_bridge.accounts.problems import Path, Problem, describe, did_you_mean
 from balance_bridge.accounts.sources import AscendexSource, FilesSource
+
+Root = TypeVar("Root", Account, TopLevel)
 
 SOURCES: dict[str, type[BaseModel]] = {"ascendex": AscendexSource, "files": FilesSource}
 DESTINATIONS: dict[str, type[ElvenDestination | AmlyzeDestination | WebhookDestination]] = {
@@ -37,114 +37,93 @@ _FAULTS = {
     "model_type": "is not a mapping",
     "model_attributes_type": "is not a mapping",
     "tuple_type": "is not a list",
+    "bool_type": "is neither true nor false",
+    "string_pattern_mismatch": "has a character that is not allowed there",
+    "string_too_short": "is empty",
+    "string_too_long": "is too long",
+    "too_short": "is empty",
     "greater_than_equal": "is too small",
     "less_than_equal": "is too large",
+    "date_from_datetime_parsing": "does not exist",
 }
 
-
-class Fault(NamedTuple):
-    """What is wrong with an account.
-
-    Attributes:
-        path: Where, from the account on.
-        value: What stands there, as a message shows it.
-        fault: What is wrong with it.
-        allowed: What may stand there.
-    """
-
-    path: Path
-    value: str
-    fault: str
-    allowed: str
+_Fault = tuple[Path, str, str, str]
+"""Where in a model's input, and the rest as in a :class:`Problem`: value, fault, allowed."""
 
 
-def validate(name: str, given: object) -> tuple[Account | None, list[Fault]]:
-    """Make an account of what the file says; None with what is wrong, if anything is.
+def validate(
+    model: type[Root], values: object, at: Path, line_at: Callable[[Path], int]
+) -> tuple[Root | None, list[Problem]]:
+    """Make a model of what the file says; None with what is wrong, if anything is.
 
     Args:
-        name: The account's key.
-        given: Its value.
+        model: The model.
+        values: What the file says; of an account, with its names (see :func:`named`).
+        at: Where that stands in the file.
+        line_at: The line in the file of a path from its top.
     """
-    faults: list[Fault] = []
     try:
-        account = Account.model_validate(_named(name, given, faults) if isinstance(given, dict) else given)
+        return model.model_validate(values), []
     except ValidationError as error:
-        account = None
-        faults += (_fault(detail) for detail in error.errors(include_url=False))
-    return (None if faults else account), faults
+        faults = [_fault(detail, model) for detail in error.errors(include_url=False)]
+        return None, [Problem(line_at(at + path), at + path, *rest) for path, *rest in faults]
 
 
-def usable_destinations(given: object) -> dict[str, Destination]:
-    """The destinations of an account that are right by themselves, whatever else is wrong with it."""
-    found: dict[str, Destination] = {}
-    destinations = _named("", given, []).get("destinations") if isinstance(given, dict) else None
-    if isinstance(destinations, dict):
-        for name, options in destinations.items():
-            with contextlib.suppress(ValidationError, KeyError, TypeError):
-                found[name] = DESTINATIONS[options["type"]].model_validate(options)
-    return found
-
-
-def _named(name: str, given: Mapping[str, Any], faults: list[Fault]) -> dict[str, Any]:
-    """What the model takes: with the names that are keys above it in the file, and the types that follow from them."""
-    values = {**given, "name": name}
-    if "name" in given:
-        faults.append(Fault(("name",), "'name'", "unknown key", _keys(Account)))
+def named(name: str, given: object) -> object:
+    """What the file says about an account, with the names that are keys above, and the types that follow from them."""
+    if not isinstance(given, dict):
+        return given
     destinations = given.get("destinations")
     if isinstance(destinations, dict):
-        values["destinations"] = {}
-        for key, options in destinations.items():
-            if isinstance(options, dict):
-                if "name" in options:
-                    known = DESTINATIONS.get(str(options.get("type", key)), ElvenDestination)
-                    faults.append(Fault(("destinations", key, "name"), "'name'", "unknown key", _keys(known)))
-                options = {**({"type": key} if key in DESTINATIONS else {}), **options, "name": key}
-            values["destinations"][key] = options
-    return values
+        types = {key: {"type": key} for key in DESTINATIONS}
+        destinations = {
+            key: _named(key, types.get(key, {}) | options) if isinstance(options, dict) else options
+            for key, options in destinations.items()
+        }
+        given = given | {"destinations": destinations}
+    return _named(name, given)
 
 
-def _fault(detail: ErrorDetails) -> Fault:
+def _named(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    # The file has no key "name". If somebody writes one, the model gets no text, and that is an unknown key.
+    return given | {"name": None if "name" in given else name}
+
+
+def _fault(detail: ErrorDetails, root: type[BaseModel]) -> _Fault:
     kind, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
-    model, path, rest = _locate(detail["loc"])
+    model, path, rest = _locate(detail["loc"], root)
     if kind.startswith("union_tag"):
         return _type_fault(path + rest, value)
-    # Pydantic's mark for a mapping's key comes after the key; elsewhere the same text is a key of the file.
-    is_key = rest[2:] == ("[key]",) and kind != "extra_forbidden"
-    if is_key:
-        rest = rest[:-1]
-    field = model.model_fields.get(str(rest[0])) if rest else None
-    if rest == ("name",) and kind != "extra_forbidden":
-        rest = ()
-    if "below" in context:
-        rest = (*rest, context["below"])
-        value = value[context["below"]]
-    shown = describe(rest[-1]) if kind == "extra_forbidden" or is_key else describe(value)
-    if kind == "missing":
-        shown = "missing"
-    if kind == "extra_forbidden":
+    if kind == "extra_forbidden" or (kind == "string_type" and rest == ("name",)):
         fault = f"unknown key{did_you_mean(str(rest[-1]), _fields(model))}"
-    elif kind == "literal_error":
+        return path + rest, describe(rest[-1]), fault, _keys(model)
+    field = model.model_fields.get(str(rest[0])) if rest else None
+    if rest == ("name",):
+        rest = ()
+    # Pydantic's mark for a mapping's key comes after the key.
+    if rest[2:] == ("[key]",):
+        rest, value = rest[:-1], rest[-2]
+    if kind == "literal_error":
         names = re.findall(r"'([^']*)'", context["expected"])
         fault = f"is not allowed here{did_you_mean(value, names) if isinstance(value, str) else ''}"
     else:
-        fault = str(context.get("fault") or context.get("error") or _FAULTS.get(kind) or detail["msg"])
-    return Fault(path + rest, shown, fault, _allowed(model, field))
+        fault = _FAULTS.get(kind) or str(context.get("error") or detail["msg"])
+    return path + rest, "missing" if kind == "missing" else describe(value), fault, _allowed(model, field)
 
 
-def _type_fault(path: Path, given: Mapping[str, Any]) -> Fault:
+def _type_fault(path: Path, given: Mapping[str, Any]) -> _Fault:
     what, types = ("source", SOURCES) if path == ("source",) else ("destination", DESTINATIONS)
     allowed = ", ".join(types)
     kind = given.get("type")
     if kind is None:
         other = "" if what == "source" else "; it may be left out where the destination's name is one of these"
-        return Fault((*path, "type"), "missing", "this key is required", allowed + other)
+        return (*path, "type"), "missing", _FAULTS["missing"], allowed + other
     close = did_you_mean(kind, types) if isinstance(kind, str) else ""
-    return Fault((*path, "type"), describe(kind), f"is not a type of {what}{close}", allowed)
+    return (*path, "type"), describe(kind), f"is not a type of {what}{close}", allowed
 
 
-def _locate(location: Path) -> tuple[type[BaseModel], Path, Path]:
+def _locate(location: Path, model: type[BaseModel]) -> tuple[type[BaseModel], Path, Path]:
     """The model that an error is in, where that stands, and where in it; without the unions' tags."""
-    model: type[BaseModel] = Account
     path: Path = ()
     if location[:1] == ("source",) and len(location) > 1:
         model, path, location = SOURCES[str(location[1])], ("source",), location[2:]

@@ -5,7 +5,6 @@ Imported with the command line: nothing in here may import Airflow, pandas or py
 
 from __future__ import annotations
 
-import difflib
 import re
 from argparse import ArgumentTypeError
 from collections.abc import Iterable, Sequence
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from balance_bridge import days
 from balance_bridge.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -119,20 +119,15 @@ def choose(missing: str, wanted: Sequence[str], known: Iterable[str]) -> list[st
     Raises:
         UsageError: If a wanted one is not known; with what was probably meant, and what there is.
     """
+    from balance_bridge.accounts.problems import did_you_mean
+
     names = list(known)
     for name in wanted:
         if name not in names:
             more = f" or one of {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
             do = f"use {', '.join(names[:_MAX_NAMED])}{more}" if names else "there are none at all"
-            raise UsageError(f"{missing} {name!r}{suggestion(name, names)}", do=do)
+            raise UsageError(f"{missing} {name!r}{did_you_mean(name, names)}", do=do)
     return [name for name in names if not wanted or name in wanted]
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """``", did you mean X?"`` if one of the known names is close, else nothing."""
-    by_lower = {each.lower(): each for each in known}
-    close = difflib.get_close_matches(name.lower()[:100], by_lower, n=1)
-    return f": did you mean {by_lower[close[0]]}?" if close else ""
 
 
 def choose_accounts(names: Sequence[str]) -> list[Account]:
@@ -154,10 +149,7 @@ def choose_accounts(names: Sequence[str]) -> list[Account]:
 def _day(text: str) -> date:
     if text in ("yesterday", "today"):
         return today() - timedelta(days=text == "yesterday")
-    # date.fromisoformat would also take 20261120 and 2026-W47-5.
-    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
-        raise ArgumentTypeError(f"{text!r} is not a day ({DAYS_HELP})")
     try:
-        return date.fromisoformat(text)
+        return days.parse_day(text)
     except ValueError as error:
-        raise ArgumentTypeError(f"{text!r} is a date that does not exist") from error
+        raise ArgumentTypeError(f"{text!r} {error} ({DAYS_HELP})") from error

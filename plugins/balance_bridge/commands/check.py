@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
@@ -17,11 +16,10 @@ from balance_bridge.accounts import (
     AscendexSource,
     Destination,
     ElvenDestination,
-    FilesSource,
 )
-from balance_bridge.accounts.sharing import Place, find_clashes
-from balance_bridge.commands.output import Listing, Output
-from balance_bridge.commands.pools import SLOTS, make_pools, pool_slots, pool_state
+from balance_bridge.accounts.sharing import find_clashes
+from balance_bridge.commands.output import Finding, Output, right
+from balance_bridge.commands.pools import pool_findings
 from balance_bridge.errors import BalanceBridgeError, ConfigurationError
 from balance_bridge.extract.budget import Budget
 from balance_bridge.hooks.connection import ApiHook
@@ -30,57 +28,42 @@ from balance_bridge.transport import Transport
 if TYPE_CHECKING:
     from balance_bridge.hooks.ascendex import AscendexHook
 
+Look = tuple[str, Callable[[], str]]
+"""What is looked at, and how: it returns what it sees, and raises what is wrong."""
+
 # One page of Elven's says that a signature is good for 5 s.
 MOST_SKEW_S = 5
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        what: The thing.
-        right: Whether it is right.
-        message: What was seen and, if it is not right, what to do.
-    """
-
-    what: str
-    right: bool
-    message: str
-
-
-def findings(*, deep: bool = False, pools: bool = True, fix: bool = False) -> Iterator[Finding]:
+def findings(*, deep: bool = False, database: bool = True, fix: bool = False) -> Iterator[Finding]:
     """Look at everything, one finding after another. Nothing is delivered, and nothing changed unless that is wanted.
 
     Args:
         deep: Look at the destinations as well: whether what the accounts file names is there and fits.
-        pools: Look at Airflow's pools, for which its database is needed: tasks have none.
+        database: Look at what Airflow's database knows: pools and the triggerer. Tasks cannot read it.
         fix: Create the pools that are missing.
     """
-    path = settings.accounts_file()
     file = settings.read_accounts()
-    count = len(file.accounts)
-    if file.error is not None:
-        yield Finding("accounts file", False, str(file.error))
+    if file.error is None:
+        yield right("accounts file", f"{settings.accounts_file()}: valid accounts: {len(file.accounts)}")
+    else:
+        yield Finding("accounts file", str(file.error))
         if not file.accounts:
             return
-    else:
-        yield Finding("accounts file", True, f"{path}: {count} account{' is' if count == 1 else 's are'} valid")
     for broken in file.broken.values():
         for problem in broken.message.splitlines():
-            yield Finding(f"account {broken.name}", False, problem)
-    yield from _options()
+            yield Finding(f"account {broken.name}", problem)
     hooks = _hooks(file)
+    yield from _looked(_options())
     yield from _connections(hooks)
     yield from _places(file, hooks)
-    yield from _budgets(hooks)
-    yield from _folders(file)
-    yield from _clocks(hooks)
+    accounts = file.accounts.values()
+    yield from _looked((f"files of {each.name}", partial(_files, each)) for each in accounts)
     if deep:
-        for account in file.accounts.values():
-            yield from _destinations(account)
-    if pools:
-        yield from _pools(file, fix=fix)
+        yield from _looked(look for account in accounts for look in _destinations(account))
+    if database:
+        yield from pool_findings(file, fix=fix)
+        yield from _triggerer()
 
 
 def run(*, deep: bool, fix: bool, output: Output) -> int:
@@ -91,21 +74,24 @@ def run(*, deep: bool, fix: bool, output: Output) -> int:
     """
     found = list(findings(deep=deep, fix=fix))
     wrong = sum(not each.right for each in found)
-    verdict = f"{wrong} problem{'s' if wrong > 1 else ''} found." if wrong else "All checks passed."
-    # The sign is for a table: colours alone do not reach everybody.
-    records = [
-        asdict(each) | ({"sign": "✓" if each.right else "✗"} if output.form == "table" else {}) for each in found
-    ]
-    columns = {"": "sign", "what": "what", "finding": "message"}
-    output.show(Listing(records, columns, ["" if each.right else "red" for each in found], verdict))
-    return 1 if wrong else 0
+    return output.show_findings(found, f"{wrong} problem{'s' * (wrong > 1)} found." if wrong else "All checks passed.")
 
 
-def _options() -> Iterator[Finding]:
-    yield _finding("option namespace", settings.namespace)
-    yield _finding("option retry_delay", lambda: f"{settings.retry_delay().total_seconds():.0f} s")
-    yield _finding("option budget", _budget)
-    yield _finding("option store", _store)
+def _looked(looks: Iterable[Look]) -> Iterator[Finding]:
+    """What was found by looking; nothing where there is nothing to look at."""
+    for what, look in looks:
+        try:
+            if message := look():
+                yield right(what, message)
+        except (BalanceBridgeError, OSError) as error:
+            yield Finding(what, str(error))
+
+
+def _options() -> Iterator[Look]:
+    yield "option namespace", settings.namespace
+    yield "option retry_delay", lambda: f"{settings.retry_delay().total_seconds():.0f} s"
+    yield "option budget", _budget
+    yield "option store", _store
 
 
 def _budget() -> str:
@@ -137,68 +123,55 @@ def _hooks(file: AccountsFile) -> list[ApiHook]:
 
 
 def _connections(hooks: list[ApiHook]) -> Iterator[Finding]:
+    """Whether each connection works and, where it does, what is left of its budget and how its server's clock goes."""
+    from balance_bridge.hooks.ascendex import AscendexHook
+
+    servers = dict[str, None]()
     for hook in hooks:
-        yield Finding(f"connection {hook.conn_id}", *hook.test_connection())
+        works, message = hook.test_connection()
+        yield (right if works else Finding)(f"connection {hook.conn_id}", message)
+        if works:
+            servers[urljoin(hook.base_url, "/").rstrip("/")] = None
+            if isinstance(hook, AscendexHook):
+                yield from _looked([(f"request budget of {hook.conn_id}", partial(_usage, hook))])
+    yield from _looked((f"clock of {server}", partial(_clock, server)) for server in servers)
 
 
 def _places(file: AccountsFile, hooks: list[ApiHook]) -> Iterator[Finding]:
-    """Accounts that deliver to one place through different connections: the accounts file alone cannot show that."""
+    """Destinations that deliver to one account, whether through one connection or through several."""
     urls: dict[str, str] = {}
     for hook in hooks:
         with suppress(BalanceBridgeError):
             urls[hook.conn_id] = hook.base_url
-    places = [
-        Place(account.name, each.model_copy(update={"conn_id": urls.get(each.conn_id, each.conn_id)}))
-        for account in file.accounts.values()
-        for each in account.destinations.values()
-    ]
-    for one, other, shared in find_clashes(places):
-        yield Finding(
-            f"account {other.account}",
-            False,
-            f"its destination {other.destination.name} delivers to where account {one.account}'s "
-            f"{one.destination.name} does ({shared} by another connection): give it a place of its own",
-        )
-
-
-def _budgets(hooks: list[ApiHook]) -> Iterator[Finding]:
-    """What is left of each exchange key's request budget. One that cannot be read shows as an option or connection."""
-    from balance_bridge.hooks.ascendex import AscendexHook
-
-    for hook in hooks:
-        if isinstance(hook, AscendexHook):
-            with suppress(BalanceBridgeError):
-                yield Finding(f"request budget of {hook.conn_id}", True, _usage(hook))
+    for name, clash in find_clashes(file.accounts.values(), lambda each: urls.get(each.conn_id, each.conn_id)):
+        message = f"{clash}: only the one that delivers first goes on. Give the other one its own account there"
+        yield Finding(f"account {name}", message)
 
 
 def _usage(hook: AscendexHook) -> str:
-    usage = hook.budget().usage()
-    refused = f", {usage.refusals} of them refused by the exchange" if usage.refusals else ""
-    return f"{usage.taken} of {usage.limit} slots taken; {usage.requests} requests so far{refused}"
+    """What is left of an exchange key's request budget. One that cannot be read shows as an option."""
+    with suppress(BalanceBridgeError):
+        usage = hook.budget().usage()
+        refused = f", {usage.refusals} of them refused by the exchange" if usage.refusals else ""
+        return f"{usage.taken} of {usage.limit} slots taken; {usage.requests} requests so far{refused}"
+    return ""
 
 
-def _folders(file: AccountsFile) -> Iterator[Finding]:
-    """Whether the folders that files are read from can be listed."""
-    for account in file.accounts.values():
-        if isinstance(account.source, FilesSource):
-            yield _finding(f"files of {account.name}", partial(_list_files, account))
-
-
-def _list_files(account: Account) -> str:
-    from balance_bridge.extract.files import FilesSource as Folder
+def _files(account: Account) -> str:
+    """The files that a folder has, if the account's source is one."""
+    from balance_bridge.extract.files import FilesAccount
     from balance_bridge.hooks.sources import open_source
 
-    source = open_source(account, log=lambda _: None)
-    return source.check() if isinstance(source, Folder) else ""
+    source = open_source(account, log=lambda _: None) if account.source.type == "files" else None
+    return source.check() if isinstance(source, FilesAccount) else ""
 
 
-def _destinations(account: Account) -> Iterator[Finding]:
+def _destinations(account: Account) -> Iterator[Look]:
     """Whether what the accounts file names is there, and fits the balances that the store has."""
     for name, config in account.destinations.items():
-        what = f"{account.name} to {name}"
         if isinstance(config, ElvenDestination):
-            yield _finding(f"{what}: account and source", partial(_elven, config))
-        yield from _last_balances(account, name, config, what)
+            yield f"{account.name} to {name}: account and source", partial(_elven, config)
+        yield f"{account.name} to {name}", partial(_newest_balances, account.name, config)
 
 
 def _elven(config: ElvenDestination) -> str:
@@ -211,66 +184,48 @@ def _elven(config: ElvenDestination) -> str:
     return f"source {config.source_id} belongs to the account and takes balances; asset symbols cannot be checked"
 
 
-def _last_balances(account: Account, name: str, config: Destination, what: str) -> Iterator[Finding]:
+def _newest_balances(account: str, config: Destination) -> str:
     from balance_bridge.hooks.destinations import open_destination
     from balance_bridge.hooks.prices import due_balances
 
-    with suppress(BalanceBridgeError):
-        store = settings.open_store()
-        keys = [key for key in store.list(f"balances/{account.name}") if key.split("/")[3] == name]
-        if keys:
-            due, _ = due_balances(store, max(keys), config, lambda _: None)
-            rejected = open_destination(config, account.name).prepare(due).rejected
-            named = "; ".join(f"{each.balance.asset}: {each.text}" for each in rejected[:5])
-            day = max(keys).split("/")[2]
-            if rejected:
-                yield Finding(f"{what}: balances of {day}", False, f"{len(rejected)} could not be sent: {named}")
-            else:
-                yield Finding(f"{what}: balances of {day}", True, f"{len(due)} balances fit the API's limits")
+    store = settings.open_store()
+    keys = [key for key in store.list(f"balances/{account}") if key.split("/")[3] == config.name]
+    if not keys:
+        return ""
+    due, _ = due_balances(store, max(keys), config, lambda _: None)
+    rejected = [row for row in open_destination(config, account).prepare(due) if row.action == "reject"]
+    day = max(keys).split("/")[2]
+    if rejected:
+        named = "; ".join(f"{row.asset}: {row.text}" for row in rejected[:5])
+        raise ConfigurationError(f"balances of {day}: {len(rejected)} could not be sent: {named}")
+    return f"balances of {day}: {len(due)} fit the API's limits"
 
 
-def _clocks(hooks: list[ApiHook]) -> Iterator[Finding]:
-    """How far this machine's clock is from each server's. A server that cannot be reached shows as a connection."""
-    seen: set[str] = set()
-    for hook in hooks:
-        with suppress(BalanceBridgeError):
-            server = urljoin(hook.base_url, "/")
-            if server not in seen:
-                seen.add(server)
-                # Whatever the response: what counts is the Date in its header.
-                skew_s = Transport().send("GET", server, headers={"accept": "*/*"}, timeout_s=10).clock_skew_s()
-                yield _clock(server.rstrip("/"), skew_s)
-
-
-def _clock(url: str, skew_s: float | None) -> Finding:
-    what = f"clock of {url}"
+def _clock(server: str) -> str:
+    """How far this machine's clock is from a server's."""
+    # Whatever the response: what counts is the Date in its header.
+    skew_s = Transport().send("GET", f"{server}/", headers={"accept": "*/*"}, timeout_s=10).clock_skew_s()
     if skew_s is None:
-        return Finding(what, True, "its response has no date: not compared")
+        return "its response has no date: not compared"
     if abs(skew_s) <= MOST_SKEW_S:
-        return Finding(what, True, f"within {MOST_SKEW_S} s of this machine's")
+        return f"within {MOST_SKEW_S} s of this machine's"
     side = "behind" if skew_s > 0 else "ahead of"
-    return Finding(
-        what,
-        False,
-        f"this machine's is {abs(skew_s):.0f} s {side} it, and signatures expire within seconds: synchronise it by NTP",
+    raise ConfigurationError(
+        f"this machine's is {abs(skew_s):.0f} s {side} it, and signatures expire within seconds",
+        do="Synchronise it by NTP",
     )
 
 
-def _pools(file: AccountsFile, *, fix: bool) -> Iterator[Finding]:
+def _triggerer() -> Iterator[Finding]:
+    """Whether a triggerer is at work: a task that waits for data is deferred to it, and without one never goes on."""
     try:
-        created = make_pools(file) if fix else []
-        slots = pool_slots(file)
-    except Exception as error:
-        message = f"Airflow's database cannot be read ({type(error).__name__}): run airflow db migrate first"
-        yield Finding("pools", False, message)
+        from airflow.jobs.job import most_recent_job
+
+        job = most_recent_job("TriggererJob")
+        is_alive = job is not None and job.is_alive()
+    except Exception:  # whatever a database may raise; the pools say so already
         return
-    for name, count in slots.items():
-        message = "was missing, and was created" if name in created else pool_state(count) or "1 slot"
-        yield Finding(f"pool {name}", count == SLOTS, message)
-
-
-def _finding(what: str, look: Callable[[], str]) -> Finding:
-    try:
-        return Finding(what, True, look())
-    except (BalanceBridgeError, OSError) as error:
-        return Finding(what, False, str(error))
+    if is_alive:
+        yield right("triggerer", "has a recent heartbeat")
+    else:
+        yield Finding("triggerer", "none has a recent heartbeat, so tasks that wait never go on: run airflow triggerer")

@@ -7,21 +7,16 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 
 from balance_bridge import settings
-from balance_bridge.commands.arguments import (
-    Decision,
-    UsageError,
-    choose,
-    choose_accounts,
-    suggestion,
-)
+from balance_bridge.accounts.problems import did_you_mean
+from balance_bridge.commands.arguments import Decision, UsageError, choose, choose_accounts
 from balance_bridge.commands.deliveries import delivered_to
 from balance_bridge.commands.output import printable
 from balance_bridge.errors import ConfigurationError
 from balance_bridge.load.audit import unconfirmed
+from balance_bridge.load.documents import Resolution, Said, Word
 from balance_bridge.load.fold import fold
-from balance_bridge.load.log import VERSION, DayLog, Resolution, time_text
+from balance_bridge.load.log import DayLog, time_text
 from balance_bridge.load.place import Place, Places
-from balance_bridge.load.replies import Said, Word
 
 
 def resolve(
@@ -50,12 +45,12 @@ def resolve(
         if number not in open_numbers:
             raise UsageError(
                 f"{number} is not among the numbers of {account} {day} to {name} that are not confirmed"
-                f"{suggestion(number, open_numbers)}",
+                f"{did_you_mean(number, open_numbers)}",
                 do=f"these are: {', '.join(open_numbers)}",
             )
     word = Word(Said(said), text=f"{decision.by}: {decision.reason}")
     key = log.put_resolution(
-        Resolution(VERSION, decision.by, decision.reason, time_text(now_s), {number: word for number in wanted})
+        Resolution(decision.by, decision.reason, time_text(now_s), {number: word for number in wanted})
     )
     print(f"{len(wanted)} {said}, written to {store.describe(key)}")
     if said == Said.REJECTED:
@@ -64,13 +59,19 @@ def resolve(
 
 
 def adopt(account: str, *, destination: str, decision: Decision) -> int:
-    """Record that a destination only changed its address.
+    """Record that a destination only changed its address, or that it delivers in another one's stead.
 
     Raises:
         PlaceChanged: If there is nothing to adopt.
     """
     places, before = _places(account, destination)
-    now = places.adopt(decision.by, decision.reason)
+    now, others = places.adopt(decision.by, decision.reason)
+    for there, owner in others.items():
+        print(printable(f"{there} belongs to {destination} of {account} now, no longer to {owner.name}."))
+    if others:
+        print("Days that were delivered there before are delivered again if they are run.")
+    if others and (before is None or before.leads_to == now.leads_to):
+        return 0
     return _show(destination, before.leads_to if before else {}, now.leads_to, "; the next run goes on from there")
 
 

@@ -10,6 +10,7 @@ from decimal import Decimal
 
 from balance_bridge import settings
 from balance_bridge.commands.arguments import choose, choose_accounts
+from balance_bridge.errors import BalanceBridgeError, StoreDamaged
 from balance_bridge.load.fold import SETTLED, Folded, Status, fold, outcomes
 from balance_bridge.load.log import DayLog, destinations_with_logs
 from balance_bridge.store import Store
@@ -66,6 +67,12 @@ def read_delivered(store: Store, account: str, day: date, name: str, *, compare:
     return Delivered(folded, Counter(each.outcome.status for each in found), newest is not None, never_sent, is_planned)
 
 
+def destinations_of(store: Store, account: str, day: date) -> list[str]:
+    """The destinations for which the store has balances or receipts of a day."""
+    due = {key.split("/")[3] for key in store.list(f"balances/{account}/{day}")}
+    return sorted(due.union(destinations_with_logs(store, account, day)))
+
+
 def delivered_to(store: Store, account: str, days: Sequence[date], wanted: Sequence[str]) -> list[str]:
     """Destinations that have a receipt of these days, or stand in the accounts file: one may have left it since.
 
@@ -91,5 +98,8 @@ def _balances(store: Store, key: str) -> list[tuple[str, int, Decimal]]:
     from balance_bridge.load.destination import balances_from_table
     from balance_bridge.transform import balances
 
-    due = balances_from_table(balances.from_parquet(store.read(key)))
+    try:
+        due = balances_from_table(balances.from_parquet(store.read(key)))
+    except (BalanceBridgeError, ValueError) as error:
+        raise StoreDamaged(f"{store.describe(key)} cannot be read", why=str(error)) from error
     return [(each.asset, each.at_ms, each.amount) for each in due]

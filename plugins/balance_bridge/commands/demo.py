@@ -13,9 +13,9 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,8 +25,9 @@ from rich.console import Console
 from balance_bridge import private
 from balance_bridge.accounts import AccountsFile, load_accounts
 from balance_bridge.commands import progress, verdict
-from balance_bridge.commands.local_airflow import LocalAirflow, LocalAirflowError
-from balance_bridge.commands.task_logs import explain_failures
+from balance_bridge.commands.arguments import parse_recent
+from balance_bridge.commands.local_airflow import LocalAirflow
+from balance_bridge.commands.output import Output
 from balance_bridge.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -75,25 +76,18 @@ class World:
         """What a shell reads so that commands find this Airflow and its store."""
         return self.home / "env"
 
-    def is_held(self, one: verdict.Verdict) -> bool:
-        """Whether a verdict is about the day that does not add up."""
-        return (one.account, one.day) == (HELD_ACCOUNT, self.held_day)
-
-    def is_explained(self, reasons: list[str]) -> bool:
-        """Whether a failed run's reasons name the asset and the amount of the record that the exchange leaves out."""
-        text, (leg,) = "\n".join(reasons), self.missing.legs
-        return leg.asset in text and f"{abs(leg.delta).normalize():f}" in text
-
     def repair(self) -> list[str]:
         """The command that fetches the held day again, and delivers it if it adds up."""
-        asked = json.dumps({"date": self.held_day.isoformat(), "refetch": True})
+        asked = json.dumps({"date": str(self.held_day), "refetch": True})
         return ["airflow", "dags", "trigger", f"balances_{HELD_ACCOUNT}", "--conf", asked]
 
-    def compare(self) -> list[verdict.Verdict]:
-        """Hold what has arrived against the sandbox's books."""
+    def compare(self) -> tuple[list[verdict.Verdict], list[verdict.Verdict]]:
+        """Hold what has arrived against the sandbox's books: of the held day, and of all others."""
         from balance_bridge.sandbox.fixtures import API_KEYS
 
-        return verdict.compare(self.sandbox.url, self.accounts.accounts, API_KEYS, self.days)
+        found = verdict.compare(self.sandbox.url, self.accounts.accounts, API_KEYS, self.days)
+        held = [one for one in found if (one.account, one.day) == (HELD_ACCOUNT, self.held_day)]
+        return held, [one for one in found if one not in held]
 
 
 def run_demo(home: Path) -> int:
@@ -106,19 +100,12 @@ def run_demo(home: Path) -> int:
         The exit code: 0 only if the day that did not add up was held, and everything arrived exactly in the end.
 
     Raises:
-        ConfigurationError: What the sandbox needs is not installed.
+        ConfigurationError: What the sandbox needs is not installed, or the folder is not ours.
+        LocalAirflowError: Airflow does not start.
     """
-    console = Console(soft_wrap=True, emoji=False)
-    began = time.monotonic()
-    try:
-        with world(home, console, ui=False) as made:
-            right = play(made, console)
-    except LocalAirflowError as error:
-        console.print(str(error), markup=False, style="red")
-        return 1
-    except KeyboardInterrupt:
-        console.print("stopped; nothing is left running")
-        return 130
+    console, began = _console(), time.monotonic()
+    with world(home, console, ui=False) as made:
+        right = play(made, console)
     if right:
         console.print(f"[green]Every balance arrived exactly, once.[/] ({time.monotonic() - began:.0f} s)")
         print_commands(made, console, "Look at it yourself, in another shell:")
@@ -139,22 +126,21 @@ def play(world: World, console: Console) -> bool:
     expected = accounts * len(days)
     console.print(f"{expected} daily runs to catch up: {accounts} accounts, {days[0]} to {days[-1]}")
     runs = progress.watch(world.airflow, console, expected=expected, limit_s=LIMIT_S)
-    verdicts = world.compare()
-    console.print(verdict.table(verdicts, held=(HELD_ACCOUNT, world.held_day)))
-    held = [one for one in verdicts if world.is_held(one)]
-    others = [one for one in verdicts if not world.is_held(one)]
-    reasons = list(explain_failures(world.airflow.home, runs.failed()))
+    held, others = world.compare()
+    _show(console, [*others, *held], held=(HELD_ACCOUNT, world.held_day))
+    reasons, (leg,) = list(runs.reasons(world.airflow.home / "logs")), world.missing.legs
     failed = [(dag, runs.days[dag, run]) for (dag, run), state in runs.states.items() if state != "success"]
     if not (
         runs.ended(expected)
         and failed == [(f"balances_{HELD_ACCOUNT}", str(world.held_day))]
-        and world.is_explained(reasons)
+        # The reason names the asset and the amount of the record that the exchange leaves out.
+        and all(part in "\n".join(reasons) for part in (leg.asset, f"{abs(leg.delta).normalize():f}"))
         and all(one.equal for one in others)
         and not any(one.right or one.wrong for one in held)
     ):
-        return _show_what_is_wrong(world, console, others, runs, reasons)
+        return _show_what_is_wrong(world, console, others, runs)
     console.print(
-        f"{len(others)} of {len(verdicts)} deliveries arrived exactly. {len(held)} are held: "
+        f"{len(others)} of {len(others) + len(held)} deliveries arrived exactly. {len(held)} are held: "
         f"{HELD_ACCOUNT} {world.held_day} does not add up, so nothing of that day was sent."
     )
     for line in reasons:
@@ -170,13 +156,26 @@ def _repair(world: World, console: Console, before: progress.Runs) -> bool:
     world.airflow.command(*world.repair()[1:])
     expected = len(before.states) + 1
     runs = progress.watch(world.airflow, console, expected=expected, limit_s=LIMIT_S, before=before)
-    verdicts = world.compare()
-    console.print(verdict.table([one for one in verdicts if world.is_held(one)]))
+    held, others = world.compare()
+    _show(console, held)
     added = [state for run, state in runs.states.items() if run not in before.states]
-    if added == ["success"] and all(one.equal for one in verdicts):
+    if added == ["success"] and all(one.equal for one in (*held, *others)):
         return True
-    failed = sorted(set(runs.failed()) - set(before.failed()))
-    return _show_what_is_wrong(world, console, verdicts, runs, list(explain_failures(world.airflow.home, failed)))
+    return _show_what_is_wrong(world, console, [*held, *others], runs)
+
+
+def _show(console: Console, verdicts: list[verdict.Verdict], held: tuple[str, date] | None = None) -> None:
+    Output(file=console.file).show(verdict.listing(verdicts, held))
+
+
+def _show_what_is_wrong(world: World, console: Console, verdicts: list[verdict.Verdict], runs: progress.Runs) -> bool:
+    logs = world.airflow.home / "logs"
+    for line in (*verdict.differences(verdicts), *runs.reasons(logs)):
+        console.print(line, markup=False, style="red")
+    states = ", ".join(f"{key[0]} {runs.days[key]}: {state}" for key, state in runs.states.items())
+    console.print(f"[red]The runs did not end as they must[/] ({states or 'none was started'})")
+    console.print(f"Airflow's logs: {logs}", markup=False)
+    return False
 
 
 def run_up(home: Path) -> int:
@@ -189,33 +188,26 @@ def run_up(home: Path) -> int:
         The exit code.
 
     Raises:
-        ConfigurationError: What the sandbox needs is not installed.
+        ConfigurationError: What the sandbox needs is not installed, or the folder is not ours.
+        LocalAirflowError: Airflow does not start, or ends.
     """
-    console = Console(soft_wrap=True, emoji=False)
-    try:
-        with world(home, console, ui=True) as made:
-            console.print(f"Airflow's UI: [bold]{made.airflow.url}[/] (no login)")
-            console.print(f"The sandbox: {made.sandbox.url}/sandbox/status")
-            console.print(
-                f"Accounts file: {made.airflow.home}/include/accounts.yaml; store: {made.airflow.home}/balances"
-            )
-            print_commands(made, console, "Look at it in another shell:")
-            console.print(
-                f"{HELD_ACCOUNT} {made.held_day} will not add up: the exchange leaves out a record. "
-                "Make the exchange complete, and fetch the day again:"
-            )
-            console.print(f"  curl -X POST {made.sandbox.url}/sandbox/release")
-            console.print(f"  {shlex.join(made.repair())}", markup=False)
-            console.print("Ctrl-C stops everything.")
-            while True:
-                made.airflow.check_alive()
-                time.sleep(1)
-    except LocalAirflowError as error:
-        console.print(str(error), markup=False, style="red")
-        return 1
-    except KeyboardInterrupt:
-        console.print("stopped; nothing is left running")
-        return 0
+    console = _console()
+    with suppress(KeyboardInterrupt), world(home, console, ui=True) as made:
+        console.print(f"Airflow's UI: [bold]{made.airflow.url}[/] (no login)")
+        console.print(f"The sandbox: {made.sandbox.url}/sandbox/status")
+        console.print(f"Accounts file: {made.accounts_file}; store: {made.airflow.home}/balances")
+        print_commands(made, console, "Look at it in another shell:")
+        console.print(
+            f"{HELD_ACCOUNT} {made.held_day} will not add up: the exchange leaves out a record. "
+            "Make the exchange complete, and fetch the day again:"
+        )
+        console.print(f"  curl -X POST {made.sandbox.url}/sandbox/release")
+        console.print(f"  {shlex.join(made.repair())}", markup=False)
+        console.print("Ctrl-C stops everything.")
+        while True:
+            made.airflow.check_alive()
+            time.sleep(1)
+    return 0
 
 
 def run_sandbox(port: int, seed: int, show: bool) -> int:
@@ -229,17 +221,6 @@ def run_sandbox(port: int, seed: int, show: bool) -> int:
 
     with _interruptible():
         return serve(port, seed, show)
-
-
-def _show_what_is_wrong(
-    world: World, console: Console, verdicts: list[verdict.Verdict], runs: progress.Runs, reasons: list[str]
-) -> bool:
-    for line in (*verdict.differences(verdicts), *reasons):
-        console.print(line, markup=False, style="red")
-    states = ", ".join(f"{key[0]} {runs.days[key]}: {state}" for key, state in runs.states.items())
-    console.print(f"[red]The runs did not end as they must[/] ({states or 'none was started'})")
-    console.print(f"Airflow's logs: {world.airflow.home}/logs", markup=False)
-    return False
 
 
 def print_commands(made: World, console: Console, title: str) -> None:
@@ -261,44 +242,46 @@ def world(home: Path, console: Console, *, ui: bool) -> Iterator[World]:
 
     Args:
         home: Folder for all that it makes; emptied first.
-        console: Where it is told how far this is.
-        ui: See :class:`LocalAirflow`.
+        console: Shows how far this is.
+        ui: Whether a person is to look at Airflow's UI: on port 8080, if that is free.
 
     Raises:
-        ConfigurationError: What the sandbox needs is not installed.
-        LocalAirflowError: The folder is not ours, or Airflow does not start.
+        ConfigurationError: What the sandbox needs is not installed, or the folder is not ours.
+        LocalAirflowError: Airflow does not start.
     """
     _require_sandbox()
     from balance_bridge.sandbox.fixtures import API_KEYS, accounts_yaml, connections
     from balance_bridge.sandbox.server import Sandbox
 
+    home, days = _fresh(home), parse_recent(str(DAYS))
+    accounts_file = home / "airflow" / "include" / "accounts.yaml"
+    private.make_file(accounts_file, accounts_yaml(days[0]).encode())
     with _interruptible():
-        home = _fresh(home)
-        today = datetime.now(UTC).date()
-        days = [today - timedelta(days=back) for back in range(DAYS, 0, -1)]
-        accounts_file = home / "airflow" / "include" / "accounts.yaml"
-        private.make_file(accounts_file, accounts_yaml(days[0]).encode())
-        with Sandbox() as sandbox:
-            options = {
-                **{f"AIRFLOW_CONN_{name.upper()}": json.dumps(each) for name, each in connections(sandbox.url).items()},
-                "AIRFLOW__BALANCE_BRIDGE__ACCOUNTS_FILE": str(accounts_file),
-                "AIRFLOW__BALANCE_BRIDGE__RETRY_DELAY": "5",
-                "AIRFLOW__BALANCE_BRIDGE__NAMESPACE": "demo",
-            }
-            with LocalAirflow(home / "airflow", options, ui=ui) as airflow:
-                accounts = load_accounts(accounts_file)
-                missing = sandbox.withhold(API_KEYS[HELD_ACCOUNT], "margin", days[DAYS - HELD_DAYS_BACK])
-                made = World(home, airflow, sandbox, accounts, days, missing)
-                private.make_file(made.environment_file, _shell(airflow.environment).encode())
-                console.print(f"The sandbox of AscendEX, Elven and Amlyze is at {sandbox.url}")
-                console.print("Making Airflow's database and the pools ...")
-                airflow.prepare()
-                console.print("Starting Airflow ...")
-                airflow.start()
-                try:
+        try:
+            with Sandbox() as sandbox:
+                made_connections = connections(sandbox.url).items()
+                options = {
+                    **{f"AIRFLOW_CONN_{name.upper()}": json.dumps(each) for name, each in made_connections},
+                    "AIRFLOW__BALANCE_BRIDGE__ACCOUNTS_FILE": str(accounts_file),
+                    "AIRFLOW__BALANCE_BRIDGE__RETRY_DELAY": "5",
+                    "AIRFLOW__BALANCE_BRIDGE__NAMESPACE": "demo",
+                }
+                with LocalAirflow(home / "airflow", options, 8080 if ui else 0) as airflow:
+                    missing = sandbox.withhold(API_KEYS[HELD_ACCOUNT], "margin", days[DAYS - HELD_DAYS_BACK])
+                    made = World(home, airflow, sandbox, load_accounts(accounts_file), days, missing)
+                    private.make_file(made.environment_file, _shell(airflow.environment).encode())
+                    console.print(f"The sandbox of AscendEX, Elven and Amlyze is at {sandbox.url}")
+                    console.print("Making Airflow's database and the pools ...")
+                    airflow.prepare()
+                    console.print("Starting Airflow ...")
+                    airflow.start()
                     yield made
-                finally:
-                    console.print("Stopping Airflow ...")
+        finally:
+            console.print("Everything is stopped; nothing is left running.")
+
+
+def _console() -> Console:
+    return Console(soft_wrap=True, emoji=False)
 
 
 def _require_sandbox() -> None:
@@ -321,7 +304,7 @@ def _fresh(home: Path) -> Path:
     home = home.resolve()
     if home.exists() and any(home.iterdir()):
         if not (home / _MARKER).exists():
-            raise LocalAirflowError(f"{home} is not empty and not ours: choose another folder with --home")
+            raise ConfigurationError(f"{home} is not empty and not ours", do="choose another folder with --home")
         shutil.rmtree(home)
     private.make_folder(home)
     private.make_file(home / _MARKER)

@@ -38,7 +38,7 @@ def create(conn_id: str, account: str, name: str, output: Output) -> int:
     if output.form == "table":
         print(f"source_id: {made.source_id}")
     else:
-        output.show(Listing([dict(zip(_KEYS, (account, "", *_source(made)), strict=True))], {}))
+        output.show(Listing([dict(zip(_KEYS, (account, "", *_source(made)), strict=True))], {}, _KEYS))
     return 0
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
-import tempfile
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 from balance_bridge import private, settings
-from balance_bridge.accounts import load_accounts
+from balance_bridge.accounts.loading import parse_accounts
+from balance_bridge.accounts.sharing import find_clashes
 from balance_bridge.commands.arguments import today
 from balance_bridge.commands.output import printable
 from balance_bridge.errors import ConfigurationError
@@ -46,6 +47,7 @@ def run(file: Path | None) -> int:
     path = configured if file is None else file.resolve()
     if path.exists():
         raise ConfigurationError(f"{path} exists already and is left as it is", do="edit it, or choose another --file")
+    _check_folder(path)
     print(f"This writes {path}. Enter takes the default in brackets.")
     accounts: dict[str, Any] = {}
     try:
@@ -62,6 +64,14 @@ def run(file: Path | None) -> int:
     option = "" if path == configured else f"AIRFLOW__BALANCE_BRIDGE__ACCOUNTS_FILE={shlex.quote(str(path))} "
     print(f"  {option}balance-bridge check --fix")
     return 0
+
+
+def _check_folder(path: Path) -> None:
+    """See, before anything is asked, that the file can be made; a folder that is missing is made with it."""
+    folder = next(each for each in path.parents if each.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        what = "cannot be written to" if folder.is_dir() else "is not a folder"
+        raise ConfigurationError(f"{path} cannot be made: {folder} {what}", do="Choose another file with --file")
 
 
 def _ask_account(accounts: dict[str, Any], name: str, category: str) -> None:
@@ -123,10 +133,9 @@ _YES, _NO = {"y", "yes"}, {"n", "no"}
 
 def _problem(accounts: dict[str, Any]) -> str:
     """What the accounts file's own check says; empty if it is right."""
-    with tempfile.TemporaryDirectory() as folder:
-        draft = Path(folder) / "accounts.yaml"
-        draft.write_text(_yaml(accounts), encoding="utf-8")
-        messages = [broken.message for broken in load_accounts(draft).broken.values()]
+    file = parse_accounts(_yaml(accounts), "draft")
+    messages = [broken.message for broken in file.broken.values()]
+    messages += [clash for _, clash in find_clashes(file.accounts.values())]
     # The line of a draft says nothing: what is wrong is what was just typed.
     return "; ".join(message.split(": ", 1)[-1] for message in messages)
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 import requests
 
 from balance_bridge import private
+from balance_bridge.errors import BalanceBridgeError
 
 START_LIMIT_S = 180.0
 STOP_LIMIT_S = 20.0
@@ -31,12 +32,11 @@ ANSWER_LIMIT_S = 60.0
 
 # Airflow's log servers listen on every interface and cannot be confined. The API reads the logs from this disk.
 _NO_LOG_SERVER = "--skip-serve-logs"
-_FIRST: tuple[tuple[str, ...], ...] = (("api-server",), ("dag-processor",))
-_SCHEDULER: tuple[str, ...] = ("scheduler", _NO_LOG_SERVER)
-_TRIGGERER: tuple[str, ...] = ("triggerer", _NO_LOG_SERVER)
+# -P: a file in the current folder must not stand in for a module.
+_PYTHON = (sys.executable, "-P")
 
 
-class LocalAirflowError(Exception):
+class LocalAirflowError(BalanceBridgeError):
     """Airflow could not be started; the message says which part and where its log is."""
 
 
@@ -47,13 +47,11 @@ def dags_folder() -> Path:
     return inside if inside.is_dir() else package.parents[1] / "dags"
 
 
-def free_ports(count: int) -> list[int]:
-    """Distinct TCP ports of the loopback interface that nobody listens on at the moment."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+def free_port(wanted: int = 0) -> int:
+    """A TCP port of the loopback interface that nobody listens on; the wanted one if it is free."""
+    with suppress(OSError), socket.create_server(("127.0.0.1", wanted)) as probe:
+        return int(probe.getsockname()[1])
+    return free_port()
 
 
 class LocalAirflow:
@@ -62,18 +60,17 @@ class LocalAirflow:
     Args:
         home: AIRFLOW_HOME; made if it is missing.
         options: Further environment: connections, options of the package.
-        ui: Whether this is for a person to stay: the UI on port 8080 if that is free, and a triggerer.
+        port: Of the UI and the REST API, if nobody listens on it; else a free one.
 
     Attributes:
         url: Base URL of the UI and of the REST API.
         logs: Folder of the parts' own logs; task logs are in ``<home>/logs``.
     """
 
-    def __init__(self, home: Path, options: Mapping[str, str], *, ui: bool) -> None:
+    def __init__(self, home: Path, options: Mapping[str, str], port: int = 0) -> None:
         self.home = home
         self.logs = home / "logs" / "parts"
-        self._ui = ui
-        port = 8080 if ui and _is_free(8080) else free_ports(1)[0]
+        port = free_port(port)
         self.url = f"http://127.0.0.1:{port}"
         self.environment = {
             # Settings of another Airflow in the caller's environment must not leak in.
@@ -106,6 +103,8 @@ class LocalAirflow:
             **options,
         }
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._session = requests.Session()
+        self._session.trust_env = False
 
     def __enter__(self) -> LocalAirflow:
         return self
@@ -120,45 +119,35 @@ class LocalAirflow:
             LocalAirflowError: If that fails.
         """
         private.make_folder(self.logs)
-        log = self.logs / "prepare.log"
         # One process for both: most of the time is Airflow's import.
         code = (
             "from airflow.utils.db import initdb; initdb(); "
             "from balance_bridge.commands.pools import make_pools; make_pools()"
         )
-        with open(log, "wb", opener=private.opener) as output:
-            done = subprocess.run(
-                [sys.executable, "-P", "-c", code],
-                env=self.environment,
-                stdout=output,
-                stderr=output,
-                umask=private.UMASK,
-                check=False,
-            )
-        if done.returncode:
-            raise LocalAirflowError(f"the database could not be made:\n{_tail(log)}\n(all of it: {log})")
+        self._run("the database could not be made", "-c", code)
 
     def command(self, *arguments: str) -> None:
-        """Run one of Airflow's own commands.
-
-        Args:
-            arguments: Without the word ``airflow``.
+        """Run one of Airflow's own commands; ``arguments`` are those after the word ``airflow``.
 
         Raises:
             LocalAirflowError: If it fails.
         """
+        self._run(f"airflow {' '.join(arguments)} failed", "-m", "airflow", *arguments)
+
+    def _run(self, failed: str, *arguments: str) -> None:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "airflow", *arguments],
+            [*_PYTHON, *arguments],
             env=self.environment,
             umask=private.UMASK,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            errors="replace",
             check=False,
         )
         if done.returncode:
-            raise LocalAirflowError(f"airflow {' '.join(arguments)} failed:\n{done.stdout}")
+            raise LocalAirflowError(failed, why=_tail(done.stdout))
 
     def start(self) -> None:
         """Start the parts and wait until the scheduler is at work.
@@ -167,19 +156,18 @@ class LocalAirflow:
             LocalAirflowError: If a part ends, or is not ready in time.
         """
         end = time.monotonic() + START_LIMIT_S
-        for part in _FIRST:
-            self._launch(*part)
-        self._wait_until(self._responds, end)
+        for part in ("api-server", "dag-processor"):
+            self._launch(part)
+        self._wait_until(lambda: bool(self._health()), end)
         # Tasks report to the API: a scheduler that is up before it would see its first tasks fail.
-        for part in (_SCHEDULER, *([_TRIGGERER] if self._ui else [])):
-            self._launch(*part)
+        for part in ("scheduler", "triggerer"):
+            self._launch(part, _NO_LOG_SERVER)
         self._wait_until(self._healthy, end)
 
     def _launch(self, part: str, *arguments: str) -> None:
         with open(self.logs / f"{part}.log", "wb", opener=private.opener) as output:
             self._processes[part] = subprocess.Popen(
-                # -P: a file in the current folder must not stand in for a module.
-                [sys.executable, "-P", "-m", "airflow", part, *arguments],
+                [*_PYTHON, "-m", "airflow", part, *arguments],
                 env=self.environment,
                 umask=private.UMASK,
                 stdin=subprocess.DEVNULL,
@@ -193,7 +181,7 @@ class LocalAirflow:
         while not ready():
             self.check_alive()
             if time.monotonic() > end:
-                raise LocalAirflowError(f"Airflow was not ready within {START_LIMIT_S:g} s; its logs: {self.logs}")
+                raise LocalAirflowError(f"Airflow was not ready within {START_LIMIT_S:g} s", do=f"Read {self.logs}")
             time.sleep(0.3)
 
     def check_alive(self) -> None:
@@ -205,8 +193,9 @@ class LocalAirflow:
         for part, process in self._processes.items():
             if process.poll() is not None:
                 log = self.logs / f"{part}.log"
+                why = _tail(log.read_text(errors="replace"))
                 raise LocalAirflowError(
-                    f"Airflow's {part} ended with code {process.returncode}:\n{_tail(log)}\n(all of it: {log})"
+                    f"Airflow's {part} ended with code {process.returncode}", why=why, do=f"Read all of it in {log}"
                 )
 
     def get(self, path: str, **params: str | int) -> Any:
@@ -216,13 +205,10 @@ class LocalAirflow:
             path: Below ``/api/v2/``.
             params: The query.
         """
-        # In all-admins mode every token will do, and none is asked for on the loopback interface's own page.
-        if not hasattr(self, "_session"):
-            session = requests.Session()
-            session.trust_env = False
-            token = session.get(f"{self.url}/auth/token", timeout=ANSWER_LIMIT_S).json()["access_token"]
-            session.headers["Authorization"] = f"Bearer {token}"
-            self._session = session
+        if "Authorization" not in self._session.headers:
+            # In all-admins mode it is given to whoever asks.
+            token = self._session.get(f"{self.url}/auth/token", timeout=ANSWER_LIMIT_S).json()["access_token"]
+            self._session.headers["Authorization"] = f"Bearer {token}"
         answer = self._session.get(f"{self.url}/api/v2/{path}", params=params, timeout=ANSWER_LIMIT_S)
         answer.raise_for_status()
         return answer.json()
@@ -241,30 +227,17 @@ class LocalAirflow:
                 _signal(process, signal.SIGKILL)
                 process.wait()
         self._processes.clear()
-        if hasattr(self, "_session"):
-            self._session.close()
-            del self._session
+        self._session.close()
 
     def _healthy(self) -> bool:
-        parts = ("metadatabase", "scheduler", "dag_processor", *(("triggerer",) if self._ui else ()))
-        state = self._health()
+        parts, state = ("metadatabase", "scheduler", "dag_processor", "triggerer"), self._health()
         return all((state.get(part) or {}).get("status") == "healthy" for part in parts)
-
-    def _responds(self) -> bool:
-        return bool(self._health())
 
     def _health(self) -> dict[str, Any]:
         """What Airflow says of its parts; nothing while its API is not up."""
-        try:
-            state: dict[str, Any] = requests.get(f"{self.url}/api/v2/monitor/health", timeout=2).json()
-        except (requests.RequestException, ValueError):
-            return {}
-        return state
-
-
-def _is_free(port: int) -> bool:
-    with closing(socket.socket()) as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
+        with suppress(requests.RequestException, ValueError):
+            return dict(self._session.get(f"{self.url}/api/v2/monitor/health", timeout=2).json())
+        return {}
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
@@ -273,5 +246,5 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
         os.killpg(process.pid, number)
 
 
-def _tail(log: Path, lines: int = 15) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+def _tail(text: str, lines: int = 15) -> str:
+    return "\n".join(text.splitlines()[-lines:])

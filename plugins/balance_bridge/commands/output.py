@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal, TextIO
+from typing import IO, Any, Literal
 
 Record = Mapping[str, Any]
 """One row. An amount is a ``Decimal``, so that it is shown exactly and never taken for text."""
@@ -30,9 +30,10 @@ class Listing:
     """Records, and how a table shows them.
 
     Attributes:
-        records: All with the same keys; JSON and CSV have every key.
+        records: All with the same keys. The key ``colour`` is not shown: ``red`` for a record that is wrong, ``yellow``
+            for one to look at, ``dim`` for history.
         columns: Head of each column of the table, and the key that it shows. The last one may be folded.
-        colours: ``red`` for a record that is wrong, ``yellow`` for one to look at, ``dim`` for history; one per record.
+        fields: The keys that JSON and CSV have; those of the table if there is nothing more.
         verdict: The line above, if there is one to say.
         remarks: Lines below.
         optional: Keys of columns that a terminal without room for them does not show.
@@ -40,10 +41,37 @@ class Listing:
 
     records: Sequence[Record]
     columns: Mapping[str, str]
-    colours: Sequence[str] = ()
+    fields: Sequence[str] = ()
     verdict: str = ""
     remarks: Sequence[str] = ()
     optional: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a check looked at.
+
+    Attributes:
+        what: The thing.
+        message: What was seen and, if it is not right, what to do.
+        state: ``right``, ``wrong``, or a check's own word for what it found.
+        colour: ``red`` if it is wrong, ``yellow`` if somebody should look at it.
+    """
+
+    what: str
+    message: str
+    state: str = "wrong"
+    colour: str = "red"
+
+    @property
+    def right(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.colour != "red"
+
+
+def right(what: str, message: str) -> Finding:
+    """The finding that something is right."""
+    return Finding(what, message, "right", "")
 
 
 @dataclass(frozen=True)
@@ -58,34 +86,41 @@ class Output:
 
     form: str = "table"
     quiet: bool = False
-    file: TextIO | None = None
+    file: IO[str] | None = None
 
-    def show(self, listing: Listing, fields: Sequence[str] = ()) -> None:
-        """Write a listing.
-
-        Args:
-            listing: What to show. Where JSON or CSV is wanted, its lines go to standard error.
-            fields: The records' keys, for the head of a CSV file without records.
-        """
-        colours = listing.colours or [""] * len(listing.records)
-        chosen = [
-            each for each in zip(listing.records, colours, strict=True) if not self.quiet or each[1] in _TO_LOOK_AT
-        ]
-        records = [record for record, _ in chosen]
-        wants_lines = bool(chosen) or not self.quiet
+    def show(self, listing: Listing) -> None:
+        """Write a listing. Where JSON or CSV is wanted, its lines go to standard error."""
+        records = [each for each in listing.records if not self.quiet or each.get("colour") in _TO_LOOK_AT]
         file = self.file or sys.stdout
         lines_to = file if self.form == "table" else sys.stderr
-        if wants_lines and listing.verdict:
+        if listing.verdict and (records or not self.quiet):
             print(printable(listing.verdict), file=lines_to)
-        if self.form == "json":
-            # Non-ASCII characters as escapes: no terminal obeys them, and every reader of JSON gives them back.
-            print(json.dumps(records, indent=1, default=_amount), file=file)
-        elif self.form == "csv":
-            _write_csv(file, records, fields or list(records[0] if records else listing.columns.values()))
-        elif chosen:
-            _print_table(listing, chosen)
+        if self.form == "table":
+            if records:
+                _print_table(listing, records, file)
+        else:
+            fields = listing.fields or list(listing.columns.values())
+            rows = [{name: record[name] for name in fields} for record in records]
+            if self.form == "json":
+                # Non-ASCII characters as escapes: no terminal obeys them, and every reader of JSON gives them back.
+                print(json.dumps(rows, indent=1, default=_amount), file=file)
+            else:
+                writer = csv.DictWriter(file, fields, lineterminator="\n")
+                writer.writeheader()
+                writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
         for line in () if self.quiet else listing.remarks:
             print(printable(line), file=lines_to)
+
+    def show_findings(self, findings: Iterable[Finding], verdict: str, remarks: Sequence[str] = ()) -> int:
+        """Show what a check found.
+
+        Returns:
+            The exit code: 1 if anything is wrong.
+        """
+        records = [vars(each) for each in findings]
+        columns = {"state": "state", "what": "what", "finding": "message"}
+        self.show(Listing(records, columns, verdict=verdict, remarks=remarks))
+        return int(any(record["colour"] == "red" for record in records))
 
 
 def printable(text: str) -> str:
@@ -108,23 +143,16 @@ def _amount(value: Decimal) -> str:
     return format(value, "f")
 
 
-def _write_csv(file: TextIO, records: Iterable[Record], fields: Sequence[str]) -> None:
-    writer = csv.DictWriter(file, fields, lineterminator="\n")
-    writer.writeheader()
-    for record in records:
-        writer.writerow({name: csv_cell(value) for name, value in record.items()})
-
-
-def _print_table(listing: Listing, chosen: Sequence[tuple[Record, str]]) -> None:
+def _print_table(listing: Listing, records: Sequence[Record], file: IO[str]) -> None:
     """Only the last column is folded: a narrow terminal breaks a line before an amount or a number is cut."""
     from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(emoji=False, highlight=False)
+    console = Console(file=file, emoji=False, highlight=False)
     widths = {
-        key: max(cell_len(head), *(cell_len(_text(record[key])) for record, _ in chosen)) + _GAP
+        key: max(cell_len(head), *(cell_len(_text(record[key])) for record in records)) + _GAP
         for head, key in listing.columns.items()
     }
     *_, last = widths
@@ -138,16 +166,16 @@ def _print_table(listing: Listing, chosen: Sequence[tuple[Record, str]]) -> None
     table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False)
     for head, key in listing.columns.items():
         if key in widths:
-            is_amount = any(isinstance(record[key], Decimal) for record, _ in chosen)
+            is_amount = any(isinstance(record[key], Decimal | int) for record in records)
             least = None if key == last else widths[key] - _GAP
             justify: Literal["left", "right"] = "right" if is_amount else "left"
             table.add_column(head, justify=justify, min_width=least, no_wrap=key != last, overflow="fold")
-    for record, colour in chosen:
-        table.add_row(*(Text(_text(record[key])) for key in widths), style=colour)
+    for record in records:
+        table.add_row(*(Text(_text(record[key])) for key in widths), style=record.get("colour"))
     with console.capture() as captured:
         console.print(table)
     # Not by the console: a pipe that was closed is for the command line's entry to see.
-    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
 def _text(value: Any) -> str:

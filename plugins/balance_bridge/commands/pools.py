@@ -5,9 +5,11 @@ Under the scheduler a task whose pool does not exist is never started, with no m
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from balance_bridge import settings
 from balance_bridge.accounts import AccountsFile
-from balance_bridge.commands.output import Listing, Output
+from balance_bridge.commands.output import Finding, Output, right
 
 SLOTS = 1
 
@@ -49,25 +51,35 @@ def make_pools(file: AccountsFile | None = None) -> list[str]:
     return created
 
 
+def pool_findings(file: AccountsFile, *, fix: bool) -> Iterator[Finding]:
+    """Look at the pools, and create those that are missing if that is wanted."""
+    try:
+        created = make_pools(file) if fix else []
+        slots = pool_slots(file)
+    except Exception as error:  # whatever a database, its driver or its schema may raise
+        yield Finding("pools", f"Airflow's database cannot be read ({type(error).__name__}): run airflow db migrate")
+        return
+    for name, count in slots.items():
+        what = f"pool {name}"
+        if count is None:
+            yield Finding(
+                what, "does not exist, so its extraction tasks never start: balance-bridge check --fix creates it"
+            )
+        elif count != SLOTS:
+            yield Finding(
+                what, f"has {count} slots; with {SLOTS}, tasks would not hold workers while they wait for each other"
+            )
+        else:
+            yield right(what, "created" if name in created else "1 slot")
+
+
 def run(output: Output) -> int:
-    """Create the pools and show them."""
+    """Create the pools and show them.
+
+    Returns:
+        The exit code: 1 if one of them is not as it must be.
+    """
     file = settings.read_accounts()
     if file.error is not None and not file.accounts:
         raise file.error
-    created = make_pools(file)
-    records = [
-        {"pool": name, "slots": slots, "state": "created" if name in created else pool_state(slots) or "exists"}
-        for name, slots in pool_slots(file).items()
-    ]
-    colours = ["" if record["slots"] == SLOTS else "yellow" for record in records]
-    output.show(Listing(records, {"pool": "pool", "slots": "slots", "state": "state"}, colours))
-    return 0
-
-
-def pool_state(slots: int | None) -> str:
-    """What is wrong with a pool of so many slots; empty if nothing is."""
-    if slots is None:
-        return "does not exist, so its extraction tasks never start: balance-bridge check --fix creates it"
-    if slots != SLOTS:
-        return f"has {slots} slots; with {SLOTS}, tasks would not hold workers while they wait for each other"
-    return ""
+    return output.show_findings(pool_findings(file, fix=True), "")

@@ -14,7 +14,7 @@ from balance_bridge.accounts import Account
 from balance_bridge.commands.arguments import choose, choose_accounts
 from balance_bridge.commands.output import Listing, Output, printable
 from balance_bridge.errors import ConfigurationError
-from balance_bridge.load.log import Action, Plan, Row, decode
+from balance_bridge.load.documents import Action, Plan, Row, decode
 from balance_bridge.load.numbers import rfc3339
 from balance_bridge.load.summary import DeliverySummary, held_otherwise
 from balance_bridge.store import Store
@@ -30,6 +30,10 @@ _COLUMNS = {
     "number": "number",
     "remark": "remark",
 }
+_FIELDS = (
+    *("account", "day", "destination", "action", "request", "asset", "at", "amount", "number", "key", "points"),
+    "remark",
+)
 
 
 def run(
@@ -55,10 +59,9 @@ def run(
     records = [record for record in records if record["asset"] in chosen]
     if output.form == "table":
         records = [record for record in records if record["action"] in (Action.SEND, Action.REJECT)]
-    colours = ["red" if record["action"] == Action.REJECT else "" for record in records]
     columns = {head: key for head, key in _COLUMNS.items() if key != "day" or len(days) > 1}
-    output.show(Listing(records, columns, colours, remarks=remarks))
-    return 1 if "red" in colours else 0
+    output.show(Listing(records, columns, _FIELDS, remarks=remarks))
+    return int(any(record["colour"] == "red" for record in records))
 
 
 def _preview(store: Store, account: Account, day: date, name: str) -> tuple[Plan, DeliverySummary]:
@@ -106,6 +109,7 @@ def _record(plan: Plan, row: Row) -> dict[str, Any]:
         "key": row.key,
         "points": row.points,
         "remark": remark,
+        "colour": "red" if row.action is Action.REJECT else "",
     }
 
 

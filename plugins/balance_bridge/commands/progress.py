@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -15,7 +17,6 @@ from rich.table import Column, Table
 from balance_bridge.commands.local_airflow import LocalAirflow
 
 POLL_S = 0.7
-ENDED = {"success", "failed"}
 _SIGNS = {
     "success": "[green]✓[/]",
     "failed": "[red]✗[/]",
@@ -54,11 +55,21 @@ class Runs:
 
     def ended(self, expected: int) -> bool:
         """Whether as many runs as expected exist and all have ended."""
-        return len(self.states) >= expected and all(state in ENDED for state in self.states.values())
+        return len(self.states) >= expected and set(self.states.values()) <= {"success", "failed"}
 
-    def failed(self) -> list[tuple[str, str, str]]:
-        """The tasks that failed by themselves."""
-        return sorted(key for key, state in self.tasks.items() if state == "failed")
+    def reasons(self, logs: Path) -> Iterator[str]:
+        """What each task said that failed by itself, in lines, and where its log is.
+
+        Args:
+            logs: Airflow's folder of task logs.
+        """
+        for dag, run, task in sorted(key for key, state in self.tasks.items() if state == "failed"):
+            folder = logs / f"dag_id={dag}" / f"run_id={run}" / f"task_id={task}"
+            attempts = sorted(folder.glob("attempt=*.log"), key=lambda path: path.stat().st_mtime)
+            reason = last_error(attempts[-1]) if attempts else None
+            yield f"{dag} {run} {task}:"
+            yield from (reason or "no message found").split("\n")
+            yield f"log: {attempts[-1] if attempts else folder}"
 
 
 def read_runs(airflow: LocalAirflow) -> Runs:
@@ -69,8 +80,7 @@ def read_runs(airflow: LocalAirflow) -> Runs:
         runs.states[key] = run["state"]
         # A run by hand has no date of its own, but may have been asked for one.
         runs.days[key] = (run["logical_date"] or (run["conf"] or {}).get("date") or "")[:10]
-    page: dict[str, Any] = airflow.get("dags/~/dagRuns/~/taskInstances", limit=500)
-    for task in page["task_instances"]:
+    for task in airflow.get("dags/~/dagRuns/~/taskInstances", limit=500)["task_instances"]:
         runs.tasks[task["dag_id"], task["dag_run_id"], task["task_id"]] = task["state"] or "waiting"
     return runs
 
@@ -99,16 +109,39 @@ def watch(
             runs = read_runs(airflow)
             if console.is_terminal:
                 live.update(_table(runs, expected, time.monotonic() - began), refresh=True)
-            else:
-                _print_changes(console, runs, shown)
+                continue
+            for (dag, run, task), state in sorted(runs.tasks.items() - shown.items()):
+                if state in _SIGNS:
+                    day = runs.days.get((dag, run), run)
+                    console.print(f"{dag.removeprefix('balances_')} {day} {task}: {state}", highlight=False)
+            shown = runs.tasks
     return runs
+
+
+def last_error(log: Path) -> str | None:
+    """What a task's log says last about its failure; None if it says nothing.
+
+    That is the entry in short lines (what, why, do) with which this package logs its errors. Where the entry was cut to
+    fit, or the exception is another's, it is the whole exception as ``Type: message``.
+    """
+    entry = exception = None
+    for line in log.read_text(errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+            text, details = str(record.get("event")), record.get("error_detail")
+        except (ValueError, AttributeError):
+            continue
+        if text.startswith("what: "):
+            entry = None if " ..." in text else text
+        if details:
+            exception = f"{details[0].get('exc_type')}: {details[0].get('exc_value')}"
+    return entry or exception
 
 
 def _table(runs: Runs, expected: int, passed_s: float) -> Table:
     done = Counter(runs.states.values())
     table = Table(
-        Column("account", no_wrap=True),
-        Column("UTC day", no_wrap=True),
+        *(Column(name, no_wrap=True) for name in ("account", "UTC day")),
         *TASKS.values(),
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -119,13 +152,3 @@ def _table(runs: Runs, expected: int, passed_s: float) -> Table:
         signs = [_SIGNS.get(runs.tasks.get((dag, run, task), ""), "[dim]·[/]") for task in TASKS]
         table.add_row(dag.removeprefix("balances_"), runs.days[dag, run], *signs)
     return table
-
-
-def _print_changes(console: Console, runs: Runs, shown: dict[tuple[str, str, str], str]) -> None:
-    for key, state in sorted(runs.tasks.items()):
-        if state in _SIGNS and shown.get(key) != state:
-            shown[key] = state
-            dag, run, task = key
-            console.print(
-                f"{dag.removeprefix('balances_')} {runs.days.get((dag, run), run)} {task}: {state}", highlight=False
-            )

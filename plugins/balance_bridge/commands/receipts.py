@@ -20,7 +20,7 @@ from balance_bridge.load.log import DayLog
 OUTCOMES = (*map(str, Status), SUPERSEDED)
 # Assets that are named for a reason.
 _EXAMPLES = 5
-_COLOURS = {Status.REJECTED: "red", Status.UNKNOWN: "red", Status.PLANNED: "red", Status.SEEN: "yellow"}
+_COLOURS: dict[str, str] = {Status.REJECTED: "red", Status.UNKNOWN: "red", Status.PLANNED: "red", Status.SEEN: "yellow"}
 _COLUMNS = {
     "day": "day",
     "destination": "destination",
@@ -65,20 +65,18 @@ def show(
     if output.form == "table" and Status.IGNORED not in outcomes:
         # What the accounts file leaves out is no attempt: there may be much of it, and it has a line of its own.
         records = [record for record in records if record["outcome"] != Status.IGNORED]
-    colours = [_COLOURS.get(record["outcome"], "") if record["current"] else "dim" for record in records]
     if output.form == "table":
         records = [_short(record) for record in records]
     columns = {head: key for head, key in _COLUMNS.items() if key != "day" or len(days) > 1}
-    output.show(
-        Listing(records, columns, colours, remarks=remarks, optional=("number", "sent_at")),
-        ["account", "day", *Entry.__dataclass_fields__],
-    )
+    fields = ["account", "day", *Entry.__dataclass_fields__]
+    output.show(Listing(records, columns, fields, remarks=remarks, optional=("number", "sent_at")))
     return 0
 
 
 def _record(account: str, day: date, entry: Entry) -> dict[str, Any]:
     supersedes = Decimal(entry.supersedes) if entry.supersedes else ""
-    return {"account": account, "day": str(day), **asdict(entry), "supersedes": supersedes}
+    colour = _COLOURS.get(entry.outcome, "") if entry.current else "dim"
+    return {"account": account, "day": str(day), **asdict(entry), "supersedes": supersedes, "colour": colour}
 
 
 def _short(record: Record) -> dict[str, Any]:

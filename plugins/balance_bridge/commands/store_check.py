@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date, timedelta
 
 from balance_bridge import settings
 from balance_bridge.commands.arguments import choose
 from balance_bridge.commands.deliveries import MANIFEST
-from balance_bridge.commands.output import Listing, Output
+from balance_bridge.commands.output import Finding, Output
+from balance_bridge.days import is_day
 from balance_bridge.errors import BalanceBridgeError, StoreDamaged
 from balance_bridge.extract import raw
+from balance_bridge.load.documents import Plan, decode
 from balance_bridge.load.fold import fold, outcomes
-from balance_bridge.load.log import DayLog, Plan, decode
-from balance_bridge.load.place import Place
+from balance_bridge.load.log import DayLog
+from balance_bridge.load.place import Owners, Place
 from balance_bridge.store import Store
 
 STAGES = ("raw", "ledger", "reconciliation", "balances", "intraday", "dry", "receipts")
-_COLOURS = {"damaged": "red", "gap": "yellow", "foreign": ""}
 # What lies where a day would: for all days of an account.
 _NO_DAYS = frozenset({("raw", "account"), ("receipts", "places")})
 _ADVICE = {
@@ -30,34 +31,21 @@ _ADVICE = {
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What is not as it should be.
-
-    Attributes:
-        kind: ``damaged``: not what was written; ``gap``: a day between an account's first and last lacks something;
-            ``foreign``: this package did not write it.
-        object: The object's key, or the account and day of a gap.
-        message: What is wrong, and what to do.
-    """
-
-    kind: str
-    object: str
-    message: str
-
-
-@dataclass(frozen=True)
 class Folder:
-    """What the store holds of one account's day in one stage; of no day in particular under a name of ``_NO_DAYS``."""
+    """What the store holds of one account's day in one stage; of no day in particular under a name of ``_NO_DAYS``.
+
+    The account is empty for what is of no account in particular.
+    """
 
     stage: str
     account: str
     day: str
     keys: Sequence[str]
 
-    def damaged(self, key: str, what: object) -> Finding:
-        """The finding that one of its objects is damaged."""
-        advice = _ADVICE.get(self.stage, "Clear the day's run: it is computed again from the raw responses")
-        return Finding("damaged", key, f"{what}. {advice}")
+    @property
+    def has_day(self) -> bool:
+        """Whether it is about one day."""
+        return is_day(self.day)
 
 
 def run(accounts: Sequence[str], days: Sequence[date] | None, output: Output) -> int:
@@ -70,27 +58,28 @@ def run(accounts: Sequence[str], days: Sequence[date] | None, output: Output) ->
     from rich.progress import track
 
     store = settings.open_store()
-    chosen, found = folders(store, accounts, days)
+    chosen, found = folders(store, accounts=accounts, days=days)
     shows = sys.stderr.isatty() and not output.quiet
     for folder in track(chosen, "reading the store", console=Console(stderr=True), transient=True, disable=not shows):
         found += check(store, folder)
     found += gaps(chosen)
-    damaged = sum(each.kind == "damaged" for each in found)
-    verdict = f"{damaged} damaged." if damaged else "Every object is what was written."
-    columns = {"finding": "kind", "object": "object", "message": "message"}
+    damaged = sum(not each.right for each in found)
     count = f"{sum(len(folder.keys) for folder in chosen)} objects were read."
-    colours = [_COLOURS[each.kind] for each in found]
-    output.show(Listing([asdict(each) for each in found], columns, colours, verdict, [count]))
-    return 1 if damaged else 0
+    return output.show_findings(found, f"{damaged} damaged." if damaged else "Nothing is damaged.", [count])
 
 
 def folders(
-    store: Store, accounts: Sequence[str] = (), days: Sequence[date] | None = None
+    store: Store,
+    stages: Sequence[str] = STAGES,
+    *,
+    accounts: Sequence[str] = (),
+    days: Sequence[date] | None = None,
 ) -> tuple[list[Folder], list[Finding]]:
-    """What the store holds, and what in it is none of this package's.
+    """What the store holds, and what in it this package did not write.
 
     Args:
         store: The store.
+        stages: Only these.
         accounts: Only these; all that it holds if empty.
         days: Only these days, and what is of no day in particular; all if None.
 
@@ -99,21 +88,21 @@ def folders(
     """
     found: dict[tuple[str, str, str], list[str]] = {}
     foreign = []
-    for key in (key for stage in STAGES for key in store.list(stage)):
+    for key in (key for stage in stages for key in store.list(stage)):
         parts = key.split("/")
+        if parts[:2] == ["receipts", "places"] and len(parts) == 4:
+            # Of all accounts: who delivers to which account of an address.
+            found.setdefault(("receipts", "", "places"), []).append(key)
+            continue
         # A receipt lies one folder deeper: in its destination's.
-        if len(parts) < 4 + (parts[0] == "receipts") or not (_is_day(parts[2]) or (parts[0], parts[2]) in _NO_DAYS):
+        if len(parts) < 4 + (parts[0] == "receipts") or not (is_day(parts[2]) or (parts[0], parts[2]) in _NO_DAYS):
             foreign.append(_foreign(key))
         else:
             found.setdefault((parts[0], parts[1], parts[2]), []).append(key)
-    names = choose("the store has no account", accounts, sorted({account for _, account, _ in found}))
+    names = choose("the store has no account", accounts, sorted({account for _, account, _ in found if account}))
     wanted = None if days is None else {str(day) for day in days}
-    chosen = [
-        Folder(stage, account, day, keys)
-        for (stage, account, day), keys in found.items()
-        if account in names and (wanted is None or not _is_day(day) or day in wanted)
-    ]
-    return chosen, foreign
+    every = [Folder(*place, keys) for place, keys in found.items() if place[1] in ("", *names)]
+    return [each for each in every if wanted is None or not each.has_day or each.day in wanted], foreign
 
 
 def check(store: Store, folder: Folder) -> Iterator[Finding]:
@@ -128,10 +117,10 @@ def check(store: Store, folder: Folder) -> Iterator[Finding]:
             if not _is_read(store, folder, key):
                 yield _foreign(key)
         except (BalanceBridgeError, ValueError, OSError) as error:
-            yield folder.damaged(key, error)
-    if folder.stage == "raw" and _is_day(folder.day):
+            yield _damaged(folder, key, error)
+    if folder.has_day and folder.stage == "raw":
         yield from _manifests(store, folder)
-    elif folder.stage == "receipts" and _is_day(folder.day):
+    elif folder.has_day and folder.stage == "receipts":
         yield from _logs(store, folder)
 
 
@@ -139,28 +128,27 @@ def gaps(chosen: Sequence[Folder]) -> Iterator[Finding]:
     """The days between an account's first and last that lack something."""
     have: dict[str, dict[str, set[str]]] = {}
     for folder in chosen:
+        days = have.setdefault(folder.account, {})
         if folder.stage == "raw" and any(f"/{MANIFEST}/" in key for key in folder.keys):
-            have.setdefault(folder.account, {}).setdefault(folder.day, set()).add("changes")
+            days.setdefault(folder.day, set()).add("changes")
         elif folder.stage == "reconciliation":
-            have.setdefault(folder.account, {}).setdefault(folder.day, set()).add("proof")
+            days.setdefault(folder.day, set()).add("proof")
     for account, days in sorted(have.items()):
-        first, last = date.fromisoformat(min(days)), date.fromisoformat(max(days))
-        for ahead in range((last - first).days + 1):
-            at = (first + timedelta(days=ahead)).isoformat()
+        at, last = min(days, default=""), max(days, default="")
+        while at and at <= last:
             lacks = sorted({"changes", "proof"} - days.get(at, set()))
             if lacks:
-                yield Finding("gap", f"{account} {at}", f"no {', no '.join(lacks)}")
+                yield Finding(f"{account} {at}", f"no {', no '.join(lacks)}", "gap", "yellow")
+            at = str(date.fromisoformat(at) + timedelta(days=1))
 
 
 def _foreign(key: str) -> Finding:
-    return Finding("foreign", key, "this package did not write it")
+    return Finding(key, "this package did not write it", "foreign", "")
 
 
-def _is_day(text: str) -> bool:
-    try:
-        return date.fromisoformat(text).isoformat() == text
-    except ValueError:
-        return False
+def _damaged(folder: Folder, key: str, what: object) -> Finding:
+    advice = _ADVICE.get(folder.stage, "Clear the day's run: it is computed again from the raw responses")
+    return Finding(key, f"{what}. {advice}", "damaged")
 
 
 def _is_read(store: Store, folder: Folder, key: str) -> bool:
@@ -170,7 +158,7 @@ def _is_read(store: Store, folder: Folder, key: str) -> bool:
     stage = folder.stage
     if stage == "receipts":
         if folder.day == "places" and key.endswith(".jsonl"):
-            decode(store.read(key), Place, store.describe(key))
+            decode(store.read(key), Place if folder.account else Owners, store.describe(key))
             return True
         # A log is read as a whole, below.
         return folder.day != "places"
@@ -199,12 +187,12 @@ def _manifests(store: Store, folder: Folder) -> Iterator[Finding]:
             if len(pages) < found["pages"]:
                 missing.append(f"{found['pages'] - len(pages)} pages in {found['history']}")
             if missing:
-                yield folder.damaged(key, f"what it names is missing: {', '.join(missing)}")
+                yield _damaged(folder, key, f"what it names is missing: {', '.join(missing)}")
         except StoreDamaged:
             # Reported already, as an object of its own.
             continue
         except (KeyError, TypeError) as error:
-            yield folder.damaged(key, f"it lacks {error}")
+            yield _damaged(folder, key, f"it lacks {error}")
 
 
 def _logs(store: Store, folder: Folder) -> Iterator[Finding]:
@@ -213,4 +201,4 @@ def _logs(store: Store, folder: Folder) -> Iterator[Finding]:
         try:
             list(outcomes(fold(DayLog(store, folder.account, date.fromisoformat(folder.day), name).read())))
         except (BalanceBridgeError, OSError) as error:
-            yield folder.damaged(f"receipts/{folder.account}/{folder.day}/{name}", error)
+            yield _damaged(folder, f"receipts/{folder.account}/{folder.day}/{name}", error)

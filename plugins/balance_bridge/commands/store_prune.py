@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
 from balance_bridge import settings
 from balance_bridge.commands.arguments import today
-from balance_bridge.commands.deliveries import MANIFEST, read_delivered
+from balance_bridge.commands.deliveries import MANIFEST, destinations_of, read_delivered
 from balance_bridge.commands.output import Listing, Output
+from balance_bridge.commands.store_check import folders
 from balance_bridge.errors import BalanceBridgeError
-from balance_bridge.load.log import destinations_with_logs
 from balance_bridge.store import PRUNABLE, Store
-
-_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class OldDay:
 
     account: str
     day: str
-    keys: tuple[str, ...]
+    keys: Sequence[str]
     size: int
     kept: str
 
@@ -47,75 +44,56 @@ def old_days(store: Store, before: date) -> list[OldDay]:
         before: The first day that is kept.
     """
     found: dict[tuple[str, str], list[str]] = {}
-    for prefix in PRUNABLE:
-        for key in store.list(prefix.rstrip("/")):
-            parts = key.split("/")
-            if len(parts) >= 4 and _DAY.fullmatch(parts[2]) and parts[2] < before.isoformat():
-                found.setdefault((parts[1], parts[2]), []).append(key)
-    why = {place: _undelivered(store, place[0], date.fromisoformat(place[1]), keys) for place, keys in found.items()}
-    needed = set(_needed(store, before, [place for place, kept in why.items() if kept]))
-    days = []
-    for (account, day), keys in sorted(found.items()):
-        # A manifest before what it names: whoever finds it finds the rest.
-        ordered = sorted(
-            keys, key=lambda key: (PRUNABLE.index(f"{key.split('/', 1)[0]}/"), f"/{MANIFEST}/" not in key, key)
-        )
-        going = tuple(key for key in ordered if key not in needed)
-        days.append(OldDay(account, day, going, sum(store.size(key) for key in going), why[account, day]))
-    return days
-
-
-def _needed(store: Store, before: date, kept: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """What the days that stay rest on, and does not lie under them: the snapshots that their manifests name."""
-    for account, day in kept:
+    # Stage after stage, in the order in which a day goes.
+    for folder in folders(store, [stage.rstrip("/") for stage in PRUNABLE])[0]:
+        if folder.has_day and folder.day < str(before):
+            # A manifest before what it names: whoever finds it finds the rest.
+            keys = sorted(folder.keys, key=lambda key: (f"/{MANIFEST}/" not in key, key))
+            found.setdefault((folder.account, folder.day), []).extend(keys)
+    why = {place: _undelivered(store, place[0], date.fromisoformat(place[1])) for place in found}
+    needed = set[str]()
+    for account, day in (place for place, kept in why.items() if kept):
         # Without a manifest it is the next day's newest snapshot that closes the day.
-        following = date.fromisoformat(day) + timedelta(days=1)
-        if following < before:
-            yield from store.list(f"raw/{account}/{following}/snapshot")
+        needed.update(store.list(f"raw/{account}/{date.fromisoformat(day) + timedelta(days=1)}/snapshot"))
+    days = []
+    for place, keys in sorted(found.items()):
+        going = [key for key in keys if key not in needed]
+        days.append(OldDay(*place, going, sum(map(store.size, going)), why[place]))
+    return days
 
 
 def run(*, keep_days: int, yes: bool, output: Output) -> int:
     """Show what can be removed, and remove it if that is wanted."""
     store, before = settings.open_store(), today() - timedelta(days=keep_days)
-    days = old_days(store, before)
-    records = [
-        {"account": day.account, "day": day.day, "objects": len(day.keys), "bytes": day.size, "kept": day.kept}
-        for day in days
-    ]
-    going = [day for day in days if not day.kept]
-    objects = sum(len(day.keys) for day in going)
-    for key in (key for day in going if yes for key in day.keys):
-        store.prune(key)
-    done = "were removed" if yes else "can be removed: --yes removes them"
+    records = []
+    objects = days = 0
+    for each in old_days(store, before):
+        record = {"account": each.account, "day": each.day, "objects": len(each.keys), "bytes": each.size}
+        records.append({**record, "kept": each.kept, "colour": "yellow" if each.kept else ""})
+        if not each.kept:
+            objects, days = objects + len(each.keys), days + 1
+            for key in each.keys if yes else ():
+                store.prune(key)
+    done = "were removed." if yes else "can be removed. Add --yes to remove them."
     columns = {"account": "account", "UTC day": "day", "objects": "objects", "bytes": "bytes", "kept because": "kept"}
-    output.show(
-        Listing(
-            records,
-            columns,
-            ["yellow" if day.kept else "" for day in days],
-            f"Days before {before}: {objects} objects of {len(going)} days {done}.",
-            ["Receipts stay, whatever their age."],
-        )
-    )
+    verdict = f"Before {before}: {objects} objects of {days} days {done}"
+    output.show(Listing(records, columns, verdict=verdict, remarks=["Receipts are never removed."]))
     return 0
 
 
-def _undelivered(store: Store, account: str, day: date, keys: list[str]) -> str:
+def _undelivered(store: Store, account: str, day: date) -> str:
     """Why a day must stay; empty if all of it is settled."""
     try:
         report = store.newest(f"reconciliation/{account}/{day}", ".json")
         if report is None:
-            return "it was never worked out"
+            return "it was never reconciled"
         proof = store.read_json(report)["status"]
         if proof == "broken":
-            return "its last proof is broken"
-        worked_out = {key.split("/")[3] for key in keys if key.startswith("balances/")}
-        names = sorted(worked_out.union(destinations_with_logs(store, account, day)))
+            return "it does not add up"
+        names = destinations_of(store, account, day)
         if not names:
-            return f"it was not delivered: its proof is {proof}"
+            return f"it is {proof}, but was not delivered"
         left = {name: read_delivered(store, account, day, name, compare=True).left for name in names}
-        return ", ".join(
-            f"{count} of its balances are not delivered to {name}" for name, count in left.items() if count
-        )
+        return ", ".join(f"{count} balances are not delivered to {name}" for name, count in left.items() if count)
     except BalanceBridgeError as error:
         return f"it cannot be read ({error})"

@@ -10,8 +10,6 @@ from decimal import Decimal
 from typing import Any
 
 import requests
-from rich import box
-from rich.table import Table
 
 from balance_bridge.accounts import (
     Account,
@@ -21,9 +19,13 @@ from balance_bridge.accounts import (
     ElvenAsset,
     ElvenDestination,
 )
+from balance_bridge.commands.output import Listing
 from balance_bridge.errors import ConfigurationError
 
 Rows = Counter[tuple[str, str, Decimal]]
+"""How often a balance is there, by its key at the destination (name and instant) and its amount."""
+
+_COLUMNS = ("account", "destination", "day", "due", "exact", "missing", "wrong", "equal")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -36,7 +38,6 @@ class Verdict:
         destination: The destination's name.
         day: The UTC day.
         due: Balances that the sandbox's books say are due.
-        right: Balances that arrived exactly so, once.
         missing: What is due and did not arrive, as text.
         wrong: What arrived and is not due (another amount, a second copy, another key), as text.
     """
@@ -45,9 +46,13 @@ class Verdict:
     destination: str
     day: date
     due: int
-    right: int
     missing: tuple[str, ...]
     wrong: tuple[str, ...]
+
+    @property
+    def right(self) -> int:
+        """Balances that arrived exactly as they are due, once."""
+        return self.due - len(self.missing)
 
     @property
     def equal(self) -> bool:
@@ -67,46 +72,48 @@ def compare(url: str, accounts: Mapping[str, Account], keys: Mapping[str, str], 
     Returns:
         A verdict per account, destination and day. What arrived and belongs to no day stands with the last one.
     """
-    arrived: dict[str, Any] = _get(f"{url}/sandbox/delivered")
+    arrived: dict[str, list[dict[str, Any]]] = _get(f"{url}/sandbox/delivered")
     verdicts = []
     for account in accounts.values():
-        for name, destination in account.destinations.items():
-            if isinstance(destination, ElvenDestination):
-                left = _elven_rows(arrived["elven"], destination)
-            elif isinstance(destination, AmlyzeDestination):
-                left = _amlyze_rows(arrived["amlyze"], destination)
-            else:
-                left = _webhook_rows(arrived["webhook"], account.name, name)
+        for destination in account.destinations.values():
+            left = _arrived(arrived[destination.type], account.name, destination)
             by_day = _due(url, account, destination, keys[account.name], days)
-            for day in days:
-                due = by_day[day]
+            for day, due in by_day.items():
                 missing, left = due - left, left - due
                 wrong = _texts(left) if day == days[-1] else ()
-                right = due.total() - missing.total()
-                verdicts.append(Verdict(account.name, name, day, due.total(), right, _texts(missing), wrong))
+                verdicts.append(Verdict(account.name, destination.name, day, due.total(), _texts(missing), wrong))
     return verdicts
 
 
-def table(verdicts: list[Verdict], held: tuple[str, date] | None = None) -> Table:
-    """The verdicts for a terminal.
+def listing(verdicts: list[Verdict], held: tuple[str, date] | None = None) -> Listing:
+    """The verdicts as a table.
 
     Args:
         verdicts: In the order in which they are shown.
         held: Account and day of which nothing was to be sent.
     """
-    shown = Table(title="What arrived, against the sandbox's own books", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("account", "destination", "UTC day"):
-        shown.add_column(name, no_wrap=True)
-    for name in ("due", "exact", "missing", "wrong"):
-        shown.add_column(name, justify="right")
-    shown.add_column("equal")
+    records = []
     for one in verdicts:
-        equal = "[green]yes[/]" if one.equal else "[red]NO[/]"
+        equal, colour = ("yes", "") if one.equal else ("NO", "red")
         if (one.account, one.day) == held and not one.right and not one.wrong:
-            equal = "[yellow]held[/]"
-        counts = (one.due, one.right, len(one.missing), len(one.wrong))
-        shown.add_row(one.account, one.destination, one.day.isoformat(), *map(str, counts), equal)
-    return shown
+            equal, colour = "held", "yellow"
+        counts = {"exact": one.right, "missing": len(one.missing), "wrong": len(one.wrong)}
+        records.append({**vars(one), **counts, "equal": equal, "colour": colour})
+    columns = {"UTC day" if name == "day" else name: name for name in _COLUMNS}
+    return Listing(records, columns, verdict="What arrived, against the sandbox's own books:")
+
+
+def differences(verdicts: list[Verdict], most: int = 10) -> Iterator[str]:
+    """The first differences, as lines."""
+    lines = [
+        f"{one.account} {one.destination} {one.day}: {kind} {text}"
+        for one in verdicts
+        for kind in ("missing", "wrong")
+        for text in getattr(one, kind)
+    ]
+    yield from lines[:most]
+    if len(lines) > most:
+        yield f"and {len(lines) - most} more"
 
 
 def _due(url: str, account: Account, destination: Destination, key: str, days: list[date]) -> dict[date, Rows]:
@@ -118,12 +125,12 @@ def _due(url: str, account: Account, destination: Destination, key: str, days: l
         {
             "key": key,
             "category": account.source.category,
-            "from": days[0].isoformat(),
-            "to": days[-1].isoformat(),
+            "from": str(days[0]),
+            "to": str(days[-1]),
             "points": ",".join(destination.points),
             "zone": destination.timezone,
             "key_kind": "local_second" if elven else "instant",
-            "start": account.start_date.isoformat(),
+            "start": str(account.start_date),
         },
     )
     rows: dict[date, Rows] = {day: Counter() for day in days}
@@ -151,30 +158,24 @@ def _name(destination: Destination, asset: str) -> str | None:
     return f"assetID:{rule.asset_id}" if rule.asset_id else f"symbol:{rule.symbol}"
 
 
-def _elven_rows(rows: list[dict[str, Any]], destination: ElvenDestination) -> Rows:
-    found: Rows = Counter()
-    for row in rows:
-        if (row["entity_account_id"], row["source_id"]) == (destination.entity_account_id, destination.source_id):
-            found[row["identity"], row["datetime"], Decimal(row["balance"])] += 1
-    return found
+def _arrived(rows: list[dict[str, Any]], account: str, destination: Destination) -> Rows:
+    """What has arrived at a destination, of all that its API has taken."""
+    if isinstance(destination, ElvenDestination):
+        columns = ("identity", "datetime", "balance")
+        mine = {"entity_account_id": destination.entity_account_id, "source_id": destination.source_id}
+    elif isinstance(destination, AmlyzeDestination):
+        columns, mine = ("account_ext_id", "balance_at", "balance"), {}
+        ids = destination.account_ext_id
+        rows = [row for row in rows if _is_id(ids, row["account_ext_id"])]
+    else:
+        columns, mine = ("asset", "at", "balance"), {"account": account, "destination": destination.name}
+    name, when, amount = columns
+    return Counter((row[name], row[when], Decimal(row[amount])) for row in rows if mine.items() <= row.items())
 
 
-def _amlyze_rows(rows: list[dict[str, Any]], destination: AmlyzeDestination) -> Rows:
-    found: Rows = Counter()
-    ids = destination.account_ext_id
-    mine = (lambda text: text.startswith(ids.split("{")[0])) if isinstance(ids, str) else set(ids.values()).__contains__
-    for row in rows:
-        if mine(row["account_ext_id"]):
-            found[row["account_ext_id"], row["balance_at"], Decimal(row["value"])] += 1
-    return found
-
-
-def _webhook_rows(rows: list[dict[str, Any]], account: str, destination: str) -> Rows:
-    found: Rows = Counter()
-    for row in rows:
-        if (row["account"], row["destination"]) == (account, destination):
-            found[row["asset"], row["at"], Decimal(row["balance"])] += 1
-    return found
+def _is_id(ids: str | Mapping[str, str], text: str) -> bool:
+    """Whether an account id at Amlyze is made by a pattern, or one of a mapping."""
+    return text.startswith(ids.split("{")[0]) if isinstance(ids, str) else text in ids.values()
 
 
 def _texts(rows: Rows) -> tuple[str, ...]:
@@ -185,16 +186,3 @@ def _get(url: str, params: dict[str, str] | None = None) -> Any:
     answer = requests.get(url, params=params, timeout=30)
     answer.raise_for_status()
     return answer.json()
-
-
-def differences(verdicts: list[Verdict], most: int = 10) -> Iterator[str]:
-    """The first differences, as lines."""
-    lines = [
-        f"{one.account} {one.destination} {one.day}: {kind} {text}"
-        for one in verdicts
-        for kind, texts in (("missing", one.missing), ("wrong", one.wrong))
-        for text in texts
-    ]
-    yield from lines[:most]
-    if len(lines) > most:
-        yield f"and {len(lines) - most} more"

@@ -15,7 +15,6 @@ import hashlib
 import hmac
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from datetime import date, timedelta
 from enum import StrEnum
 
@@ -39,7 +38,7 @@ from balance_bridge.extract.ascendex_errors import (
 )
 from balance_bridge.extract.budget import WINDOW_S, Budget
 from balance_bridge.extract.source import Page, SnapshotResponse, Source
-from balance_bridge.transport import DEADLINE_S, Response, Transport
+from balance_bridge.transport import DEADLINE_S, Credentials, Response, Transport
 
 DEFAULT_URL = "https://ascendex.com"
 API_ROOT = "api/pro"
@@ -69,29 +68,12 @@ def sign(secret: str, timestamp_ms: int, api_path: str) -> str:
     return base64.b64encode(digest).decode("ascii")
 
 
-@dataclass(frozen=True)
-class Access:
-    """How the exchange is reached.
-
-    Attributes:
-        base_url: Scheme, host and port.
-        api_key: The API key.
-        api_secret: The API secret.
-        name: What messages call this access, such as ``connection 'ascendex_default'``; they begin with it.
-    """
-
-    base_url: str
-    api_key: str
-    api_secret: str = field(repr=False)
-    name: str = ""
-
-
 class AscendexClient:
     """Signed reads from AscendEX.
 
     Args:
         transport: Sends single requests.
-        access: Where they go, and with which key.
+        credentials: Where they go, and with which key; messages begin with its name.
         budget: Counts the requests of this key; None for a client that only fetches ``info``.
         clock: Where instants and sleep come from.
         log: Called with what is waited for, and once if the clocks are too far apart.
@@ -103,14 +85,14 @@ class AscendexClient:
     def __init__(
         self,
         transport: Transport,
-        access: Access,
+        credentials: Credentials,
         *,
         budget: Budget | None = None,
         clock: Clock = SYSTEM_CLOCK,
         log: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._transport = transport
-        self._access = access
+        self._credentials = credentials
         self._budget = budget
         self._clock = clock
         self._log = log
@@ -153,7 +135,7 @@ class AscendexClient:
                 raise
             except BalanceBridgeError as error:
                 refusal = error if isinstance(error, RateLimited) else refusal
-                kind = _worth_repeating(error)
+                kind = self._worth_repeating(error)
                 if not left.get(kind):
                     raise
                 left[kind] -= 1
@@ -165,6 +147,16 @@ class AscendexClient:
                     self._log(f"fetching again in {wait_s:.0f} s: {error}")
                     self._clock.sleep(wait_s)
 
+    def _worth_repeating(self, error: BalanceBridgeError) -> str:
+        """Why the same read may succeed within this call; empty if it cannot."""
+        if isinstance(error, RateLimited):
+            return "window" if (error.wait_s or 0.0) <= MAX_WAIT_S else ""
+        if isinstance(error, TimestampRefused):
+            return "timestamp" if self.clock_skew_s is not None else ""
+        # A page in HTML or a cut response is often a proxy's moment of weakness, and a read can be repeated.
+        transient = (ConnectionFailed, ResponseLost, ServerFault, InvalidResponse)
+        return "transient" if isinstance(error, transient) else ""
+
     def _attempt(self, path: str, signed_path: str, params: Mapping[str, str], *, counted: bool) -> Response:
         budget = self._budget if counted else None
         try:
@@ -173,14 +165,14 @@ class AscendexClient:
             self._look_at_clocks(response)
             refuse_errors(response)
         except BalanceBridgeError as error:
-            if self._access.name:
-                error.args = (f"{self._access.name}: {error.args[0]}",)
+            if self._credentials.name:
+                error.args = (f"{self._credentials.name}: {error.args[0]}",)
             if isinstance(error, RateLimited) and budget is not None:
                 # The next attempt waits for its slot, and so does everybody else.
-                budget.block_for(max(error.retry_after_s or 0.0, WINDOW_S))
-            if isinstance(error, TimestampRefused) and error.skew_s is not None:
-                self._signing_skew_s = error.skew_s
-                self._tell_about_clocks(error.skew_s)
+                budget.block_for(max(error.wait_s or 0.0, WINDOW_S))
+            if isinstance(error, TimestampRefused) and self.clock_skew_s is not None:
+                self._signing_skew_s = self.clock_skew_s
+                self._tell_about_clocks(self.clock_skew_s)
             raise
         return response
 
@@ -189,13 +181,13 @@ class AscendexClient:
         timestamp_ms = int((self._clock.wall() + self._signing_skew_s) * 1000)
         headers = {
             "accept": "application/json",
-            "x-auth-key": self._access.api_key,
+            "x-auth-key": self._credentials.login,
             "x-auth-timestamp": str(timestamp_ms),
-            "x-auth-signature": sign(self._access.api_secret, timestamp_ms, signed_path),
+            "x-auth-signature": sign(self._credentials.password, timestamp_ms, signed_path),
         }
-        url = f"{self._access.base_url.rstrip('/')}/{path}"
+        url = f"{self._credentials.url.rstrip('/')}/{path}"
         return self._transport.send(
-            "GET", url, headers=headers, params=params, secrets=(self._access.api_secret,), deadline_s=DEADLINE_S
+            "GET", url, headers=headers, params=params, secrets=(self._credentials.password,), deadline_s=DEADLINE_S
         )
 
     def _look_at_clocks(self, response: Response) -> None:
@@ -210,7 +202,7 @@ class AscendexClient:
     def _tell_about_clocks(self, skew_s: float) -> None:
         if abs(skew_s) >= NOTED_SKEW_S and not self._told_about_clocks:
             self._told_about_clocks = True
-            head = f"{self._access.name}: " if self._access.name else ""
+            head = f"{self._credentials.name}: " if self._credentials.name else ""
             self._log(
                 f"warning: {head}{how_far(skew_s)}. The exchange refuses timestamps more than {CLOCK_TOLERANCE_S} s "
                 "off its own clock; where it does, requests are signed by the exchange's time meanwhile. Set this "
@@ -218,18 +210,7 @@ class AscendexClient:
             )
 
 
-def _worth_repeating(error: BalanceBridgeError) -> str:
-    """Why the same read may succeed within this call; empty if it cannot."""
-    if isinstance(error, RateLimited):
-        return "window" if (error.retry_after_s or 0.0) <= MAX_WAIT_S else ""
-    if isinstance(error, TimestampRefused):
-        return "timestamp" if error.skew_s is not None else ""
-    # A page in HTML or a cut response is often a proxy's moment of weakness, and a read can be repeated.
-    transient = (ConnectionFailed, ResponseLost, ServerFault, InvalidResponse)
-    return "transient" if isinstance(error, transient) else ""
-
-
-class AscendexSource(Source):
+class AscendexAccount(Source):
     """The balances and changes of one AscendEX account.
 
     Args:

@@ -25,15 +25,7 @@ NOTED_SKEW_S = 5
 
 
 class TimestampRefused(CredentialsRefused):
-    """The server does not accept the signature's timestamp: the two clocks are more than 30 s apart.
-
-    Attributes:
-        skew_s: Seconds by which the response's Date header is ahead of our clock; None without one.
-    """
-
-    def __init__(self, message: str, *, skew_s: float | None = None) -> None:
-        super().__init__(message)
-        self.skew_s = skew_s
+    """The server does not accept the signature's timestamp: the two clocks are more than 30 s apart."""
 
 
 def refuse_errors(response: Response) -> None:
@@ -42,20 +34,16 @@ def refuse_errors(response: Response) -> None:
     Raises:
         BalanceBridgeError: As :mod:`balance_bridge.errors` groups them; the message holds no credentials.
     """
-    if response.status == 200:
-        try:
-            envelope = responses.read_envelope(response.body)
-        except InvalidResponse as error:
+    try:
+        envelope = responses.read_envelope(response.body)
+    except InvalidResponse as error:
+        if response.status == 200:
             # Not the error's own look at the body: it was cut before any credential in it could be found.
             why = f"the response is not what the exchange documents ({response.clean(str(error.__cause__))})"
             raise InvalidResponse(f"{response.request}: {why}: {response.describe_body()}") from None
-        if not envelope.failed:
-            return
-    else:
-        try:
-            envelope = responses.read_envelope(response.body)
-        except InvalidResponse:
-            envelope = responses.Envelope(message=response.describe_body())
+        envelope = responses.Envelope(message=response.describe_body())
+    if response.status == 200 and not envelope.failed:
+        return
     code = str(envelope.code) if envelope.code is not None else ""
     told = response.clean(f"{envelope.reason or ''} {envelope.message or ''}".strip())
     shown = response.clean(code, 50) or "none"
@@ -66,10 +54,9 @@ def _error(response: Response, code: str, text: str) -> BalanceBridgeError:
     status = response.status
     if code == _WINDOW_FULL or status == 429:
         why = "whatever uses the same key must share one request budget"
-        return RateLimited(text, why=why, retry_after_s=response.retry_after_s())
+        return RateLimited(text, why=why, wait_s=response.retry_after_s())
     if code == _TIMESTAMP:
-        skew_s = response.clock_skew_s()
-        return TimestampRefused(f"{text}; {_about_clocks(skew_s)}", skew_s=skew_s)
+        return TimestampRefused(f"{text}; {_about_clocks(response.clock_skew_s())}")
     if code == _NO_DATA:
         return NotYetAvailable(text)
     if code in _REFUSED_KEY or (not code and status in (401, 403)):

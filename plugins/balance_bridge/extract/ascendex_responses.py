@@ -16,19 +16,15 @@ from itertools import chain
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from balance_bridge import money
+from balance_bridge.clock import utc_text
 from balance_bridge.errors import Contradiction, InvalidAmount, InvalidResponse
 from balance_bridge.extract.source import Page, SnapshotResponse
-from balance_bridge.transform.schema import AMOUNT, INSTANT, LEGS
+from balance_bridge.transform.schema import AMOUNT, LEGS
 from balance_bridge.transform.snapshot import Snapshot
-
-Body = TypeVar("Body")
-
-ASSET = re.compile(r"[^\s\x00-\x1f]{1,64}")
 
 SequenceNumber = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 # Up to the end of the year 9999: what a millisecond timestamp can mean.
@@ -64,7 +60,7 @@ class SnapshotBody(msgspec.Struct):
 class Leg(msgspec.Struct, gc=False):
     """One asset's change within a record. ``curBalance`` is the balance after the whole record."""
 
-    asset: str
+    asset: Asset
     curBalance: str  # noqa: N815
     deltaQty: str  # noqa: N815
     dataType: str | None = None  # noqa: N815
@@ -123,6 +119,9 @@ class HistoryBody(msgspec.Struct):
     balance: list[BalanceRecord] | None = None
 
 
+Body = TypeVar("Body", SnapshotBody, HistoryBody)
+
+
 class Envelope(msgspec.Struct):
     """What distinguishes an error and an envelope from a bare response."""
 
@@ -169,16 +168,15 @@ def read_snapshot(body: bytes, *, category: str, day: date) -> SnapshotResponse:
         InvalidResponse: If its list or a field is missing or malformed, an asset comes twice, or it is another day's or
             category's.
     """
-    answer = _decode(_snapshot, body)
-    _check_category(answer.meta, category)
+    answer = _decode(_snapshot, body, category)
     at_ms = answer.meta.snapshotTime if answer.meta.snapshotTime is not None else answer.meta.balanceTime
     if answer.meta.sn is None or at_ms is None:
         raise InvalidResponse("meta.sn or meta.snapshotTime (also known as balanceTime) is missing from the snapshot")
     midnight_ms = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1000
     if at_ms != midnight_ms:
         raise InvalidResponse(
-            f"meta.snapshotTime is {at_ms} ({_utc(at_ms)}), but the snapshot of {day} was asked for, "
-            f"which is of {midnight_ms} ({_utc(midnight_ms)})"
+            f"meta.snapshotTime is {at_ms} ({utc_text(at_ms / 1000)}), but the snapshot of {day} was asked for, "
+            f"which is of {utc_text(midnight_ms / 1000)}"
         )
     lists = [each for each in (answer.snapshot, answer.balance) if each is not msgspec.UNSET]
     if not lists:
@@ -204,8 +202,7 @@ def read_page(body: bytes, *, category: str) -> Page:
         InvalidResponse: If a field is missing or malformed, or the page is another category's.
         Contradiction: If a sequence number comes twice with different content.
     """
-    answer = _decode(_history, body)
-    _check_category(answer.meta, category)
+    answer = _decode(_history, body, category)
     orders, others = answer.order or [], answer.balance or []
     return Page(answer.meta.accountId, (orders, others), _legs(_without_repeats([*orders, *others])))
 
@@ -227,76 +224,55 @@ def _one_event(first: OrderRecord | BalanceRecord, second: OrderRecord | Balance
     Raises:
         Contradiction: If they cannot be: orders have numbers of their own, and an asset has one change in an event.
     """
-    known, new = _by_asset(first), _by_asset(second)
+    shared = {leg.asset for leg in first.data} & {leg.asset for leg in second.data}
+    known, again = (
+        sorted((leg for leg in record.data if leg.asset in shared), key=lambda leg: leg.asset)
+        for record in (first, second)
+    )
     if (
         not isinstance(first, BalanceRecord)
         or not isinstance(second, BalanceRecord)
         or first.transactTime != second.transactTime
-        or any(known.get(asset, legs) != legs for asset, legs in new.items())
+        or known != again
     ):
         raise Contradiction(f"sn {first.sn} comes twice with different content: {first} and {second}")
-    more = chain.from_iterable(legs for asset, legs in new.items() if asset not in known)
-    return msgspec.structs.replace(first, data=[*first.data, *more])
-
-
-def _by_asset(record: OrderRecord | BalanceRecord) -> dict[str, list[Leg]]:
-    legs: dict[str, list[Leg]] = {}
-    for leg in record.data:
-        legs.setdefault(leg.asset, []).append(leg)
-    return legs
+    return msgspec.structs.replace(first, data=first.data + [leg for leg in second.data if leg.asset not in shared])
 
 
 def _legs(records: list[OrderRecord | BalanceRecord]) -> pa.Table:
     """Records as a table of legs, column by column; names the sequence number of what is malformed."""
-    counts = np.fromiter((len(record.data) for record in records), np.int64, len(records))
-    of_leg = pa.array(np.repeat(np.arange(len(records)), counts))
-    legs = list(chain.from_iterable(record.data for record in records))
-
-    def per_record(values: list[Any], kind: pa.DataType) -> pa.Array:
-        return pa.array(values, kind).take(of_leg)
-
-    sn = per_record([record.sn for record in records], pa.int64())
+    legs = [leg for record in records for leg in record.data]
+    of_leg = [record for record in records for _ in record.data]
+    sns = [record.sn for record in of_leg]
     columns = {
-        "sn": sn,
-        "at": per_record([record.transactTime for record in records], pa.int64()).cast(INSTANT),
-        "kind": per_record([record.kind for record in records], pa.string()),
-        "event": per_record([record.event for record in records], pa.string()),
-        "order_id": per_record([record.orderId for record in records], pa.string()),
-        "asset": _assets([leg.asset for leg in legs], sn),
-        "fee": pa.array([leg.dataType == "fee" for leg in legs], pa.bool_()),
-        "delta": _amounts([leg.deltaQty for leg in legs], sn, "deltaQty"),
-        "balance": _amounts([leg.curBalance for leg in legs], sn, "curBalance"),
+        "sn": sns,
+        "at": [record.transactTime for record in of_leg],
+        "kind": [record.kind for record in of_leg],
+        "event": [record.event for record in of_leg],
+        "order_id": [record.orderId for record in of_leg],
+        "asset": [leg.asset for leg in legs],
+        "fee": [leg.dataType == "fee" for leg in legs],
+        "delta": _amounts([leg.deltaQty for leg in legs], sns, "deltaQty"),
+        "balance": _amounts([leg.curBalance for leg in legs], sns, "curBalance"),
     }
-    return pa.table([columns[field.name] for field in LEGS], schema=LEGS)
+    return pa.table(columns, schema=LEGS)
 
 
-def _assets(values: list[str], sn: pa.Array) -> pa.Array:
-    for asset in set(values):
-        if not ASSET.fullmatch(asset):
-            raise InvalidResponse(f"asset of sn {sn[values.index(asset)]}: {asset!r} is not an asset code")
-    return pa.array(values, pa.string())
-
-
-def _amounts(texts: list[str], sn: pa.Array, field: str) -> pa.Array:
+def _amounts(texts: list[str], sns: list[int], field: str) -> pa.Array:
     column = pa.array(texts, pa.string())
     if pc.all(pc.match_substring_regex(column, _PLAIN_AMOUNT), min_count=0).as_py():
         return column.cast(AMOUNT)
     # Ten times as slow, for the few pages that need it: exponents, needless zeros, and what is refused.
     exact: list[Decimal] = []
-    for text, number in zip(texts, sn, strict=True):
+    for text, sn in zip(texts, sns, strict=True):
         try:
             exact.append(money.parse(text))
         except InvalidAmount as error:
-            raise InvalidResponse(f"{field} of sn {number}: {error}") from error
+            raise InvalidResponse(f"{field} of sn {sn}: {error}") from error
     return pa.array(exact, AMOUNT)
 
 
-def _check_category(meta: Meta, category: str) -> None:
-    if meta.ac.lower() != category:
-        raise InvalidResponse(f"meta.ac is {meta.ac!r}, but the {category} account was asked for")
-
-
-def _decode(decoder: msgspec.json.Decoder[Body], body: bytes) -> Body:
+def _decode(decoder: msgspec.json.Decoder[Body], body: bytes, category: str) -> Body:
     content: bytes | msgspec.Raw = body
     envelope = read_envelope(body)
     if envelope.failed:
@@ -308,8 +284,10 @@ def _decode(decoder: msgspec.json.Decoder[Body], body: bytes) -> Body:
         fields = _fields.decode(content)
     except _UNREADABLE as error:
         raise InvalidResponse(_explain(error, bytes(content))) from error
+    if found.meta.ac.lower() != category:
+        raise InvalidResponse(f"meta.ac is {found.meta.ac!r}, but the {category} account was asked for")
     # Unknown fields are let pass, but not lists: the one that is looked for may have got another name.
-    known: tuple[str, ...] = found.__struct_fields__  # type: ignore[attr-defined]
+    known = found.__struct_fields__
     unknown = [name for name, value in fields.items() if name not in known and bytes(value).startswith(b"[")]
     if unknown:
         raise InvalidResponse(
@@ -336,10 +314,5 @@ def _explain(error: Exception, body: bytes) -> str:
                 number = value.get("sn", number)
     except (ValueError, RecursionError):
         value = body.decode("utf-8", "replace")
-    shown = str(value)
     where = f" (sn {number})" if number is not None else ""
-    return f"{path.group(1)}{where}: {text.removesuffix(f' - at {path.group(0)}')}; the value is {shown[:200]}"
-
-
-def _utc(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{path.group(1)}{where}: {text.removesuffix(f' - at {path.group(0)}')}; the value is {repr(value)[:200]}"

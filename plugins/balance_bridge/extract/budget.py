@@ -98,14 +98,9 @@ class Limits:
     lease_s: float = LEASE_S
 
     @property
-    def ended_s(self) -> float:
-        """Seconds for which a slot stays taken after its request ended."""
-        return self.window_s + MARGIN_S
-
-    @property
     def held_s(self) -> float:
         """Seconds for which a slot stays taken that nobody releases."""
-        return self.lease_s + self.ended_s
+        return self.lease_s + self.window_s + MARGIN_S
 
 
 _LIMITS = Limits()
@@ -205,7 +200,7 @@ class _Window:
         self.refusals += 1
 
     def _ended(self, number: int) -> _Slot:
-        return _Slot(number, self.now_s, self.limits.ended_s, held=False)
+        return _Slot(number, self.now_s, self.limits.window_s + MARGIN_S, held=False)
 
 
 class Budget:
@@ -297,7 +292,7 @@ class Budget:
                 self._log(f"{error}. One slot stays taken for {self._limits.held_s:.0f} s")
 
     def _wait(self) -> int:
-        waited_s, logged = 0.0, False
+        waited_s = 0.0
         while isinstance(found := self.try_take(), NoSlot):
             # A request under way ends within seconds; then one window remains to be waited for.
             expected_s = min(found.wait_s, self._limits.window_s) if found.held else found.wait_s
@@ -307,9 +302,8 @@ class Budget:
                     why=f"{self._limits.requests} requests are allowed in any {self._limits.window_s:g} s",
                     wait_s=expected_s,
                 )
-            if not logged:
+            if not waited_s:
                 self._log(f"the request budget is used up: waiting {expected_s:.0f} s for a slot")
-                logged = True
             pause_s = min(found.wait_s, _RECHECK_S) if found.held else found.wait_s
             self._clock.sleep(pause_s)
             waited_s += pause_s
@@ -389,17 +383,12 @@ def _database(url: str) -> URL:
 @lru_cache(maxsize=8)
 def _engine(database: URL) -> Engine:
     """Connects anew for each transaction, so that it can be shared, also by processes that fork."""
-    if database.drivername == "sqlite":
-        arguments: dict[str, Any] = {"timeout": _SQLITE_TIMEOUT_S, "isolation_level": None}
-        return create_engine(database, poolclass=NullPool, connect_args=arguments)
-    try:
+    options: dict[str, Any] = {"connect_args": {"timeout": _SQLITE_TIMEOUT_S, "isolation_level": None}}
+    if database.drivername != "sqlite":
         # Whatever the database's default is: a statement must see what was written before the lock was granted.
-        engine = create_engine(
-            database,
-            poolclass=NullPool,
-            isolation_level="READ COMMITTED",
-            connect_args={"connect_timeout": _POSTGRESQL_TIMEOUT_S},
-        )
+        options = {"connect_args": {"connect_timeout": _POSTGRESQL_TIMEOUT_S}, "isolation_level": "READ COMMITTED"}
+    try:
+        engine = create_engine(database, poolclass=NullPool, **options)
     except (ImportError, SQLAlchemyError):
         raise _unusable("needs a driver: pip install 'balance-bridge[postgresql]'") from None
     if engine.dialect.is_async:

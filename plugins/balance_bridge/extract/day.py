@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from balance_bridge.errors import (
-    Contradiction,
     InvalidResponse,
     NotYetAvailable,
-    RequestRefused,
-    RetentionExceeded,
     StoreDamaged,
 )
 from balance_bridge.extract import raw
+from balance_bridge.extract.fetching import Fetcher
 from balance_bridge.extract.paging import NO_END, Step, Walk, top_of
 from balance_bridge.extract.source import Page, Source
-from balance_bridge.store import Store, to_json
+from balance_bridge.store import Store
 from balance_bridge.transform.schema import LEGS
 from balance_bridge.transform.snapshot import Snapshot
-from balance_bridge.transport import Response
-
-Endpoint = Literal["snapshot", "history"]
 
 # So long after an instant everything before it has its sequence number, whatever the clocks of the machines say.
 _SETTLED_S = 600.0
@@ -86,7 +79,7 @@ def read_snapshot(source: Source, store: Store, key: str, day: date) -> StoredSn
     return StoredSnapshot(key, found.account_ref, found.snapshot, stored.ended_at, stored.asked_by)
 
 
-class DayExtraction:
+class DayExtraction(Fetcher):
     """Snapshots and changes of one account, from the store or else from the exchange.
 
     Args:
@@ -109,12 +102,8 @@ class DayExtraction:
         again: str | None = None,
         log: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.source = source
-        self.store = store
-        self.account = account
-        self.asked_by = f"{asked_by} ({again})" if again else asked_by
+        super().__init__(source, store, account, f"{asked_by} ({again})" if again else asked_by, log)
         self.again = again is not None
-        self.log = log
 
     def snapshot(self, day: date) -> StoredSnapshot:
         """The balances at the start of a UTC day: the newest usable one of the store, else the exchange's.
@@ -138,8 +127,7 @@ class DayExtraction:
         response = self.fetch(lambda: self.source.fetch_snapshot(day), "snapshot", day, what, trouble)
         # By the exchange's clock, which a new client knows only now.
         self._check_settled(day)
-        self.note_account("snapshot", lambda: self.source.read_snapshot(response.body, day).account_ref)
-        self.store.put(key, raw.pack(response, asked_by=self.asked_by))
+        self.keep(key, response, "snapshot", lambda: self.source.read_snapshot(response.body, day).account_ref)
         # If another copy of this task was faster, its snapshot is the one that counts.
         found = read_snapshot(self.source, self.store, key, day)
         self.check_same_account("snapshot", found.account_ref)
@@ -177,8 +165,6 @@ class DayExtraction:
             InvalidResponse: A response is not what the exchange documents. It is kept in the store all the same.
             BudgetExhausted: As the source's budget decides; what was fetched so far is in the store.
         """
-        if closing is not None:
-            _check_pair(day, opening, closing)
         opening_sn, closing_sn = opening.snapshot.sn, NO_END if closing is None else closing.snapshot.sn
         pages = _DayPages(self, day, self._generation(day), closing)
         if not pages.keys and not self.again:
@@ -187,23 +173,16 @@ class DayExtraction:
         tables: list[pa.Table] = []
         late: set[int] = set()
         if opening_sn < closing_sn:
-
-            def legs(first: int, closing_sn: int) -> list[pa.Table]:
-                walk = Walk(self.source.page_limit, closing_sn, sorted(pages.keys), to_empty)
-                found = []
-                for step in walk.steps(pages.page_at, first):
-                    found.append(_legs(step, max(step.cursor, opening_sn + 1), closing_sn))
-                    late.update(_late(step.page, closing))
-                return found
-
             first = pages.first_cursor(opening_sn)
             # Each page was fetched from where the one before ended, so the last one says where to go on. Only then are
             # those before it read: a task that gives up its worker in between does not read them each time. (Whether
             # the last one brought anything new shows beside the one before it.)
             last = max([first, *sorted(pages.keys)[-2 if to_empty else -1 :][:1]])
-            tables = legs(last, closing_sn)
-            if first < last:
-                tables = legs(first, min(closing_sn, last - 1)) + tables
+            for begin, end in ((last, closing_sn), (first, min(closing_sn, last - 1))):
+                walk = Walk(self.source.page_limit, end, sorted(pages.keys), to_empty)
+                for step in walk.steps(pages.page_at, begin):
+                    tables.append(_legs(step, opening_sn, closing_sn))
+                    late.update(_late(step.page, closing))
         return StoredHistory(
             pages.generation,
             len(pages.keys),
@@ -218,85 +197,6 @@ class DayExtraction:
         """Whether this very asking has the snapshot that opens the day: the first thing that it fetches."""
         newest = self.store.newest(f"raw/{self.account}/{day}/snapshot", raw.SUFFIX)
         return newest is not None and self._is_ours([newest])
-
-    def is_unavailable(self, day: date) -> bool:
-        """Whether the exchange has said that it does not have the day."""
-        notes = [self._unavailable("snapshot", each) for each in (day, day + timedelta(days=1))]
-        return any(map(self.store.exists, [*notes, self._unavailable("history", day)]))
-
-    def fetch(
-        self, request: Callable[[], Response], endpoint: Endpoint, day: date, what: str, trouble: str
-    ) -> Response:
-        """Fetch something of a day, unless that is known to be vain.
-
-        Args:
-            request: Fetches it.
-            endpoint: Where from.
-            day: The UTC day; of a snapshot the one that it opens.
-            what: What it is, for messages.
-            trouble: What is wrong with what the store has; empty if it has nothing.
-        """
-        who, oldest = self.source.who, self.source.oldest()
-        note = self._unavailable(endpoint, day)
-        if oldest is not None and day < oldest:
-            raise RetentionExceeded(
-                f"{what} is neither in the store nor at {who}",
-                why=trouble or "the exchange no longer serves that day",
-                do=f"The oldest available day is {oldest}",
-            )
-        if self.store.exists(note) and (said := self.store.read_json(note))["asked_by"] == self.asked_by:
-            raise (RetentionExceeded if said["gone"] else RequestRefused)(f"{what}: {said['message']}")
-        try:
-            return request()
-        except NotYetAvailable as error:
-            if oldest is None or day >= self.source.today() or self.source.comes_late:
-                raise
-            # At the edge the window may close while we ask.
-            gone = day <= oldest + timedelta(days=1)
-            document = {"asked_by": self.asked_by, "gone": gone, "message": f"{who} does not have it ({error})"}
-            self.store.put(note, to_json(document))
-            if gone:
-                raise RetentionExceeded(
-                    f"{what} is neither in the store nor at {who} any more ({error})",
-                    why=trouble,
-                    do=f"The oldest available day is {oldest + timedelta(days=1)} or later",
-                ) from error
-            raise RequestRefused(
-                f"{what}: {who} does not have it, although it should by now ({error})",
-                why=trouble,
-                do=f"Ask {who} for it, then clear this task",
-            ) from error
-
-    def note_account(self, endpoint: Endpoint, account_ref: Callable[[], str]) -> None:
-        """Note the account that the first response of an endpoint names, before the response is stored."""
-        if not self.store.exists(self._account_note(endpoint)):
-            # What cannot be read names nobody, and is for whoever reads it to refuse.
-            with suppress(InvalidResponse):
-                self.store.put(self._account_note(endpoint), to_json({"account_ref": account_ref()}))
-
-    def check_same_account(self, endpoint: Endpoint, account_ref: str) -> None:
-        """Refuse what the store has of another account than the one noted.
-
-        Raises:
-            Contradiction: If it names another one, or none is noted any more: who removes the note wants it noted, and
-                what is needed fetched, again.
-        """
-        key = self._account_note(endpoint)
-        if not self.store.exists(key):
-            raise Contradiction(f"{self.store.describe(key)} is missing, so it is not known whose account this is")
-        known = self.store.read_json(key)["account_ref"]
-        if known != account_ref:
-            raise Contradiction(
-                f"{self.source.who} responds for account {account_ref}, and did for {known} so far ({endpoint})",
-                why="the connection leads to another account, or the account was renamed",
-                do="Point the connection back, or give the other account a name of its own in the accounts file, and "
-                f"run the day again. If it was renamed, remove {self.store.describe(key)} first",
-            )
-
-    def unusable(self, key: str, error: InvalidResponse | StoreDamaged) -> str:
-        """Log that an object of the store cannot be used, and why; returns that for messages."""
-        self.log(f"{self.store.describe(key)} cannot be used: {error}")
-        return f"what the store has cannot be used: {error}"
 
     def _check_settled(self, day: date) -> None:
         wait_s = datetime.combine(day, time(), UTC).timestamp() + self.source.settle.total_seconds() - self.source.now()
@@ -326,13 +226,8 @@ class DayExtraction:
                 self.log(f"{key} cannot be read ({error}): looking at the next one")
         return False
 
-    def _account_note(self, endpoint: Endpoint) -> str:
-        return f"raw/{self.account}/account/{'any' if self.source.one_account_name else endpoint}.json"
 
-    def _unavailable(self, endpoint: Endpoint, day: date) -> str:
-        return f"raw/{self.account}/{day}/unavailable/{endpoint}.json"
-
-
+@dataclass
 class _DayPages:
     """The pages of one generation of a day, from the store or else from the exchange.
 
@@ -341,19 +236,19 @@ class _DayPages:
         fetched_at: For each page fetched now, the instant by the exchange's clock (seconds since the epoch, UTC).
     """
 
-    def __init__(self, extraction: DayExtraction, day: date, generation: str, closing: StoredSnapshot | None) -> None:
-        self._extraction = extraction
-        self._source = extraction.source
-        self._store = extraction.store
-        self._day = day
-        self._closing = closing
-        self.generation = generation
-        self.keys = raw.newest_pages(self._store, generation)
+    _fetcher: Fetcher
+    _day: date
+    generation: str
+    _closing: StoredSnapshot | None
+
+    def __post_init__(self) -> None:
+        self._source, self._store = self._fetcher.source, self._fetcher.store
+        self.keys = raw.newest_pages(self._store, self.generation)
         self.fetched_at: list[float] = []
 
     def take_over(self, opening_sn: int) -> None:
         """Begin with the last page of the day before if it reaches into this one; copied, so that each day is whole."""
-        before = raw.manifests(self._extraction.account, self._day - timedelta(days=1))
+        before = raw.manifests(self._fetcher.account, self._day - timedelta(days=1))
         try:
             newest = self._store.newest(before, ".json")
             pages = raw.newest_pages(self._store, self._store.read_json(newest)["history"]) if newest else {}
@@ -365,11 +260,11 @@ class _DayPages:
             if top_of(page, self._source.page_limit) <= opening_sn:
                 return
         except (InvalidResponse, StoreDamaged) as error:
-            self._extraction.log(f"the pages of the day before cannot be used for {self._day} ({error})")
+            self._fetcher.log(f"the pages of the day before cannot be used for {self._day} ({error})")
             return
         self.keys[cursor] = raw.page_key(self.generation, cursor, 1)
         self._store.put(self.keys[cursor], data)
-        self._extraction.log(
+        self._fetcher.log(
             f"changes of {self._day}: the last page of the day before, from sn {cursor}, holds the first ones already"
         )
 
@@ -397,7 +292,7 @@ class _DayPages:
             stored = raw.read(self._store, key)
             page = self._read(stored)
         except (InvalidResponse, StoreDamaged) as error:
-            return None, False, self._extraction.unusable(key, error)
+            return None, False, self._fetcher.unusable(key, error)
         all_there = self._reaches_the_closing(stored)
         if not all_there and (self._source.comes_late or top_of(page, self._source.page_limit) < cursor):
             # Fetched when nothing had happened yet; or what comes in any order may stand before what it holds.
@@ -406,28 +301,27 @@ class _DayPages:
 
     def _fetched(self, cursor: int, trouble: str) -> tuple[Page, bool]:
         closing_sn = None if self._closing is None else self._closing.snapshot.sn
-        response = self._extraction.fetch(
+        response = self._fetcher.fetch(
             lambda: self._source.fetch_changes(cursor, self._day, closing_sn),
             "history",
             self._day,
             f"the page of changes of {self._day} from sn {cursor} on",
             trouble,
         )
-        self._extraction.note_account("history", lambda: self._source.read_page(response.body).account_ref)
         before = self.keys.get(cursor)
         key = raw.page_key(self.generation, cursor, 1 if before is None else raw.attempt_of(before) + 1)
-        ours = self._store.put(key, raw.pack(response, asked_by=self._extraction.asked_by))
+        ours = self._fetcher.keep(key, response, "history", lambda: self._source.read_page(response.body).account_ref)
         # If another copy of this task was faster, its page is the one that counts.
         stored = raw.read(self._store, key)
         self.keys[cursor] = key
         self.fetched_at.append(stored.server_at)
         page = self._read(stored)
-        self._extraction.log(f"changes of {self._day}: the page from sn {cursor} holds {len(page)} records")
+        self._fetcher.log(f"changes of {self._day}: the page from sn {cursor} holds {len(page)} records")
         return page, ours or self._closing is None or self._reaches_the_closing(stored)
 
     def _read(self, stored: raw.RawResponse) -> Page:
         page = self._source.read_page(stored.body)
-        self._extraction.check_same_account("history", page.account_ref)
+        self._fetcher.check_same_account("history", page.account_ref)
         return page
 
     def _reaches_the_closing(self, stored: raw.RawResponse) -> bool:
@@ -439,10 +333,10 @@ class _DayPages:
         return stored.sent_at >= min(self._closing.known_at, settled_at)
 
 
-def _legs(step: Step, first: int, closing_sn: int) -> pa.Table:
+def _legs(step: Step, opening_sn: int, closing_sn: int) -> pa.Table:
     sn = step.page.legs["sn"]
-    wanted = pc.and_(pc.greater_equal(sn, first), pc.less_equal(sn, min(step.end - 1, closing_sn)))
-    return step.page.legs.filter(wanted)
+    first, last = max(step.cursor, opening_sn + 1), min(step.end - 1, closing_sn)
+    return step.page.legs.filter(pc.and_(pc.greater_equal(sn, first), pc.less_equal(sn, last)))
 
 
 def _late(page: Page, closing: StoredSnapshot | None) -> list[int]:
@@ -452,17 +346,3 @@ def _late(page: Page, closing: StoredSnapshot | None) -> list[int]:
     beyond = pc.and_(pc.greater(sn, closing.snapshot.sn), pc.less_equal(at_ms, closing.snapshot.at_ms))
     found: list[int] = sn.filter(beyond).to_pylist()
     return found
-
-
-def _check_pair(day: date, opening: StoredSnapshot, closing: StoredSnapshot) -> None:
-    if opening.account_ref != closing.account_ref:
-        raise Contradiction(
-            f"the snapshots of {day} and of the day after are of accounts {opening.account_ref} and "
-            f"{closing.account_ref}",
-            why="the connection leads to another account, or the account was renamed",
-        )
-    if closing.snapshot.sn < opening.snapshot.sn:
-        raise Contradiction(
-            f"the snapshot of {day} has sn {opening.snapshot.sn}, the one of the day after "
-            f"{closing.snapshot.sn}, which must not be smaller"
-        )

@@ -23,7 +23,7 @@ from balance_bridge.transport import Response
 _ENDINGS = (".csv", ".json")
 
 
-class FilesSource(Source):
+class FilesAccount(Source):
     """One account whose balances and changes come as files.
 
     Args:

@@ -23,10 +23,10 @@ import hashlib
 import json
 import zlib
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from email.utils import parsedate_to_datetime
+from datetime import date, datetime
 from typing import Any
 
+from balance_bridge.clock import http_date, utc_text
 from balance_bridge.errors import StoreDamaged
 from balance_bridge.store import Store
 from balance_bridge.transport import Response
@@ -62,8 +62,8 @@ def pack(response: Response, *, asked_by: str) -> bytes:
         "format": FORMAT,
         "request": response.request,
         "status": response.status,
-        "sent_at": _utc(response.sent_at),
-        "ended_at": _utc(response.ended_at),
+        "sent_at": utc_text(response.sent_at),
+        "ended_at": utc_text(response.ended_at),
         "server_date": response.headers.get("date"),
         "asked_by": asked_by,
         "body_sha256": hashlib.sha256(response.body).hexdigest(),
@@ -88,8 +88,9 @@ def unpack(data: bytes, place: str) -> RawResponse:
         version = header["format"]
         if version != FORMAT:
             raise StoreDamaged(f"{place} has format {version}; this release reads format {FORMAT}")
-        sent_at, ended_at = (_seconds(header[name]) for name in ("sent_at", "ended_at"))
-        server_at = _server_seconds(header["server_date"], sent_at)
+        sent_at, ended_at = (datetime.fromisoformat(header[name]).timestamp() for name in ("sent_at", "ended_at"))
+        server_at = http_date(header["server_date"])
+        server_at = sent_at if server_at is None else server_at
         found = RawResponse(body, str(header["asked_by"]), sent_at, ended_at, server_at)
         digest = header["body_sha256"]
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
@@ -127,18 +128,3 @@ def newest_pages(store: Store, generation: str) -> dict[int, str]:
 def manifests(account: str, day: date) -> str:
     """The series of a day's manifests."""
     return f"raw/{account}/{day}/manifest"
-
-
-def _utc(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-
-
-def _seconds(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
-
-
-def _server_seconds(text: str | None, otherwise: float) -> float:
-    try:
-        return otherwise if text is None else parsedate_to_datetime(text).timestamp()
-    except (ValueError, TypeError, OverflowError):
-        return otherwise

@@ -6,7 +6,7 @@ from balance_bridge.accounts import AmlyzeDestination
 from balance_bridge.hooks.connection import ApiHook
 from balance_bridge.hooks.transport import MaskingTransport
 from balance_bridge.load.amlyze import Amlyze
-from balance_bridge.load.destination import Credentials
+from balance_bridge.transport import Credentials
 
 
 class AmlyzeHook(ApiHook):

@@ -7,10 +7,11 @@ import re
 
 from balance_bridge import settings
 from balance_bridge.errors import ConfigurationError
-from balance_bridge.extract.ascendex import DEFAULT_URL, Access, AscendexClient
+from balance_bridge.extract.ascendex import DEFAULT_URL, AscendexClient
 from balance_bridge.extract.budget import REQUESTS_PER_WINDOW, Budget, Limits, budget_key
 from balance_bridge.hooks.connection import ApiHook
 from balance_bridge.hooks.transport import MaskingTransport
+from balance_bridge.transport import Credentials
 
 MOST_REQUESTS_PER_MINUTE = 600
 
@@ -64,13 +65,13 @@ class AscendexHook(ApiHook):
         Args:
             patience_s: The longest wait for a slot of the budget that is slept through.
         """
-        access = Access(
+        credentials = Credentials(
             self.base_url,
             self.secret("login", "API key"),
             self.secret("password", "API secret"),
             name=f"connection {self.conn_id!r}",
         )
-        return AscendexClient(MaskingTransport(), access, budget=self.budget(patience_s), log=self.log.info)
+        return AscendexClient(MaskingTransport(), credentials, budget=self.budget(patience_s), log=self.log.info)
 
     def _test(self) -> tuple[bool, str]:
         client = self.get_conn()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from balance_bridge.accounts import ElvenDestination
 from balance_bridge.hooks.connection import ApiHook
 from balance_bridge.hooks.transport import MaskingTransport
-from balance_bridge.load.destination import Credentials
 from balance_bridge.load.elven import Elven
+from balance_bridge.transport import Credentials
 
 
 class ElvenHook(ApiHook):

@@ -27,10 +27,10 @@ def due_balances(
         store: The store.
         key: The object with the balances.
         config: The destination as the accounts file has it.
-        log: Called with a line that says how many go without an equivalent value, and of which assets.
+        log: Called with a line that says how many are sent without an equivalent value, and of which assets.
 
     Returns:
-        The balances, and how many of them go without an equivalent value; None where none is to be sent.
+        The balances, and how many of them have no equivalent value; None if the destination takes none.
 
     Raises:
         ConfigurationError: If the price table cannot be opened.
@@ -47,8 +47,8 @@ def due_balances(
     if len(missing):
         assets = sorted(set(missing))
         log(
-            f"{len(missing)} of {len(due)} balances go without an equivalent value, for want of a price that is at "
-            f"most {config.equivalent.max_age} s old: {', '.join(assets[:10])}{' and more' if len(assets) > 10 else ''}"
+            f"{len(missing)} of {len(due)} balances are sent without an equivalent value, because no price is newer "
+            f"than {config.equivalent.max_age} s: {', '.join(assets[:10])}{' and more' if len(assets) > 10 else ''}"
         )
     return balances_from_table(due, worth), len(missing)
 

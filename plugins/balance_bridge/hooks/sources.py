@@ -34,12 +34,12 @@ def open_source(account: Account, *, patience_s: float = math.inf, log: Callable
         from balance_bridge.hooks.ascendex import AscendexHook
 
         client, category = AscendexHook(source.conn_id).get_conn(patience_s), ascendex.Category(source.category)
-        return ascendex.AscendexSource(client, category, retention_days=source.retention_days, settle=source.settle)
-    from balance_bridge.extract.files import FilesSource
+        return ascendex.AscendexAccount(client, category, retention_days=source.retention_days, settle=source.settle)
+    from balance_bridge.extract.files import FilesAccount
 
     root = _root(source.path)
     log(f"balances and changes are read from files in {root}")
-    return FilesSource(root, retention_days=source.retention_days, settle=source.settle)
+    return FilesAccount(root, retention_days=source.retention_days, settle=source.settle)
 
 
 def _root(path: str) -> Path | StorePath:

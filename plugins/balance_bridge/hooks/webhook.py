@@ -5,8 +5,8 @@ from __future__ import annotations
 from balance_bridge.accounts import WebhookDestination
 from balance_bridge.hooks.connection import ApiHook
 from balance_bridge.hooks.transport import MaskingTransport
-from balance_bridge.load.destination import Credentials
 from balance_bridge.load.webhook import Webhook
+from balance_bridge.transport import Credentials
 
 
 class WebhookHook(ApiHook):

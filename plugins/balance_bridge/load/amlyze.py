@@ -11,22 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from balance_bridge.accounts import AmlyzeDestination
-from balance_bridge.errors import InvalidResponse
-from balance_bridge.load.destination import Balance, Candidate, Credentials, Destination, LocalRejection, Prepared
-from balance_bridge.load.numbers import rfc3339
-from balance_bridge.load.replies import (
-    ACCEPTED,
-    NO_RESULT,
-    Reading,
-    Said,
-    Word,
-    by_number,
-    describe,
-    document_of,
-    text_of,
-)
+from balance_bridge.errors import InvalidResponse, RecordsRejected
+from balance_bridge.load.destination import Balance, Destination
+from balance_bridge.load.documents import ACCEPTED, NO_RESULT, Result, Row, Said, Word
+from balance_bridge.load.replies import by_number, describe, document_of, text_of
 from balance_bridge.money import to_text
-from balance_bridge.transport import Transport
 
 IMPORT_PATH = "/amlyze-ws-rest/batch-account-balances"
 MAX_ID_CHARS = 255
@@ -37,15 +26,10 @@ _ALREADY_USED = "O005"
 
 
 class Amlyze(Destination):
-    """One account's balances at an Amlyze tenant.
-
-    Args:
-        config: The destination as the accounts file has it.
-        credentials: Its connection: the tenant's base URL, and the bearer token as the password.
-        transport: Sends the requests.
-    """
+    """One account's balances at an Amlyze tenant. The connection's password is the bearer token."""
 
     kind = "amlyze"
+    path = IMPORT_PATH
     envelope = (b'{"accountBalances":[', b"]}")
     amount_field = "value"
     number_fields = ("equivalentValue",)
@@ -53,57 +37,45 @@ class Amlyze(Destination):
     default_bisect_codes = frozenset({"O001", "001"})
     # The vendor's sample takes some 200 ms per record.
     timeout_per_row_s = 0.5
-    # No limit is documented; this one keeps requests at a sensible size.
-    max_bytes = 1_000_000
     config: AmlyzeDestination
 
-    def __init__(self, config: AmlyzeDestination, credentials: Credentials, transport: Transport) -> None:
-        super().__init__(config, credentials, transport)
-        self._url = credentials.url + IMPORT_PATH
-        optional = {"balanceType": config.balance_type, "businessUnit": config.business_unit}
-        self._optional = {name: value for name, value in optional.items() if value is not None}
+    def numbered(self, row: Row) -> dict[str, str]:
+        """The record as it is sent under its number; the API has no field for what it follows."""
+        return {**row.wire, "communicationNumber": row.number}
 
-    def numbered(self, wire: Mapping[str, str], number: str, *, replaces: str, supersedes: str) -> dict[str, str]:  # noqa: ARG002
-        """The record as it is sent under a communication number; the API has no field for what it follows."""
-        return {**wire, "communicationNumber": number}
-
-    def _translate(self, sendable: Sequence[tuple[Balance, str]], prepared: Prepared) -> None:
-        ids: dict[str, tuple[str, str]] = {}
-        for balance, digits in sendable:
-            found = ids.get(balance.asset)
-            if found is None:
-                found = ids[balance.asset] = self._account(balance.asset)
-            account, problem = found
-            if problem:
-                prepared.rejected.append(LocalRejection(balance, problem))
-                continue
-            at = rfc3339(balance.at_ms)
-            wire = {"accountExtId": account, "balanceAt": at, "requester": self.config.requester, "value": digits}
-            wire |= self._optional
-            if balance.equivalent is not None:
-                wire["equivalentValue"] = to_text(balance.equivalent)
-            # The instant has a fixed length, so no two keys run into each other.
-            prepared.candidates.append(Candidate(balance, f"{account} {at}", digits, wire))
-
-    def _account(self, asset: str) -> tuple[str, str]:
+    def _record(self, balance: Balance, at: str, digits: str) -> tuple[str, dict[str, str]]:
         ids = self.config.account_ext_id
-        account = ids.replace(PLACEHOLDER, asset) if isinstance(ids, str) else ids.get(asset)
+        account = ids.replace(PLACEHOLDER, balance.asset) if isinstance(ids, str) else ids.get(balance.asset)
         if account is None:
-            return "", "account_ext_id has no entry for this asset; add one, or set the asset to ignore"
+            raise RecordsRejected(
+                "account_ext_id has no entry for this asset", do="Add one, or set the asset to ignore"
+            )
         if len(account) > MAX_ID_CHARS:
-            return "", f"the account id {account[:40]!r}... has {len(account)} characters, {MAX_ID_CHARS} are allowed"
-        return account, ""
+            raise RecordsRejected(
+                f"the account id {account[:40]!r}... has {len(account)} characters, {MAX_ID_CHARS} are allowed"
+            )
+        wire = {"accountExtId": account, "balanceAt": at, "requester": self.config.requester, "value": digits}
+        optional = {
+            "balanceType": self.config.balance_type,
+            "businessUnit": self.config.business_unit,
+            "equivalentValue": None if balance.equivalent is None else to_text(balance.equivalent),
+        }
+        wire |= {name: value for name, value in optional.items() if value is not None}
+        # The instant has a fixed length, so no two keys run into each other.
+        return f"{account} {at}", wire
 
     def _headers(self, body: bytes) -> dict[str, str]:  # noqa: ARG002 - nothing is signed
         return {"authorization": f"Bearer {self._credentials.password}"}
 
-    def _verdict(self, document: Any, numbers: Sequence[str]) -> Reading:
+    def verdict(self, document: Any, numbers: Sequence[str]) -> Result:
+        """See :meth:`Destination.verdict`."""
         results = document.get("results") if isinstance(document, dict) else None
         if not isinstance(results, list):
             raise InvalidResponse("it has no list of results")
         return by_number(results, numbers, "communicationNumber", _word)
 
-    def _reason(self, document: Any) -> tuple[str, str]:
+    def reason(self, document: Any) -> tuple[str, str]:
+        """See :meth:`Destination.reason`."""
         if not isinstance(document, dict):
             return "", ""
         error = document.get("error")
@@ -120,7 +92,7 @@ class Amlyze(Destination):
         response = self._post(self.encode(()), 0)
         document, _ = document_of(response, 0)
         ours = isinstance(document, dict) and bool({"results", "resultType", "errorCode"} & document.keys())
-        found = describe(response, document, self._reader)
+        found = describe(response, document, self)
         unchecked = "Not checked: requester, account ids, balance type and business unit"
         if ours and 200 <= response.status < 300:
             return True, f"Amlyze took the token and an empty batch; no balance was registered. {unchecked}"

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from balance_bridge.load.fold import SETTLED, UNCONFIRMED, Attempt, BalanceOutcome, Folded, Outcome, outcomes
+from balance_bridge.load.documents import Result, Row
+from balance_bridge.load.fold import SETTLED, UNCONFIRMED, Attempt, Folded, Outcome, outcomes
 from balance_bridge.load.log import time_text
 from balance_bridge.load.numbers import rfc3339
 
@@ -81,14 +82,13 @@ def entries(folded: Folded, destination: str) -> Iterator[Entry]:
     auditor = _Auditor(folded, destination)
     current = set[str]()
     for each in outcomes(folded):
-        if each.attempt is None:
-            yield _without_number(each, destination)
-        else:
-            current.add(each.row.number)
-            yield auditor.entry(each.attempt, each.outcome)
+        current.add(each.row.number)
+        yield auditor.entry(each.attempt.row if each.attempt else each.row, each.outcome, each.attempt)
     for number, attempt in folded.numbers.items():
         if number not in current and attempt.tries:
-            yield replace(auditor.entry(attempt, attempt.outcome, superseded=attempt.arrived), current=False)
+            entry = auditor.entry(attempt.row, attempt.outcome, attempt)
+            outcome = SUPERSEDED if attempt.outcome.status in SETTLED else entry.outcome
+            yield replace(entry, outcome=outcome, current=False)
 
 
 def unconfirmed(folded: Folded) -> list[str]:
@@ -96,50 +96,41 @@ def unconfirmed(folded: Folded) -> list[str]:
     return [number for number, attempt in folded.numbers.items() if attempt.outcome.status in UNCONFIRMED]
 
 
-def _without_number(each: BalanceOutcome, destination: str) -> Entry:
-    row, outcome = each.row, each.outcome
-    at, amount = rfc3339(row.at_ms), Decimal(row.amount)
-    return Entry(destination, row.asset, at, amount, outcome.status, outcome.code, outcome.text, points=row.points)
-
-
 class _Auditor:
     """Puts together what a log has about an attempt."""
 
     def __init__(self, folded: Folded, destination: str) -> None:
-        self._folded = folded
+        self._events = folded.events
         self._destination = destination
         self._resolved_by = {number: each.by for each in folded.events.resolutions for number in each.words}
         made = ((number, attempt) for number, attempt in folded.numbers.items() if attempt.tries)
         self._following = {attempt.row.replaces: number for number, attempt in made if attempt.row.replaces}
 
-    def entry(self, attempt: Attempt, outcome: Outcome, *, superseded: bool = False) -> Entry:
-        events, row = self._folded.events, attempt.row
-        plan = events.plans[attempt.batch[0]]
-        last = attempt.tries[-1] if attempt.tries else None
-        made = events.tries[last] if last is not None else None
-        result = events.results.get(last) if last is not None else None
-        return Entry(
-            destination=self._destination,
-            asset=row.asset,
-            at=rfc3339(row.at_ms),
-            amount=Decimal(row.amount),
-            outcome=SUPERSEDED if superseded and outcome.status in SETTLED else outcome.status,
-            code=outcome.code,
-            text=outcome.text,
+    def entry(self, row: Row, outcome: Outcome, attempt: Attempt | None) -> Entry:
+        at, amount = rfc3339(row.at_ms), Decimal(row.amount)
+        ending = outcome.status, outcome.code, outcome.text
+        found = Entry(self._destination, row.asset, at, amount, *ending, points=row.points)
+        if attempt is None:
+            return found
+        (number, batch), tries = attempt.batch, attempt.tries
+        plan = self._events.plans[number]
+        result = self._events.results.get(tries[-1]) if tries else None
+        seen = result or Result()
+        return replace(
+            found,
             number=row.number,
             key=row.key,
-            points=row.points,
             replaces=row.replaces,
             replaced_by=self._following.get(row.number, ""),
             supersedes=row.supersedes,
-            batch=f"{attempt.batch[0]}.{attempt.batch[1]}",
+            batch=f"{number}.{batch}",
             run_id=plan.run_id,
             planned_at=plan.created_at,
-            requests=len(attempt.tries),
-            sent_at=time_text(made.sent_at) if made is not None else "",
+            requests=len(tries),
+            sent_at=time_text(self._events.tries[tries[-1]].sent_at) if tries else "",
             ended_at=time_text(result.ended_at) if result is not None else "",
-            http_status=result.http_status if result is not None else None,
-            request_id=result.request_id if result is not None else "",
-            response_sha256=result.response_sha256 if result is not None else "",
+            http_status=seen.http_status,
+            request_id=seen.request_id,
+            response_sha256=seen.response_sha256,
             resolved_by=self._resolved_by.get(row.number, ""),
         )

@@ -8,20 +8,20 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 import msgspec
 
 from balance_bridge.accounts import Destination as DestinationConfig
-from balance_bridge.errors import BalanceBridgeError, InvalidAmount
-from balance_bridge.load.numbers import is_instant
-from balance_bridge.load.replies import Reader, Reading, Reply, read
+from balance_bridge.clock import SYSTEM_CLOCK, Clock
+from balance_bridge.errors import BalanceBridgeError, InvalidAmount, RecordsRejected
+from balance_bridge.load.documents import Action, Result, Row
+from balance_bridge.load.numbers import is_instant, rfc3339
+from balance_bridge.load.replies import Reply, read
 from balance_bridge.money import to_text
-from balance_bridge.transport import Response, Transport
+from balance_bridge.transport import Credentials, Response, Transport
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,79 +42,15 @@ class Balance(msgspec.Struct, frozen=True, gc=False):
         asset: The exchange's asset code.
         at_ms: UTC milliseconds since the epoch.
         amount: Exact.
-        points: The points that the instant is for (``open``, ``close``, ``changes``, ``every 1h``, ...).
+        points: The points that the instant is for, joined by commas (``open``, ``close``, ``every 1h``, ...).
         equivalent: Its value in the currency that the destination counts in; None if unknown.
     """
 
     asset: str
     at_ms: int
     amount: Decimal
-    points: tuple[str, ...]
+    points: str
     equivalent: Decimal | None = None
-
-
-class Candidate(msgspec.Struct, frozen=True, gc=False):
-    """A balance in a destination's own words, not yet numbered.
-
-    Attributes:
-        balance: The balance.
-        key: What identifies it at the destination.
-        amount: The exact digits.
-        wire: The destination's fields, the amount as text.
-    """
-
-    balance: Balance
-    key: str
-    amount: str
-    wire: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class LocalRejection:
-    """A balance that cannot be sent, found before anything was sent.
-
-    Attributes:
-        balance: The balance.
-        text: What is wrong with it, and what to do.
-    """
-
-    balance: Balance
-    text: str
-
-
-@dataclass(slots=True)
-class Prepared:
-    """Balances sorted before any is sent; each is in exactly one of the three lists.
-
-    Attributes:
-        candidates: Those that can be sent, in order.
-        rejected: Those that cannot, and why.
-        ignored: Those that the accounts file leaves out.
-    """
-
-    candidates: list[Candidate] = field(default_factory=list)
-    rejected: list[LocalRejection] = field(default_factory=list)
-    ignored: list[Balance] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Credentials:
-    """A checked connection.
-
-    Attributes:
-        url: Scheme, host, port and path, without user, query or fragment.
-        login: The key; empty if the API has none.
-        password: The secret or token.
-    """
-
-    url: str
-    login: str = field(repr=False)
-    password: str = field(repr=False)
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """What no text may show."""
-        return tuple(filter(None, (self.login, self.password)))
 
 
 class Destination(ABC):
@@ -124,11 +60,13 @@ class Destination(ABC):
         config: The destination as the accounts file has it.
         credentials: Its connection.
         transport: Sends the requests.
+        account: The account's name in the accounts file.
+        clock: Where a signature's timestamp comes from.
     """
 
     kind: ClassVar[str]
-    #: The bytes before and after the records in a request's body.
-    envelope: tuple[bytes, bytes]
+    #: What follows the connection's URL where balances are posted to.
+    path: ClassVar[str] = ""
     #: The wire field that is the balance; it is a JSON number.
     amount_field: ClassVar[str]
     #: Other wire fields that are JSON numbers, where they are present.
@@ -139,22 +77,30 @@ class Destination(ABC):
     default_bisect_codes: ClassVar[frozenset[str]] = frozenset()
     #: What each record adds to the seconds without a byte after which a response counts as lost.
     timeout_per_row_s: ClassVar[float] = 0.05
+    #: Bytes of a request's body, where the accounts file has no limit of its own.
+    max_bytes: int = 1_000_000
     config: DestinationConfig
-    #: Bytes of one request's body.
-    max_bytes: int
-    #: Where balances are posted to.
-    _url: str
 
-    def __init__(self, config: DestinationConfig, credentials: Credentials, transport: Transport) -> None:
+    def __init__(
+        self,
+        config: DestinationConfig,
+        credentials: Credentials,
+        transport: Transport,
+        *,
+        account: str = "",
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
         self.config = config
         self.name = config.name
         self.max_rows = config.max_rows
+        self.max_bytes = getattr(config, "max_bytes", self.max_bytes)
         codes = config.bisect_codes
         self.bisect_codes = self.default_bisect_codes if codes is None else frozenset(codes)
         self._credentials = credentials
         self._transport = transport
+        self._account = account
+        self._clock = clock
         self._ignored = frozenset(asset for asset, target in config.assets.items() if target == "ignore")
-        self._reader = Reader(self.name, self._verdict, self._reason, self.used_statuses)
 
     def place(self) -> dict[str, str]:
         """What identifies the place at the far side, without secrets."""
@@ -164,23 +110,12 @@ class Destination(ABC):
         """The settings that keys depend on, besides the assets' mapping."""
         return {}
 
-    def prepare(self, balances: Iterable[Balance]) -> Prepared:
-        """Put balances into this destination's words, or say why one cannot be sent. Sends nothing."""
-        prepared = Prepared()
-        sendable: list[tuple[Balance, str]] = []
-        for balance in balances:
-            if balance.asset in self._ignored:
-                prepared.ignored.append(balance)
-            elif not is_instant(balance.at_ms):
-                text = f"the instant {balance.at_ms} ms lies outside the years 1 to 9999"
-                prepared.rejected.append(LocalRejection(balance, text))
-            else:
-                try:
-                    sendable.append((balance, to_text(balance.amount)))
-                except InvalidAmount as error:
-                    prepared.rejected.append(LocalRejection(balance, str(error)))
-        self._translate(sendable, prepared)
-        return prepared
+    def prepare(self, balances: Iterable[Balance]) -> list[Row]:
+        """Balances as rows, not yet numbered: in this destination's words, or why one cannot be sent. Sends nothing."""
+        due = list(balances)
+        instants = list({each.at_ms for each in due if is_instant(each.at_ms)})
+        written = dict(zip(instants, self._times(instants), strict=True))
+        return [self._row(balance, written.get(balance.at_ms, "")) for balance in due]
 
     def encode_row(self, wire: Mapping[str, str]) -> bytes:
         """A record's JSON text, its numbers bare and with their exact digits.
@@ -200,23 +135,9 @@ class Destination(ABC):
         start, end = self.envelope
         return start + b",".join(map(self.encode_row, wires)) + end
 
-    def numbered(
-        self,
-        wire: dict[str, str],
-        number: str,  # noqa: ARG002 - not all send it
-        *,
-        replaces: str,  # noqa: ARG002
-        supersedes: str,  # noqa: ARG002
-    ) -> dict[str, str]:
-        """A record's fields as they are sent under a number; unchanged if the API has no numbers.
-
-        Args:
-            wire: The fields, with no number or another one.
-            number: The communication number.
-            replaces: The number of the attempt before this one; empty if there was none.
-            supersedes: The digits that were accepted (or seen) before and that these correct; else empty.
-        """
-        return wire
+    def numbered(self, row: Row) -> dict[str, str]:
+        """A row's fields as they are sent under its number; unchanged if the API has no numbers."""
+        return row.wire
 
     def timeout_s(self, rows: int) -> float:
         """Seconds without a byte after which the response to a request with so many records counts as lost."""
@@ -240,7 +161,7 @@ class Destination(ABC):
             InvalidResponse: The response is too large to be read; what became of the records is unknown.
             PermanentError: The URL cannot be used or the certificate is not trusted; nothing was sent.
         """
-        return read(self._post(body, len(numbers)), numbers, self._reader)
+        return read(self._post(body, len(numbers)), numbers, self)
 
     def check(self) -> tuple[bool, str]:
         """The connection test: whether it passed, and exactly what was and what was not checked."""
@@ -252,7 +173,7 @@ class Destination(ABC):
     def _post(self, body: bytes, rows: int) -> Response:
         return self._transport.send(
             "POST",
-            self._url,
+            self._credentials.url + self.path,
             headers={"content-type": "application/json", **self._headers(body)},
             body=body,
             secrets=self._credentials.secrets,
@@ -263,24 +184,56 @@ class Destination(ABC):
 
     def _bare(self, digits: str | None) -> msgspec.Raw:
         if digits is None or not _DIGITS.fullmatch(digits):
-            raise InvalidAmount(f"{self.name}: {digits!r} is not the plain digits of an amount")
+            raise InvalidAmount(f"{self.name}: {digits!r} is not a number in plain digits")
         return msgspec.Raw(digits.encode())
 
+    def _row(self, balance: Balance, at: str) -> Row:
+        action, digits, key, wire, text = Action.SEND, "", "", dict[str, str](), ""
+        if balance.asset in self._ignored:
+            action = Action.IGNORE
+        elif not at:
+            action, text = Action.REJECT, f"the instant {balance.at_ms} ms lies outside the years 1 to 9999"
+        else:
+            try:
+                digits = to_text(balance.amount)
+                key, wire = self._record(balance, at, digits)
+            except (InvalidAmount, RecordsRejected) as error:
+                action, text = Action.REJECT, str(error)
+        digits = digits or format(balance.amount, "f")
+        return Row(balance.asset, balance.at_ms, digits, balance.points, action, "", key, wire, text=text)
+
+    def _times(self, at_ms: Sequence[int]) -> Sequence[str]:
+        """Instants (UTC ms) as the destination writes them, all of one length."""
+        return list(map(rfc3339, at_ms))
+
+    @property
     @abstractmethod
-    def _translate(self, sendable: Sequence[tuple[Balance, str]], prepared: Prepared) -> None:
-        """Add each balance (with its digits) to the candidates or to the rejected."""
+    def envelope(self) -> tuple[bytes, bytes]:
+        """The bytes before and after the records in a request's body."""
+
+    @abstractmethod
+    def _record(self, balance: Balance, at: str, digits: str) -> tuple[str, dict[str, str]]:
+        """A balance's key and fields, given its instant and its digits; RecordsRejected if it cannot be sent."""
 
     @abstractmethod
     def _headers(self, body: bytes) -> dict[str, str]:
         """What authenticates one attempt to post a body."""
 
     @abstractmethod
-    def _verdict(self, document: Any, numbers: Sequence[str]) -> Reading:
-        """Read a response's document; InvalidResponse, without quoting it, if it is not what the API documents."""
+    def verdict(self, document: Any, numbers: Sequence[str]) -> Result:
+        """What a response's document says, its codes and texts as they came.
+
+        Args:
+            document: Parsed JSON.
+            numbers: The numbers that were sent, in order.
+
+        Raises:
+            InvalidResponse: Without quoting the document, if it is not what the API documents.
+        """
 
     @abstractmethod
-    def _reason(self, document: Any) -> tuple[str, str]:
-        """Code and text of an error document, as they came."""
+    def reason(self, document: Any) -> tuple[str, str]:
+        """Code and text of an error document, as they came; empty if it has none."""
 
     @abstractmethod
     def _check(self) -> tuple[bool, str]:
@@ -306,17 +259,12 @@ def balances_from_table(frame: pd.DataFrame, equivalents: Sequence[Decimal | Non
     at_ms = table["at"].cast(pa.timestamp("ms", tz="UTC")).cast(pa.int64()).to_pylist()
     assets, amounts, points = (table[name].to_pylist() for name in ("asset", "balance", "points"))
     worth = equivalents if equivalents is not None else [None] * len(assets)
-    return list(map(Balance, assets, at_ms, amounts, map(_points, points), worth))
+    return list(map(Balance, assets, at_ms, amounts, points, worth))
 
 
 def response_bytes(rows: int) -> int:
     """The bytes that a response about so many records may have."""
     return _RESPONSE_BYTES + rows * _RESPONSE_BYTES_PER_ROW
-
-
-@lru_cache(maxsize=256)
-def _points(text: str) -> tuple[str, ...]:
-    return tuple(text.split(","))
 
 
 def _normalised(url: str) -> str:

@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 
 from balance_bridge.accounts import ElvenAsset, ElvenDestination
-from balance_bridge.clock import SYSTEM_CLOCK, Clock
 from balance_bridge.errors import CredentialsRefused, InvalidResponse, RequestRefused
-from balance_bridge.load.destination import Balance, Candidate, Credentials, Destination, Prepared, response_bytes
-from balance_bridge.load.replies import ACCEPTED, Reading, Said, Word, describe, document_of, text_of
-from balance_bridge.transport import Response, Transport
+from balance_bridge.load.destination import Balance, Destination, response_bytes
+from balance_bridge.load.documents import ACCEPTED, Result, Said, Word
+from balance_bridge.load.replies import describe, document_of, text_of
+from balance_bridge.transport import Response
 
 IMPORT_PATH = "/open/v4/account/treasuryBalance"
 ACCOUNTS_PATH = "/open/v3/entityAccount"
@@ -28,34 +28,15 @@ _LISTED = 1000
 
 
 class Elven(Destination):
-    """One account's source of balances at Elven.
-
-    Args:
-        config: The destination as the accounts file has it.
-        credentials: Its connection: base URL, API key and API secret. The key is sent; the secret only signs.
-        transport: Sends the requests.
-        clock: Where a signature's timestamp comes from.
-    """
+    """One account's source of balances at Elven. The connection's key is sent; its secret only signs."""
 
     kind = "elven"
+    path = IMPORT_PATH
     envelope = (b"[", b"]")
     amount_field = "balance"
     # The code of the vendor's own example of a refused import.
     default_bisect_codes = frozenset({"19734"})
     config: ElvenDestination
-
-    def __init__(
-        self,
-        config: ElvenDestination,
-        credentials: Credentials,
-        transport: Transport,
-        *,
-        clock: Clock = SYSTEM_CLOCK,
-    ) -> None:
-        super().__init__(config, credentials, transport)
-        self.max_bytes = config.max_bytes
-        self._url = credentials.url + IMPORT_PATH
-        self._clock = clock
 
     def place(self) -> dict[str, str]:
         """See :meth:`Destination.place`."""
@@ -65,32 +46,22 @@ class Elven(Destination):
         """See :meth:`Destination.key_settings`."""
         return {"source_id": self.config.source_id, "timezone": self.config.timezone}
 
-    def _translate(self, sendable: Sequence[tuple[Balance, str]], prepared: Prepared) -> None:
+    def _times(self, at_ms: Sequence[int]) -> Sequence[str]:
         # Imported here: it needs pandas, and the connection test does not.
         from balance_bridge.localtime import local_texts
 
-        texts = local_texts([balance.at_ms for balance, _ in sendable], self.config.timezone)
-        heads: dict[str, tuple[dict[str, str], str]] = {}
-        for (balance, digits), text in zip(sendable, texts, strict=True):
-            head = heads.get(balance.asset)
-            if head is None:
-                fields = self._head(balance.asset)
-                # An id, a symbol and a source hold no blank, and the text has a fixed length: no two keys are alike.
-                named = f"symbol:{fields['symbol']}" if "symbol" in fields else f"assetID:{fields['assetID']}"
-                head = heads[balance.asset] = (fields, f"{named} {self.config.source_id}")
-            fields, identity = head
-            local = str(text)
-            wire = {**fields, "datetime": local, "balance": digits}
-            prepared.candidates.append(Candidate(balance, f"{identity} {local}", digits, wire))
+        return local_texts(at_ms, self.config.timezone)
 
-    def _head(self, asset: str) -> dict[str, str]:
-        config = self.config
-        target = config.assets.get(asset)
-        fields = {"entityAccountId": config.entity_account_id, "sourceId": config.source_id}
-        if isinstance(target, ElvenAsset) and target.asset_id is not None:
-            return fields | {"assetID": target.asset_id}
-        symbol = target.symbol if isinstance(target, ElvenAsset) else None
-        return fields | {"symbol": asset if symbol is None else symbol}
+    def _record(self, balance: Balance, at: str, digits: str) -> tuple[str, dict[str, str]]:
+        config, target = self.config, self.config.assets.get(balance.asset)
+        mapped = target if isinstance(target, ElvenAsset) else None
+        if mapped is not None and mapped.asset_id is not None:
+            name, value = "assetID", mapped.asset_id
+        else:
+            name, value = "symbol", (mapped and mapped.symbol) or balance.asset
+        wire = {"entityAccountId": config.entity_account_id, "sourceId": config.source_id, name: value}
+        # An id, a symbol and a source hold no blank, and the text has a fixed length: no two keys are alike.
+        return f"{name}:{value} {config.source_id} {at}", wire | {"datetime": at, "balance": digits}
 
     def _headers(self, body: bytes) -> dict[str, str]:  # noqa: ARG002 - the body is not signed
         return self._signed("POST", IMPORT_PATH)
@@ -104,16 +75,18 @@ class Elven(Destination):
             "elven-api-sign": sign(self._credentials.password, timestamp, method, path),
         }
 
-    def _verdict(self, document: Any, numbers: Sequence[str]) -> Reading:  # noqa: ARG002 - it judges the request
+    def verdict(self, document: Any, numbers: Sequence[str]) -> Result:  # noqa: ARG002 - it judges the request
+        """See :meth:`Destination.verdict`."""
         said = _said(document)
         if said is Said.NOTHING:
             raise InvalidResponse("it says neither a clear success nor a clear failure")
         if said is Said.ACCEPTED:
-            return Reading(ACCEPTED)
-        code, text = self._reason(document)
-        return Reading(Word(said, code or "failed", text or "Elven gave no reason"))
+            return Result(whole=ACCEPTED)
+        code, text = self.reason(document)
+        return Result(whole=Word(said, code or "failed", text or "Elven gave no reason"))
 
-    def _reason(self, document: Any) -> tuple[str, str]:
+    def reason(self, document: Any) -> tuple[str, str]:
+        """See :meth:`Destination.reason`."""
         if not isinstance(document, dict):
             return "", ""
         data = document.get("data")
@@ -165,7 +138,7 @@ class Elven(Destination):
             return _cleaned(response, document)
         refusal = CredentialsRefused if response.status in (401, 403) else RequestRefused
         raise refusal(
-            f"{self.name}: {describe(response, document, self._reader)}",
+            f"{self.name}: {describe(response, document, self)}",
             do="Check the connection's host, key and secret, and what the key may do",
         )
 

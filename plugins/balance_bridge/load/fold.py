@@ -34,8 +34,8 @@ import msgspec
 
 from balance_bridge.errors import NumberReused
 from balance_bridge.load.destination import content
-from balance_bridge.load.log import Action, Events, Plan, Resolution, Result, Row
-from balance_bridge.load.replies import NO_RESULT, Said, Word
+from balance_bridge.load.documents import Action, Plan, Resolution, Result, Row, Said, Word
+from balance_bridge.load.log import Events
 
 #: Our own codes: a balance that cannot be sent; what a person found out; another amount may have arrived later; a
 #: request without a response.
@@ -76,7 +76,6 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
 
 _ACCEPTED, _PLANNED, _IGNORED = Outcome(Status.ACCEPTED), Outcome(Status.PLANNED), Outcome(Status.IGNORED)
 _LOST = Word(Said.NOTHING, NO_RESPONSE, "the process that sent it wrote down no response")
-_NO_RESULT = Word(Said.NOTHING, NO_RESULT, "the response has no result for this number")
 _USED_BY_OTHERS = (
     "the number was used before, but not by this day's delivery: another deployment uses this [balance_bridge] "
     "namespace, or the store was lost or moved, or points or start_date were changed, so that another day delivered "
@@ -90,14 +89,12 @@ class Attempt(msgspec.Struct, gc=False):
     Attributes:
         row: As planned.
         batch: Plan and batch of the last request that was to carry it.
-        plan: The last plan under which a request with it may have left; 0 if there was none.
         tries: The requests that carried it and may have left, by plan and number.
         outcome: What became of it.
     """
 
     row: Row
     batch: tuple[int, int]
-    plan: int = 0
     tries: tuple[tuple[int, int], ...] = ()
     outcome: Outcome = _PLANNED
 
@@ -143,7 +140,7 @@ class Folded:
 
 
 def fold(events: Events) -> Folded:
-    """Work out what a log means.
+    """Interpret a log.
 
     Raises:
         NumberReused: If a number has two contents; no log of this package does.
@@ -155,7 +152,7 @@ def fold(events: Events) -> Folded:
         for attempt in batches[at[0]].get(batch[1], ()):
             attempt.batch = batch
             if result is None or result.sent:
-                attempt.plan, attempt.tries = at[0], (*attempt.tries, at)
+                attempt.tries = (*attempt.tries, at)
     resolved = _resolved(events)
     for number, attempt in folded.numbers.items():
         if attempt.tries:
@@ -192,8 +189,7 @@ def _word(result: Result | None, number: str) -> tuple[Word, bool]:
     """What one request says about a number, and whether it says so about this very record."""
     if result is None:
         return _LOST, False
-    word = result.records.get(number)
-    return (word, True) if word is not None else (result.whole or _NO_RESULT, False)
+    return result.word(number), number in result.records
 
 
 def _resolved(events: Events) -> dict[str, Resolution]:
@@ -241,7 +237,7 @@ def _as(status: Status, word: Word) -> Outcome:
 
 
 def _hold(folded: Folded) -> None:
-    """Work out what is held under each key, and what may have come after it."""
+    """Find what is held under each key, and what may have come after it."""
     several: dict[str, list[Attempt]] = {}
     for attempt in folded.numbers.values():
         if attempt.arrived:
@@ -253,7 +249,7 @@ def _hold(folded: Folded) -> None:
         held = folded.held[key] = max(attempts, key=lambda attempt: attempt.tries[-1])
         for other in attempts:
             other_content = content(other.row.wire) != content(held.row.wire)
-            if other_content and _came_late(folded.events, other, held.plan):
+            if other_content and _came_late(folded.events, other, held.tries[-1][0]):
                 folded.late[key] = other
 
 

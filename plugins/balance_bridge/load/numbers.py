@@ -10,16 +10,12 @@ which may hold any. The destination is a part because two destinations of one ac
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from urllib.parse import quote
 
-from balance_bridge.errors import ConfigurationError
-
 MAX_NUMBER_CHARS = 255
 
-_NAMESPACE = re.compile(r"[A-Za-z0-9.]{1,32}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # UTC as well; without a zone its text takes two thirds of the time.
 _NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001
@@ -29,37 +25,26 @@ _MIN_MS = (datetime(1, 1, 2, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 _MAX_MS = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 
 
-class Numbering:
-    """Makes the numbers of one account at one destination.
+def number_prefix(namespace: str, account: str, destination: str) -> str:
+    """What the numbers of an account at a destination begin with.
 
     Args:
-        namespace: 1 to 32 of ``A-Z a-z 0-9 .``; two deployments that write to one tenant differ in it.
+        namespace: As ``settings.namespace`` returns it; two deployments that write to one tenant differ in it.
         account: The account's name in the accounts file.
         destination: The destination's name there.
-
-    Raises:
-        ConfigurationError: If the namespace holds anything else.
     """
+    return f"{namespace}-{_escape(account)}.{_escape(destination)}-"
 
-    def __init__(self, *, namespace: str, account: str, destination: str) -> None:
-        if not _NAMESPACE.fullmatch(namespace):
-            raise ConfigurationError(
-                f"namespace {namespace!r}: 1 to 32 letters, digits and points are allowed, nothing else"
-            )
-        self._prefix = f"{namespace}-{_escape(account)}.{_escape(destination)}-"
-        self._assets: dict[str, str] = {}
 
-    def stem(self, asset: str, at_ms: int) -> str:
-        """The number without its attempt; ``at_ms`` is the instant in UTC milliseconds since the epoch."""
-        escaped = self._assets.get(asset)
-        if escaped is None:
-            # Characters that a header, a file name or a mail would mangle are written as %XX; "-" stays readable.
-            escaped = self._assets[asset] = quote(asset, safe="")
-        return f"{self._prefix}{escaped}-{compact_instant(at_ms)}"
+def communication_number(prefix: str, asset: str, at_ms: int, attempt: int) -> str:
+    """The number of an attempt (counted from 1) to deliver an asset's balance at an instant (UTC ms)."""
+    return f"{prefix}{_escaped_asset(asset)}-{compact_instant(at_ms)}-{attempt}"
 
-    def number(self, asset: str, at_ms: int, attempt: int) -> str:
-        """The number of an attempt (counted from 1) to deliver an asset's balance at an instant (UTC ms)."""
-        return f"{self.stem(asset, at_ms)}-{attempt}"
+
+@lru_cache(maxsize=8192)
+def _escaped_asset(asset: str) -> str:
+    # Characters that a header, a file name or a mail would mangle are written as %XX; "-" stays readable.
+    return quote(asset, safe="")
 
 
 def is_instant(at_ms: int) -> bool:

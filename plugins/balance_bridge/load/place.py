@@ -2,43 +2,81 @@
 
 ::
 
-    receipts/<account>/places/<destination>/0001.jsonl    the newest one counts
+    receipts/<account>/places/<destination>/0001.jsonl    where the name leads
+    receipts/places/<digest of kind and address>/0001.jsonl    who delivers to which account there
 
-If the name leads elsewhere now, the log says nothing about the new place: nothing is sent until somebody decides.
+The newest object of each series counts. If the name leads elsewhere now, the log says nothing about the new place; if
+another destination delivers there, its log does. In both cases nothing is sent until somebody decides.
 """
 
 from __future__ import annotations
 
+import hashlib
 from datetime import date
 from typing import Literal
 
 import msgspec
 
+from balance_bridge.accounts.sharing import accounts_at, find_shared
 from balance_bridge.errors import PlaceChanged, StoreDamaged
 from balance_bridge.load.destination import Destination
+from balance_bridge.load.documents import Document, Kind, decode, encode
 from balance_bridge.load.fold import fold
-from balance_bridge.load.log import VERSION, DayLog, days_with_logs, decode, encode
+from balance_bridge.load.log import DayLog, days_with_logs
 from balance_bridge.store import Store
 
 _SUFFIX = ".jsonl"
 
 
-class Place(msgspec.Struct, frozen=True):
+class Place(Document):
     """Where a destination's name leads.
 
     Attributes:
-        version: Of this format.
         leads_to: Kind, address and account at the far side.
         key_settings: What keys are made with, besides the mapping of assets.
         by: Who decided so: a run, or a person.
         reason: Why.
     """
 
-    version: int
     leads_to: dict[str, str]
     key_settings: dict[str, str]
     by: str
     reason: str
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """The one destination that delivers to an account at the far side.
+
+    Attributes:
+        account: Its account's name.
+        destination: Its name.
+        by: Who decided so: a run, or a person.
+        reason: Why.
+    """
+
+    account: str
+    destination: str
+    by: str
+    reason: str
+
+    @property
+    def name(self) -> str:
+        """The destination with its account, as a message names them."""
+        return f"{self.destination} of {self.account}"
+
+
+class Owners(Document):
+    """Who delivers to which account at one address.
+
+    Attributes:
+        kind: The destinations' kind.
+        url: The address.
+        owners: By account at the far side, as :func:`~balance_bridge.accounts.sharing.accounts_at` has it.
+    """
+
+    kind: str
+    url: str
+    owners: dict[str, Owner]
 
 
 class Places:
@@ -55,10 +93,14 @@ class Places:
         self._account = account
         self._destination = destination
         self._folder = f"receipts/{account}/places/{destination.name}"
-        self._seen: str | None = None
+        self._kind, self._url = destination.kind, destination.place()["url"]
+        self._shared_folder = f"receipts/places/{hashlib.sha256(f'{self._kind} {self._url}'.encode()).hexdigest()}"
+        self._seen: dict[str, str | None] = {}
 
     def check(self, run_id: str, *, redeliver: bool = False, dry_run: bool = False) -> None:
-        """Refuse to deliver if the name leads elsewhere, or keys are made with other settings, than before.
+        """Refuse to deliver if the name leads elsewhere than before, or to where another destination delivers.
+
+        Also if keys are made with other settings than before.
 
         Args:
             run_id: The run, which writes down where the name leads if nothing was delivered before.
@@ -69,9 +111,8 @@ class Places:
             PlaceChanged: Naming what differs and what to do. Nothing was sent.
         """
         found, now = self.newest(), self._now(run_id, "first delivery")
-        if found is not None and (found.leads_to, found.key_settings) == (now.leads_to, now.key_settings):
-            return
-        used = self._was_used()
+        changed = found is None or (found.leads_to, found.key_settings) != (now.leads_to, now.key_settings)
+        used = changed and self._was_used()
         if found is None and used:
             raise StoreDamaged(
                 f"{self._store.describe(self._folder)} is missing, although {self._name} has delivered before; nothing "
@@ -82,9 +123,10 @@ class Places:
             if found.leads_to != now.leads_to or not redeliver:
                 raise self._changed(found, now)
             now = self._now(run_id, "redeliver")
-        if dry_run:
+        self._own(run_id, dry_run=dry_run)
+        if dry_run or not changed:
             return
-        if not self._follow(now):
+        if not self._follow(self._folder, now):
             self.check(run_id, redeliver=redeliver)
             return
         # A run that had looked before this was written may have begun to send to the earlier place.
@@ -93,21 +135,30 @@ class Places:
             raise self._changed(found, now)
 
     def has_changed(self) -> bool:
-        """Whether somebody has written down another place since this was last read."""
-        return self._seen is not None and self._store.has_follower(self._seen)
+        """Whether somebody has written down another place or owner since these were last read."""
+        return any(self._store.has_follower(key) for key in self._seen.values() if key is not None)
 
     def newest(self) -> Place | None:
         """Where the name led last, or None."""
-        self._seen = key = self._store.newest(self._folder, _SUFFIX)
-        return None if key is None else decode(self._store.read(key), Place, self._store.describe(key))
+        return self._read(self._folder, Place)
 
-    def adopt(self, by: str, reason: str) -> Place:
-        """Write down that the destination only changed its address: what was delivered there counts as delivered here.
+    def adopt(self, by: str, reason: str) -> tuple[Place, dict[str, Owner]]:
+        """Write down that what was delivered at an earlier address of the same account counts as delivered here.
+
+        Accounts that another destination delivers to are this one's from now on, and the other one is refused.
+
+        Returns:
+            Where the name leads now, and by account who delivered there before.
 
         Raises:
             PlaceChanged: If there is nothing to adopt.
         """
-        return self._carry_on(self._now(by, reason), "leads_to")
+        found, now = self.newest(), self._now(by, reason)
+        has_moved = found is not None and found.leads_to != now.leads_to
+        if has_moved:
+            now = self._carry_on(now, "leads_to")
+        others = self._own(by, reason, take_over=True)
+        return (now if has_moved or others else self._carry_on(now, "leads_to")), others
 
     def rekey(self, by: str, reason: str) -> Place:
         """Write down that what was delivered under other key settings counts as delivered, and stays as it is.
@@ -139,21 +190,59 @@ class Places:
         return f"destination {self._destination.name} of {self._account}"
 
     def _now(self, by: str, reason: str) -> Place:
-        return Place(VERSION, self._destination.place(), self._destination.key_settings(), by, reason)
+        return Place(self._destination.place(), self._destination.key_settings(), by, reason)
 
-    def _follow(self, place: Place) -> bool:
-        """Write the place that follows the one that was read last; False if somebody else was faster."""
-        number = 1 if self._seen is None else 1 + int(self._seen.rpartition("/")[2].removesuffix(_SUFFIX))
-        key = f"{self._folder}/{number:04}{_SUFFIX}"
-        if self._store.put(key, encode(place)):
-            self._seen = key
+    def _own(
+        self, by: str, reason: str = "first delivery", *, take_over: bool = False, dry_run: bool = False
+    ) -> dict[str, Owner]:
+        """Write down that this destination delivers to where its name leads, and refuse if another one does.
+
+        Returns:
+            The others that it takes the place of, by account.
+        """
+        mine = accounts_at(self._destination.config)
+        if not mine:
+            return {}
+        found = self._read(self._shared_folder, Owners)
+        owners = {} if found is None else found.owners
+        me = Owner(self._account, self._destination.name, by, reason)
+        theirs = {account: owner for account, owner in owners.items() if owner.name != me.name}
+        pairs = find_shared([*((account, "") for account in mine), *((account, account) for account in theirs)])
+        others = {account: theirs[account] for pair in pairs if "" in pair for account in pair if account}
+        if others and not take_over:
+            account, owner = next(iter(others.items()))
+            raise PlaceChanged(
+                f"{self._name} delivers to {account!r}, as does {owner.name}; nothing was sent",
+                why=f"{owner.name} came first ({owner.reason}, by {owner.by})",
+                do=f"Correct the accounts file or the connection; to hand it over: {self._command('adopt')}",
+            )
+        new = {account: me for account in mine if account not in owners or account in others}
+        if dry_run or not (others if take_over else new):
+            return others
+        kept = {account: owner for account, owner in owners.items() if account not in others}
+        if not self._follow(self._shared_folder, Owners(self._kind, self._url, kept | new)):
+            return self._own(by, reason, take_over=take_over)
+        return others
+
+    def _read(self, folder: str, kind: type[Kind]) -> Kind | None:
+        """The newest object of a series, or None."""
+        self._seen[folder] = key = self._store.newest(folder, _SUFFIX)
+        return None if key is None else decode(self._store.read(key), kind, self._store.describe(key))
+
+    def _follow(self, folder: str, document: Place | Owners) -> bool:
+        """Write what follows the object that was read last; False if somebody else was faster."""
+        seen = self._seen[folder]
+        number = 1 if seen is None else 1 + int(seen.rpartition("/")[2].removesuffix(_SUFFIX))
+        key = f"{folder}/{number:04}{_SUFFIX}"
+        if self._store.put(key, encode(document)):
+            self._seen[folder] = key
             return True
-        if self._store.newest(self._folder, _SUFFIX) == self._seen:
+        if self._store.newest(folder, _SUFFIX) == seen:
             raise StoreDamaged(f"{self._store.describe(key)} can neither be written nor read; nothing was sent")
         return False
 
     def _put(self, place: Place) -> Place:
-        self._seen = self._store.append(self._folder, _SUFFIX, encode(place))
+        self._seen[self._folder] = self._store.append(self._folder, _SUFFIX, encode(place))
         return place
 
     def _was_used(self) -> bool:
@@ -170,15 +259,16 @@ class Places:
     def _changed(self, found: Place, now: Place) -> PlaceChanged:
         if found.leads_to == now.leads_to:
             what, changed = "makes its keys with other settings", _difference(found.key_settings, now.key_settings)
-            do = f'Redeliver past days ({{"redeliver": true}}), or: {self._command("rekey")}'
+            do = f'{{"redeliver": true}}, or: {self._command("rekey")}'
         else:
             what, changed = "leads elsewhere", _difference(found.leads_to, now.leads_to)
             moved = _only_moved(found.leads_to, now.leads_to)
-            do = f"Correct the connection; for a new address: {self._command('adopt')}" if moved else _NEW
+            do = f"Undo the change, or: {self._command('adopt')}" if moved else _NEW
         return PlaceChanged(f"{self._name} {what}; nothing was sent", why=changed, do=do)
 
     def _command(self, name: str) -> str:
-        return f"balance-bridge receipts {name} {self._account} --destination {self._destination.name}"
+        destination = self._destination.name
+        return f"balance-bridge receipts {name} {self._account} --destination {destination} --by YOU --reason WHY"
 
 
 _NEW = "Correct the accounts file, or give the destination a new name: one name, one place"

@@ -21,16 +21,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
 from balance_bridge.errors import ConfigurationError, InvalidAmount
-from balance_bridge.load.destination import Balance, Candidate, Destination, Prepared, content
+from balance_bridge.load.destination import Destination, content
+from balance_bridge.load.documents import Action, Plan, Result, Row, Said
 from balance_bridge.load.fold import SETTLED, Attempt, Folded
-from balance_bridge.load.log import Action, Plan, Row
-from balance_bridge.load.numbers import MAX_NUMBER_CHARS, Numbering, rfc3339
-from balance_bridge.load.replies import Said
+from balance_bridge.load.numbers import MAX_NUMBER_CHARS, communication_number, rfc3339
 
 #: Why an earlier delivery is kept although the accounts file says otherwise now.
 OTHER_KEY, OTHER_SETTINGS = "delivered under another key", "delivered with other settings"
@@ -40,77 +39,66 @@ Group = tuple[int, ...]
 _FRESH, _ALONE = (0,), (-1,)
 
 
-@dataclass(frozen=True)
-class Division:
-    """A further plan of the same run: it sends only what was refused as a whole, divided.
-
-    Attributes:
-        rows: The rows of the plan that has just been sent.
-        numbers: Those whose requests were refused as a whole.
-    """
-
-    rows: Sequence[Row]
-    numbers: frozenset[str]
-
-
 @dataclass
 class Decider:
     """Decides about the balances of one day.
 
     Args:
         destination: Where to.
-        numbering: Makes the numbers.
+        prefix: What its communication numbers begin with.
         folded: The log.
         run_id: The run that decides.
         redeliver: Whether to send again what was delivered under other keys or settings.
-        division: What a further plan of the same run divides; None for its first plan.
+        kept: The rows of this run's plan before that stay as they are, where the other ones' requests are divided.
     """
 
     destination: Destination
-    numbering: Numbering
+    prefix: str
     folded: Folded
     run_id: str = ""
     redeliver: bool = False
-    division: Division | None = None
-    _before: dict[tuple[str, int], Row] = field(default_factory=dict)
-    _halves: dict[str, Group] = field(default_factory=dict)
+    kept: Iterable[Row] = ()
 
-    def decide(self, prepared: Prepared) -> tuple[list[Row], dict[int, bytes]]:
-        """The rows of the next plan, in order of instant and asset, and the body of each of its requests."""
-        if self.division is not None:
-            self._before = {row.balance: row for row in self.division.rows}
+    def decide(self, due: Iterable[Row]) -> tuple[list[Row], dict[int, bytes]]:
+        """Decide.
+
+        Args:
+            due: As :meth:`Destination.prepare` makes them.
+
+        Returns:
+            The rows of the next plan, in order of instant and asset, and the body of each of its requests.
+        """
+        due = sorted(due, key=lambda row: (row.at_ms, row.asset))
+        before = {row.balance: row for row in self.kept}
         self._halves = halves(self.folded, self.destination.bisect_codes)
-        rows = [self._row(candidate) for candidate in prepared.candidates]
-        self._give_up_keys(prepared.candidates, rows)
-        rows += [_unsent(each.balance, Action.REJECT, each.text) for each in prepared.rejected]
-        rows += [_unsent(balance, Action.IGNORE) for balance in prepared.ignored]
-        rows.sort(key=lambda row: (row.at_ms, row.asset))
+        rows = [self._row(row, before.get(row.balance)) if row.action is Action.SEND else row for row in due]
+        self._give_up_keys(due, rows)
         return self._batched(rows)
 
-    def _row(self, candidate: Candidate) -> Row:
-        balance = candidate.balance.asset, candidate.balance.at_ms
-        before = self._before.get(balance)
-        if before is not None and self.division is not None and before.number not in self.division.numbers:
-            return _as_before(before)
-        held = self.folded.last_arrived(balance)
+    def _row(self, due: Row, before: Row | None) -> Row:
+        if before is not None:
+            return before if before.action is Action.REJECT else _kept(before, before.points, before.text)
+        held = self.folded.last_arrived(due.balance)
         if held is not None:
-            differs = self._difference(held, candidate)
-            changed = held.row.amount != candidate.amount or (differs != "" and self.redeliver)
+            differs = _difference(held, due)
+            changed = held.row.amount != due.amount or (differs != "" and self.redeliver)
             if not changed and self.folded.is_certain(held):
-                settled = held.outcome.status in SETTLED
-                return _kept(held, candidate, differs) if settled else _again(held, candidate, differs)
-        return self._under_new_number(candidate, held)
+                if held.outcome.status in SETTLED:
+                    return _kept(held.row, due.points, differs)
+                # The very same record, under the same number, whatever the settings are by now.
+                return msgspec.structs.replace(held.row, points=due.points, batch=0, text=differs)
+        return self._under_new_number(due, held)
 
-    def _under_new_number(self, candidate: Candidate, held: Attempt | None) -> Row:
+    def _under_new_number(self, due: Row, held: Attempt | None) -> Row:
         """The balance under its next number; what this very run had rejected stays so, unless it is being divided."""
-        attempts = self.folded.balances.get((candidate.balance.asset, candidate.balance.at_ms), [])
+        attempts = self.folded.balances.get(due.balance, [])
         last = next((each for each in reversed(attempts) if each.tries), None)
         if last is None or last.arrived or self._halves.get(last.row.number, _ALONE) != _ALONE:
-            return self._next(candidate, held)
+            return self._next(due, held)
         same_run = self.folded.events.plans[last.tries[-1][0]].run_id == self.run_id
-        return _kept(last, candidate, "") if same_run else self._next(candidate, held)
+        return _kept(last.row, due.points) if same_run else self._next(due, held)
 
-    def _give_up_keys(self, candidates: Sequence[Candidate], rows: list[Row]) -> None:
+    def _give_up_keys(self, due: Sequence[Row], rows: list[Row]) -> None:
         """Send under its new key what is held under an old one, if something else is about to take that key."""
         lost = [0]
         while lost:
@@ -121,50 +109,30 @@ class Decider:
                 if row.text == OTHER_KEY and sent[row.key] > (row.action is Action.SEND)
             ]
             for index in lost:
-                candidate = candidates[index]
-                held = self.folded.last_arrived((candidate.balance.asset, candidate.balance.at_ms))
-                rows[index] = self._under_new_number(candidate, held)
+                rows[index] = self._under_new_number(due[index], self.folded.last_arrived(due[index].balance))
 
-    def _difference(self, held: Attempt, candidate: Candidate) -> str:
-        if held.row.key != candidate.key:
-            return OTHER_KEY
-        same = content(held.row.wire) == content(candidate.wire)
-        return "" if same else OTHER_SETTINGS
-
-    def _next(self, candidate: Candidate, held: Attempt | None) -> Row:
+    def _next(self, due: Row, held: Attempt | None) -> Row:
         """The balance under its next number; that of a plan that never sent it is free, if it says the very same."""
-        balance = candidate.balance
-        attempts = self.folded.balances.get((balance.asset, balance.at_ms), [])
+        attempts = self.folded.balances.get(due.balance, [])
         if attempts and not attempts[-1].tries:
             unsent = attempts[-1].row
-            row = self._numbered(candidate, held, attempts[:-1])
+            row = self._numbered(due, held, attempts[:-1])
             if (row.number, row.key, row.wire) == (unsent.number, unsent.key, unsent.wire):
                 return row
-        return self._numbered(candidate, held, attempts)
+        return self._numbered(due, held, attempts)
 
-    def _numbered(self, candidate: Candidate, held: Attempt | None, attempts: Sequence[Attempt]) -> Row:
-        balance = candidate.balance
-        number = self.numbering.number(balance.asset, balance.at_ms, len(attempts) + 1)
+    def _numbered(self, due: Row, held: Attempt | None, attempts: Sequence[Attempt]) -> Row:
+        number = communication_number(self.prefix, due.asset, due.at_ms, len(attempts) + 1)
         if len(number) > MAX_NUMBER_CHARS:
-            text = (
+            return _rejected(
+                due,
                 f"its communication number would have {len(number)} characters, {MAX_NUMBER_CHARS} are allowed: "
-                f"shorten the account's or the destination's name"
+                f"shorten the account's or the destination's name",
             )
-            return _unsent(balance, Action.REJECT, text)
         replaces = next((each.row.number for each in reversed(attempts) if each.tries), "")
         supersedes = self._superseded(attempts, held)
-        return Row(
-            asset=balance.asset,
-            at_ms=balance.at_ms,
-            amount=candidate.amount,
-            points=",".join(balance.points),
-            action=Action.SEND,
-            number=number,
-            key=candidate.key,
-            wire=self.destination.numbered(candidate.wire, number, replaces=replaces, supersedes=supersedes),
-            replaces=replaces,
-            supersedes=supersedes,
-        )
+        row = msgspec.structs.replace(due, number=number, replaces=replaces, supersedes=supersedes)
+        return msgspec.structs.replace(row, wire=self.destination.numbered(row))
 
     def _superseded(self, attempts: Sequence[Attempt], held: Attempt | None) -> str:
         """The amount that the destination is known to hold and that gives way."""
@@ -187,7 +155,7 @@ class Decider:
                 continue
             text, problem = self._text(row, most)
             if problem:
-                rows[index] = Row(row.asset, row.at_ms, row.amount, row.points, Action.REJECT, text=problem)
+                rows[index] = _rejected(row, problem)
                 continue
             texts[index] = text
             groups.setdefault(self._group(row), []).append(index)
@@ -220,19 +188,20 @@ class Decider:
         return (1, -before.batch[0], -before.batch[1]) if before is not None else _FRESH
 
 
-def refuse_shared_keys(destination: Destination, candidates: Iterable[Candidate]) -> None:
+def refuse_shared_keys(destination: Destination, rows: Iterable[Row]) -> None:
     """Refuse two balances that the destination could not tell apart.
 
     Raises:
         ConfigurationError: Naming both.
     """
-    owners: dict[str, Candidate] = {}
-    for candidate in candidates:
-        other = owners.setdefault(candidate.key, candidate)
-        if other is not candidate:
+    owners: dict[str, Row] = {}
+    for row in rows:
+        other = owners.setdefault(row.key, row)
+        if other is not row and row.action is Action.SEND:
+            both = " and ".join(f"{each.asset} at {rfc3339(each.at_ms)}" for each in (other, row))
             raise ConfigurationError(
-                f"{destination.name}: {_name(other.balance)} and {_name(candidate.balance)} have one key",
-                why=f"Both become {candidate.key}, and {destination.kind} holds one balance under a key",
+                f"{destination.name}: {both} have one key",
+                why=f"Both become {row.key}, and {destination.kind} holds one balance under a key",
                 do="Map the assets to different ones in the accounts file, or set one of them to ignore",
             )
 
@@ -252,8 +221,7 @@ def halves(folded: Folded, bisect_codes: frozenset[str]) -> dict[str, Group]:
     events = folded.events
     groups: dict[str, Group] = {}
     for (plan, number), result in events.results.items():
-        whole = result.whole
-        if whole is None or whole.said is not Said.REJECTED or whole.code not in bisect_codes:
+        if not refuses_bad_record(result, bisect_codes):
             continue
         batch = events.tries[plan, number].batch
         rows = events.plans[plan].batches()[batch]
@@ -262,6 +230,12 @@ def halves(folded: Folded, bisect_codes: frozenset[str]) -> dict[str, Group]:
             if attempt.tries[-1] == (plan, number) and row.number not in result.records:
                 groups[row.number] = (1, -plan, -batch, -(2 * index // len(rows))) if len(rows) > 1 else _ALONE
     return groups
+
+
+def refuses_bad_record(result: Result, bisect_codes: frozenset[str]) -> bool:
+    """Whether a request was refused as a whole with one of the codes for a bad record."""
+    whole = result.whole
+    return whole is not None and whole.said is Said.REJECTED and whole.code in bisect_codes
 
 
 def decides_the_same(plan: Plan, other: Plan) -> bool:
@@ -291,28 +265,16 @@ def _packed(indexes: list[int], texts: Mapping[int, bytes], max_bytes: int, max_
         yield taken
 
 
-def _as_before(row: Row) -> Row:
-    if row.action is Action.REJECT:
-        return row
-    return Row(row.asset, row.at_ms, row.amount, row.points, Action.KEEP, row.number, row.key, text=row.text)
+def _difference(held: Attempt, due: Row) -> str:
+    """How what was delivered differs from what is due, apart from its amount; empty if it does not."""
+    if held.row.key != due.key:
+        return OTHER_KEY
+    return "" if content(held.row.wire) == content(due.wire) else OTHER_SETTINGS
 
 
-def _kept(held: Attempt, candidate: Candidate, differs: str) -> Row:
-    row, balance = held.row, candidate.balance
-    return Row(
-        row.asset, row.at_ms, row.amount, ",".join(balance.points), Action.KEEP, row.number, row.key, text=differs
-    )
+def _kept(row: Row, points: str, text: str = "") -> Row:
+    return Row(row.asset, row.at_ms, row.amount, points, Action.KEEP, row.number, row.key, text=text)
 
 
-def _again(held: Attempt, candidate: Candidate, differs: str) -> Row:
-    """The very same record, under the same number, whatever the settings are by now."""
-    return msgspec.structs.replace(held.row, points=",".join(candidate.balance.points), batch=0, text=differs)
-
-
-def _unsent(balance: Balance, action: Action, text: str = "") -> Row:
-    amount = format(balance.amount, "f")
-    return Row(balance.asset, balance.at_ms, amount, ",".join(balance.points), action, text=text)
-
-
-def _name(balance: Balance) -> str:
-    return f"{balance.asset} at {rfc3339(balance.at_ms)}"
+def _rejected(row: Row, text: str) -> Row:
+    return Row(row.asset, row.at_ms, row.amount, row.points, Action.REJECT, text=text)

@@ -1,7 +1,7 @@
 """What a response says about the records of its request: the part that all destinations share.
 
-Only facts about this one request. What they mean for a record that an earlier request may have carried is worked out
-in ``fold``.
+Only facts about this one request. What they mean for a record that an earlier request may have carried is for ``fold``
+to say.
 
 =================== ============================ =================== ====================================
 response            says of the request          error               then
@@ -23,11 +23,10 @@ Used statuses are those by which a destination says that it has seen this very r
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -40,10 +39,12 @@ from balance_bridge.errors import (
     RequestRefused,
     ServerFault,
 )
+from balance_bridge.load.documents import NO_RESULT, Result, Said, Word
 from balance_bridge.transport import Response
 
-# The code of a record's result that is not documented, or that another result contradicts.
-NO_RESULT = "NO RESULT"
+if TYPE_CHECKING:
+    from balance_bridge.load.destination import Destination
+
 # The code of a response that is not what the API documents.
 INVALID = "INVALID RESPONSE"
 _MAX_CODE_CHARS = 60
@@ -53,127 +54,64 @@ _MIN_REPORTED_SKEW_S = 5.0
 # No documented response has more values, nested ones included; a small object takes 20 times its bytes in memory.
 _VALUES = 500
 _VALUES_PER_ROW = 40
-
-
-class Said(StrEnum):
-    """What a response says about a request or a record."""
-
-    ACCEPTED = "accepted"
-    REJECTED = "rejected"
-    USED = "used"
-    NOTHING = "nothing"
-
-
-class Word(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """What a response says about a request or a record, with its reason.
-
-    Attributes:
-        said: ``used`` means seen before; ``nothing`` means that what became of it is unknown.
-        code: The destination's error code; empty where there is none.
-        text: The reason in words; never a secret.
-    """
-
-    said: Said
-    code: str = ""
-    text: str = ""
-
-
-ACCEPTED = Word(Said.ACCEPTED)
 _CONTRADICTION = Word(Said.NOTHING, NO_RESULT, "the response has results for this number that contradict each other")
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What a response's document says.
+class Reply(NamedTuple):
+    """A response to a request with records.
 
     Attributes:
-        whole: About the request as a whole; None where each record has its own word.
-        records: About single records, by number; it outweighs ``whole``. A number that neither mentions is unknown.
-        foreign: How many results are for numbers that were not sent.
-    """
-
-    whole: Word | None = None
-    records: Mapping[str, Word] = field(default_factory=dict)
-    foreign: int = 0
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A response with what it says.
-
-    Attributes:
-        response: As it came.
-        reading: What it says.
-        request_id: The destination's own id of the request, or empty.
+        result: What it says.
         stop: The error to raise once the result is written, or None to go on.
     """
 
-    response: Response
-    reading: Reading
-    request_id: str
+    result: Result
     stop: BalanceBridgeError | None
 
-    def word(self, number: str) -> Word:
-        """What it says about a record."""
-        return self.reading.records.get(number) or self.reading.whole or Word(Said.NOTHING)
 
-
-@dataclass(frozen=True)
-class Reader:
-    """How one destination's responses are read.
-
-    Attributes:
-        label: The destination's name, for messages.
-        verdict: Reads the document of a response to a request with these numbers, its codes and texts as they came;
-            raises InvalidResponse, without quoting the document, if it is not what the API documents.
-        reason: Code and text of an error document, as they came; empty if the document has none.
-        used_statuses: HTTP statuses that say: this very request came before.
-    """
-
-    label: str
-    verdict: Callable[[Any, Sequence[str]], Reading]
-    reason: Callable[[Any], tuple[str, str]]
-    used_statuses: frozenset[int]
-
-
-def read(response: Response, numbers: Sequence[str], reader: Reader) -> Reply:
+def read(response: Response, numbers: Sequence[str], destination: Destination) -> Reply:
     """Turn a response into facts.
 
     Args:
         response: To a request with records.
         numbers: Their numbers, in order.
-        reader: How this destination's responses are read.
+        destination: Where it comes from.
 
     Raises:
         RateLimited: For 429; nothing was applied.
     """
     if response.status == 429:
         raise RateLimited(
-            f"{reader.label}: {response.request} returned 429, too many requests",
-            retry_after_s=response.retry_after_s(),
+            f"{destination.name}: {response.request} returned 429, too many requests",
+            wait_s=response.retry_after_s(),
         )
     document, trouble = document_of(response, len(numbers))
-    reading, stop = Reading(), None
+    found, stop = Result(), None
     if not trouble:
         try:
-            reading = _cleaned(response, reader.verdict(document, numbers))
+            found = destination.verdict(document, numbers)
         except InvalidResponse as error:
             trouble = str(error)
     if not 200 <= response.status < 300:
-        accepts = any(word.said is Said.ACCEPTED for word in (reading.whole, *reading.records.values()) if word)
-        refusal, stop = _refusal(response, document, reader)
-        reading = Reading(refusal)
+        accepts = any(word.said is Said.ACCEPTED for word in (found.whole, *found.records.values()) if word)
+        refusal, stop = _refusal(response, document, destination)
+        found = Result(whole=refusal)
         trouble = "its document accepts" if accepts and refusal.said is Said.REJECTED else ""
     if trouble:
-        reading, stop = _undocumented(response, trouble, reader)
+        found, stop = _undocumented(response, trouble, destination)
     named = document.get("requestId") if isinstance(document, dict) else None
     request_id = text_of(named) or response.headers.get("x-request-id", "")
-    return Reply(response, reading, request_id and response.clean(request_id, _MAX_ID_CHARS), stop)
+    found.whole = found.whole and _clean(response, found.whole)
+    found.records = {number: _clean(response, word) for number, word in found.records.items()}
+    found.ended_at, found.http_status = response.ended_at, response.status
+    found.request_id = request_id and response.clean(request_id, _MAX_ID_CHARS)
+    found.response_sha256 = hashlib.sha256(response.body).hexdigest()
+    return Reply(found, stop)
 
 
 def by_number(
     results: Sequence[Any], numbers: Sequence[str], field: str, read_result: Callable[[Mapping[str, Any]], Word]
-) -> Reading:
+) -> Result:
     """What a list of results says, in whatever order they come: matched by number, never by position.
 
     Args:
@@ -193,7 +131,7 @@ def by_number(
         found = read_result(result)
         if records.setdefault(number, found).said != found.said:
             records[number] = _CONTRADICTION
-    return Reading(None, records, foreign)
+    return Result(records=records, foreign=foreign)
 
 
 def document_of(response: Response, rows: int) -> tuple[Any, str]:
@@ -212,9 +150,9 @@ def document_of(response: Response, rows: int) -> tuple[Any, str]:
         return None, f"it is not JSON ({error})"
 
 
-def describe(response: Response, document: Any, reader: Reader) -> str:
+def describe(response: Response, document: Any, destination: Destination) -> str:
     """The request and what came back, fit for a message."""
-    reason = _reason(response, Said.NOTHING, document, reader)
+    reason = _reason(response, document, destination)
     return f"{response.request} returned {response.status} ({reason.code}: {reason.text}){_skew(response)}"
 
 
@@ -230,23 +168,18 @@ def _clean(response: Response, word: Word) -> Word:
     return Word(word.said, response.clean(word.code, _MAX_CODE_CHARS), response.clean(word.text, _MAX_TEXT_CHARS))
 
 
-def _cleaned(response: Response, reading: Reading) -> Reading:
-    whole = reading.whole and _clean(response, reading.whole)
-    return Reading(whole, {number: _clean(response, word) for number, word in reading.records.items()}, reading.foreign)
-
-
-def _reason(response: Response, said: Said, document: Any, reader: Reader) -> Word:
-    code, text = reader.reason(document)
-    found = _clean(response, Word(said, code or f"HTTP {response.status}", text))
+def _reason(response: Response, document: Any, destination: Destination) -> Word:
+    code, text = destination.reason(document)
+    found = _clean(response, Word(Said.REJECTED, code or f"HTTP {response.status}", text))
     return found if found.text else msgspec.structs.replace(found, text=response.describe_body())
 
 
-def _refusal(response: Response, document: Any, reader: Reader) -> tuple[Word, BalanceBridgeError | None]:
+def _refusal(response: Response, document: Any, destination: Destination) -> tuple[Word, BalanceBridgeError | None]:
     status = response.status
-    rejected = _reason(response, Said.REJECTED, document, reader)
+    rejected = _reason(response, document, destination)
     unknown = Word(Said.NOTHING, f"HTTP {status}", rejected.text)
-    what = f"{reader.label}: {response.request} returned {status} ({rejected.code}: {rejected.text})"
-    if status in reader.used_statuses:
+    what = f"{destination.name}: {response.request} returned {status} ({rejected.code}: {rejected.text})"
+    if status in destination.used_statuses:
         return msgspec.structs.replace(rejected, said=Said.USED), None
     if status in (401, 403):
         return rejected, CredentialsRefused(
@@ -269,14 +202,15 @@ def _refusal(response: Response, document: Any, reader: Reader) -> tuple[Word, B
             what, why="What became of the records is unknown; they go out again under the same numbers"
         )
     if status < 200:
-        return unknown, InvalidResponse(f"{what}, which is no final response", do="Look for a proxy in between")
+        return unknown, InvalidResponse(f"{what}, which is not a final response", do="Look for a proxy in between")
     return rejected, None
 
 
-def _undocumented(response: Response, trouble: str, reader: Reader) -> tuple[Reading, InvalidResponse]:
-    text = f"{response.request} returned {response.status}, but {trouble}: {response.describe_body()}"
-    return Reading(Word(Said.NOTHING, INVALID, text[:_MAX_TEXT_CHARS])), InvalidResponse(
-        f"{reader.label}: {response.request} returned {response.status}, but not the API's response: outcome unknown",
+def _undocumented(response: Response, trouble: str, destination: Destination) -> tuple[Result, InvalidResponse]:
+    returned = f"{response.request} returned {response.status}"
+    text = f"{returned}, but {trouble}: {response.describe_body()}"
+    return Result(whole=Word(Said.NOTHING, INVALID, text[:_MAX_TEXT_CHARS])), InvalidResponse(
+        f"{destination.name}: {returned}, but not the API's response: outcome unknown",
         why=f"{trouble[0].upper()}{trouble[1:]}: {response.describe_body()}",
         do="Check that the connection's host is the API itself; a repeated run sends the same records again",
     )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from balance_bridge.errors import (
     BalanceBridgeError,
@@ -13,15 +12,13 @@ from balance_bridge.errors import (
     SupersededRun,
     Unconfirmed,
 )
+from balance_bridge.load.documents import Action, Plan, Row
 from balance_bridge.load.fold import LATE, LOCAL, Folded, Outcome, Status, no_longer_wanted, outcome_of, outcomes
-from balance_bridge.load.log import Action, Plan, Row
 from balance_bridge.load.numbers import rfc3339
 
 _MAX_EXAMPLES = 5
 _MAX_CODES = 10
 TAKEN_OVER = "Another run of the day has taken over"
-
-_Error = TypeVar("_Error", bound=BalanceBridgeError)
 
 
 @dataclass
@@ -108,27 +105,27 @@ class DeliverySummary:
         del found["_kept"]
         return found
 
-    def count_plan(self, plan: Plan, folded: Folded) -> None:
-        """Count what a plan is about to do, given the log before it."""
-        sent = [row for row in plan.rows if row.action is Action.SEND]
-        left = [row for row in plan.rows if row.action is not Action.SEND]
-        self._kept = {row.number for row in left if row.number}
-        self._count(left, folded)
-        self.rows, self.pending = len(plan.rows), len(sent)
-        self.superseded = sum(row.supersedes != "" for row in sent)
-        if folded.numbers:
+    def count(self, folded: Folded, plan: Plan | None = None) -> None:
+        """Count what became of each balance of the newest plan.
+
+        Args:
+            folded: The log.
+            plan: One that is about to be written, and counts instead; what it sends is pending.
+        """
+        found = plan or folded.events.newest_plan
+        rows = found.rows if found is not None else []
+        if plan is not None:
+            self._kept = {row.number for row in rows if row.action is not Action.SEND}
+            sent = [row for row in rows if row.action is Action.SEND]
+            self.superseded = sum(row.supersedes != "" for row in sent)
             self.resent = sum(row.number in folded.numbers and bool(folded.numbers[row.number].tries) for row in sent)
-        self.other_keys, self.example = other_keys(plan, folded)
-
-    def count(self, folded: Folded) -> None:
-        """Count what became of each balance of the newest plan."""
-        plan = folded.events.newest_plan
-        self._count(plan.rows if plan is not None else [], folded)
-
-    def _count(self, rows: Sequence[Row], folded: Folded) -> None:
+            self.other_keys, self.example = other_keys(plan, folded)
         self.rows, self.accepted_before, self.rejected_locally, self.reasons, self.doubt = len(rows), 0, 0, {}, ""
         counts = dict.fromkeys(Status, 0)
         for row in rows:
+            if plan is not None and row.action is Action.SEND:
+                counts[Status.PLANNED] += 1
+                continue
             outcome = outcome_of(row, folded)
             counts[outcome.status] += 1
             if outcome.status is Status.ACCEPTED:
@@ -193,11 +190,6 @@ class DeliverySummary:
         if self.seen:
             found.append(f"{self.seen} balances were seen and not confirmed")
         return "; ".join(found)
-
-    def attach(self, error: _Error) -> _Error:
-        """Put this summary on an error, as its attribute ``summary``."""
-        vars(error)["summary"] = self
-        return error
 
     @property
     def _head(self) -> str:

@@ -29,22 +29,10 @@ from typing import Any
 import msgspec
 
 from balance_bridge.accounts import WebhookDestination
-from balance_bridge.clock import SYSTEM_CLOCK, Clock
 from balance_bridge.errors import InvalidResponse
-from balance_bridge.load.destination import Balance, Candidate, Credentials, Destination, Prepared
-from balance_bridge.load.numbers import rfc3339
-from balance_bridge.load.replies import (
-    ACCEPTED,
-    NO_RESULT,
-    Reading,
-    Said,
-    Word,
-    by_number,
-    describe,
-    document_of,
-    text_of,
-)
-from balance_bridge.transport import Transport
+from balance_bridge.load.destination import Balance, Destination
+from balance_bridge.load.documents import ACCEPTED, NO_RESULT, Result, Row, Said, Word
+from balance_bridge.load.replies import by_number, describe, document_of, text_of
 
 SCHEMA = "balance-bridge/balances/1"
 KEY_HEADER = "idempotency-key"
@@ -57,13 +45,8 @@ BAD_RECORD = "BAD_RECORD"
 class Webhook(Destination):
     """One account's balances at a webhook.
 
-    Args:
-        config: The destination as the accounts file has it.
-        credentials: Its connection: the full URL, with a slash at the end only if you want it sent; the password is
-            the secret shared with the receiver, which signs and is never sent.
-        transport: Sends the requests.
-        account: The account's name in the accounts file.
-        clock: Where a signature's timestamp comes from.
+    The connection's URL is posted to as it is, with a slash at its end only if it was given with one; its password is
+    the secret shared with the receiver, which signs and is never sent.
     """
 
     kind = "webhook"
@@ -74,21 +57,11 @@ class Webhook(Destination):
     default_bisect_codes = frozenset({BAD_RECORD})
     config: WebhookDestination
 
-    def __init__(
-        self,
-        config: WebhookDestination,
-        credentials: Credentials,
-        transport: Transport,
-        *,
-        account: str,
-        clock: Clock = SYSTEM_CLOCK,
-    ) -> None:
-        super().__init__(config, credentials, transport)
-        self.max_bytes = config.max_bytes
-        self._url = credentials.url
-        self._clock = clock
-        head = msgspec.json.encode({"schema": SCHEMA, "account": account, "destination": config.name})
-        self.envelope = (head[:-1] + b',"balances":[', b"]}")
+    @property
+    def envelope(self) -> tuple[bytes, bytes]:
+        """See :meth:`Destination.envelope`."""
+        head = msgspec.json.encode({"schema": SCHEMA, "account": self._account, "destination": self.name})
+        return head[:-1] + b',"balances":[', b"]}"
 
     def encode_row(self, wire: Mapping[str, str]) -> bytes:
         """A balance's JSON text: the amounts as bare numbers with their exact digits, the points as a list."""
@@ -96,17 +69,15 @@ class Webhook(Destination):
         points = _points(fields.pop("points"))
         return super().encode_row(fields)[:-1] + points
 
-    def numbered(self, wire: Mapping[str, str], number: str, *, replaces: str, supersedes: str) -> dict[str, str]:
-        """The balance as it is sent under a number, with what it follows."""
-        follows = {"replaces": replaces, "supersedes": supersedes}
-        return {**wire, "number": number, **{name: value for name, value in follows.items() if value}}
+    def numbered(self, row: Row) -> dict[str, str]:
+        """The balance as it is sent under its number, with what it follows."""
+        follows = {"replaces": row.replaces, "supersedes": row.supersedes}
+        return {**row.wire, "number": row.number, **{name: value for name, value in follows.items() if value}}
 
-    def _translate(self, sendable: Sequence[tuple[Balance, str]], prepared: Prepared) -> None:
-        for balance, digits in sendable:
-            at = rfc3339(balance.at_ms)
-            wire = {"asset": balance.asset, "at": at, "balance": digits, "points": ",".join(balance.points)}
-            # The instant has a fixed length, so no two keys run into each other.
-            prepared.candidates.append(Candidate(balance, f"{balance.asset} {at}", digits, wire))
+    def _record(self, balance: Balance, at: str, digits: str) -> tuple[str, dict[str, str]]:
+        # The instant has a fixed length, so no two keys run into each other.
+        key = f"{balance.asset} {at}"
+        return key, {"asset": balance.asset, "at": at, "balance": digits, "points": balance.points}
 
     def _headers(self, body: bytes) -> dict[str, str]:
         timestamp = str(self._clock.now_ms())
@@ -116,11 +87,12 @@ class Webhook(Destination):
             SIGNATURE_HEADER: sign(self._credentials.password, timestamp, body),
         }
 
-    def _verdict(self, document: Any, numbers: Sequence[str]) -> Reading:
+    def verdict(self, document: Any, numbers: Sequence[str]) -> Result:
+        """See :meth:`Destination.verdict`."""
         known = document if isinstance(document, dict) else {}
         results, status, code = known.get("results"), known.get("status"), known.get("code")
         if results is None and status == "accepted" and code is None:
-            return Reading(ACCEPTED)
+            return Result(whole=ACCEPTED)
         if not isinstance(results, list):
             raise InvalidResponse("it has neither a list of results nor just the status 'accepted'")
         reading = by_number(results, numbers, "number", self._word)
@@ -131,7 +103,7 @@ class Webhook(Destination):
 
     def _word(self, result: Mapping[str, Any]) -> Word:
         status = text_of(result.get("status"))
-        code, text = self._reason(result)
+        code, text = self.reason(result)
         if status == "accepted" and not code:
             return ACCEPTED
         if status == "rejected":
@@ -139,7 +111,8 @@ class Webhook(Destination):
         shown = f"the status {status or 'missing'} with the code {code or 'missing'} is not documented: {text}"
         return Word(Said.NOTHING, NO_RESULT, shown)
 
-    def _reason(self, document: Any) -> tuple[str, str]:
+    def reason(self, document: Any) -> tuple[str, str]:
+        """See :meth:`Destination.reason`."""
         if not isinstance(document, dict):
             return "", ""
         # "text" is ours; the others are what common frameworks call it.
@@ -156,7 +129,7 @@ class Webhook(Destination):
                 "the webhook took a signed empty batch; no balance was sent. Not checked: that it verifies the "
                 "signature, and that it takes the account's balances"
             )
-        found = describe(response, document, self._reader)
+        found = describe(response, document, self)
         what = "the shared secret" if response.status in (401, 403) else "the URL, and what responds there"
         return False, f"an empty batch should be accepted, but {found}; check {what}"
 

@@ -17,8 +17,15 @@ from airflow.sdk import BaseOperator
 
 from balance_bridge import settings
 from balance_bridge.accounts import Account
-from balance_bridge.errors import AccountsFileError, BalanceBridgeError, BudgetExhausted
+from balance_bridge.errors import (
+    AccountsFileError,
+    BalanceBridgeError,
+    BudgetExhausted,
+    NotYetAvailable,
+    SnapshotOverdue,
+)
 from balance_bridge.operators.parameters import check_destinations, check_names
+from balance_bridge.points import BalanceRequest
 
 if TYPE_CHECKING:
     from balance_bridge.daily import Job
@@ -27,6 +34,8 @@ if TYPE_CHECKING:
 MAX_INLINE_WAIT_S = 10.0
 # A task is woken this much earlier than it can continue: what it takes until it runs again.
 LEAD_S = 2.0
+LOOK_AGAIN_AFTER_S = 600.0
+GIVE_UP_AFTER = timedelta(hours=6)
 
 
 def without_traceback(execute: Callable[..., Any]) -> Callable[..., Any]:
@@ -119,6 +128,15 @@ class AccountOperator(BridgeOperator):
                 # It can be made again at any time, and the task's own result is what counts.
                 self.log.warning("the page of this day is not up to date: %s", error)
 
+    def requests(self, account: Account) -> list[BalanceRequest]:
+        """What each destination of the account asks for."""
+        from balance_bridge.hooks.destinations import KEYS
+
+        return [
+            BalanceRequest(name, destination.points, destination.timezone, KEYS[destination.type], account.start_date)
+            for name, destination in account.destinations.items()
+        ]
+
     def job(self, context: Any, account: Account) -> Job:
         """The account's day as the stages take it."""
         refetch = bool(context["params"].get("refetch"))
@@ -140,33 +158,59 @@ class AccountOperator(BridgeOperator):
         )
 
 
-class AskingOperator(AccountOperator):
-    """A task that fetches from the exchange, and gives up its worker during a long wait."""
+class FetchingOperator(AccountOperator):
+    """A task that fetches from the exchange, and waits without a worker: for the request budget, or for data."""
 
-    def wait_for_budget(self, error: BudgetExhausted, refused: int, kwargs: dict[str, Any]) -> NoReturn:
-        """Continue, from what is in the store, when the budget allows the next request.
+    def fetch(self, context: Any, account: Account) -> dict[str, Any]:
+        """Fetch what this task is for; called again after a wait, it continues from what is in the store."""
+        raise NotImplementedError
+
+    @without_traceback
+    def execute(
+        self,
+        context: Any,
+        event: Any = None,  # noqa: ARG002 - what woke the task, if it had been waiting
+        since: str | None = None,
+        refused: int = 0,
+    ) -> dict[str, Any]:
+        """Fetch, or wait.
 
         Args:
-            error: Says how long that is.
+            context: Airflow's context.
+            event: What woke the task.
+            since: When the wait for data began (ISO, UTC).
             refused: How often the exchange has refused a request since its last successful response.
-            kwargs: Further arguments for ``execute`` then.
+
+        Returns:
+            What the next tasks need of it.
 
         Raises:
             RateLimited: The exchange refuses requests although the window was waited for.
+            SnapshotOverdue: The data did not come within six hours.
             TaskDeferred: The wait itself, as Airflow takes it.
         """
-        if error.refusal is not None and refused:
-            raise error.refusal
-        wait_s = max(error.wait_s - LEAD_S, 1.0)
-        self.log.info("%s; this task gives up its worker for %.0f s", error, wait_s)
-        moment = datetime.now(UTC) + timedelta(seconds=wait_s)
-        self.wait_until(moment, {**kwargs, "refused": int(error.refusal is not None)})
+        try:
+            return self.fetch(context, self.read_account())
+        except BudgetExhausted as error:
+            if error.refusal is not None and refused:
+                raise error.refusal from None
+            self._wait(error, max(error.wait_s - LEAD_S, 1.0), since=since, refused=int(error.refusal is not None))
+        except NotYetAvailable as error:
+            if error.wait_s is not None:
+                # It cannot be there before: that is not being late.
+                self._wait(error, error.wait_s, since=since)
+            began = datetime.fromisoformat(since) if since else datetime.now(UTC)
+            if datetime.now(UTC) - began >= GIVE_UP_AFTER:
+                raise SnapshotOverdue(str(error), why=f"the task has looked for it since {began:%H:%M} UTC") from error
+            self._wait(error, LOOK_AGAIN_AFTER_S, since=began.isoformat())
 
-    def wait_until(self, moment: datetime, kwargs: dict[str, Any]) -> NoReturn:
-        """Give up the worker until an instant (UTC); ``execute`` is called again then, with these arguments."""
+    def _wait(self, error: BudgetExhausted | NotYetAvailable, wait_s: float, **kwargs: Any) -> NoReturn:
+        """Give up the worker; ``execute`` is called again after the wait, with these arguments."""
         from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 
+        self.log.info("%s; this task gives up its worker for %.0f s", error, wait_s)
         # Instants of the wall clock: the trigger waits in another process.
+        moment = datetime.now(UTC) + timedelta(seconds=wait_s)
         self.defer(trigger=DateTimeTrigger(moment=moment), method_name="execute", kwargs=kwargs)
 
 

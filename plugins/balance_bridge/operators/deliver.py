@@ -92,7 +92,7 @@ class Deliver(AccountOperator):
             )
         if self.destination not in self.reconciled["balances"]:
             raise ConfigurationError(
-                f"{self.destination} was not in the accounts file when this day was worked out",
+                f"{self.destination} was not in the accounts file when these balances were computed",
                 do="Clear the task before this one as well.",
             )
 

@@ -27,7 +27,7 @@ class Preflight(BridgeOperator):
 
         right: dict[str, str] = {}
         wrong = []
-        for finding in findings(deep=True, pools=False):
+        for finding in findings(deep=True, database=False):
             if finding.right:
                 self.log.info("right: %s: %s", finding.what, finding.message)
                 right[finding.what] = finding.message

@@ -56,19 +56,34 @@ class Expected:
 
 
 @dataclass(frozen=True)
-class _Day:
-    """One day of an account, and what a destination asks of it."""
+class Asked:
+    """What a destination asks for.
 
-    opening: Snapshot
-    closing: Snapshot
+    Attributes:
+        points: ``open``, ``close``, ``changes``, ``local_midnight``, or steps such as ``every 1h``.
+        zone: IANA name of the destination's zone.
+        kind: Whether a key is the instant or the local second.
+        start: The account's first day.
+    """
+
     points: Sequence[str]
     zone: str
     kind: KeyKind
     start: date
 
+
+@dataclass(frozen=True)
+class _Day:
+    """One day of an account, and what a destination asks of it."""
+
+    opening: Snapshot
+    closing: Snapshot
+    asked: Asked
+
     def has_first_midnight(self) -> bool:
         """Whether the opening instant is this day's to deliver: then the day before leaves it out."""
-        return "open" in self.points and ("close" not in self.points or self.opening.day == self.start)
+        points = self.asked.points
+        return "open" in points and ("close" not in points or self.opening.day == self.asked.start)
 
     def has_last_midnight(self) -> bool:
         """Whether the closing instant is this day's to deliver: then the next day leaves it out."""
@@ -77,37 +92,32 @@ class _Day:
     def delivers(self, one: Expected) -> bool:
         """Whether a balance is this day's to deliver, and not that of one of the days beside it."""
         if one.at_ms == self.closing.at_ms and not self.has_last_midnight():
-            return one.balance == 0 and self.closing.day != self.start
-        return one.at_ms != self.opening.at_ms or one.balance != 0 or self.opening.day == self.start
+            return one.balance == 0 and self.closing.day != self.asked.start
+        return one.at_ms != self.opening.at_ms or one.balance != 0 or self.opening.day == self.asked.start
 
     def is_taken(self, at_ms: int) -> bool:
         """Whether the instant's key belongs to the opening instant or to an earlier one."""
-        if self.kind == "instant":
+        if self.asked.kind == "instant":
             return at_ms <= self.opening.at_ms
-        return local_text(at_ms, self.zone) <= _latest_text(self.opening.at_ms, self.zone)
+        return local_text(at_ms, self.asked.zone) <= _latest_text(self.opening.at_ms, self.asked.zone)
 
     def moved(self, at_ms: int) -> int:
         """A record's time or, where it has no key in the day, the nearest instant that has."""
-        tick_ms = 1 if self.kind == "instant" else 1000
+        tick_ms = 1 if self.asked.kind == "instant" else 1000
         at_ms = max(at_ms, self.opening.at_ms)
         while at_ms < self.closing.at_ms and self.is_taken(at_ms):
             at_ms = (at_ms // tick_ms + 1) * tick_ms
         return min(at_ms, self.closing.at_ms)
 
 
-def expected(
-    book: Book, first: date, last: date, points: Sequence[str], zone: str, kind: KeyKind, start: date
-) -> tuple[list[Expected], int]:
+def expected(book: Book, first: date, last: date, asked: Asked) -> tuple[list[Expected], int]:
     """The balances to be delivered for the UTC days from ``first`` to ``last``, and how many lost their key.
 
     Args:
         book: With the snapshots of every day and of the day after ``last``.
         first: First day.
         last: Last day, included.
-        points: ``open``, ``close``, ``changes``, ``local_midnight``, or steps such as ``every 1h``.
-        zone: IANA name of the destination's zone.
-        kind: Whether a key is the instant or the local second.
-        start: The account's first day.
+        asked: What the destination asks for.
 
     Raises:
         ValueError: An unknown point, or a day whose snapshots are not there.
@@ -119,7 +129,7 @@ def expected(
         opening, closing = book.snapshots.get(today), book.snapshots.get(today + timedelta(days=1))
         if opening is None or closing is None:
             raise ValueError(f"{today}: its snapshot or that of the next day is not in the books")
-        day = _Day(opening, closing, points, zone, kind, start)
+        day = _Day(opening, closing, asked)
         of_day, lost = _expected_day(day, book.between(opening, closing))
         found += of_day
         collisions += lost
@@ -137,10 +147,10 @@ def _expected_day(day: _Day, records: Iterable[Record]) -> tuple[list[Expected],
         of_asset = [record for record in records if any(leg.asset == asset for leg in record.legs)]
         of_key: dict[tuple[str, int | str], Expected] = {}
         for one in _asked(day, of_asset, asset):
-            if (one.at_ms != day.opening.at_ms and day.is_taken(one.at_ms)) or one.key(day.kind) in of_key:
+            if (one.at_ms != day.opening.at_ms and day.is_taken(one.at_ms)) or one.key(day.asked.kind) in of_key:
                 collisions += 1
             else:
-                of_key[one.key(day.kind)] = one
+                of_key[one.key(day.asked.kind)] = one
         found += of_key.values()
     return [one for one in found if day.delivers(one)], collisions
 
@@ -148,7 +158,7 @@ def _expected_day(day: _Day, records: Iterable[Record]) -> tuple[list[Expected],
 def _asked(day: _Day, of_asset: list[Record], asset: str) -> list[Expected]:
     """What is asked for of one asset; under one key the first is to be delivered: a snapshot's, else the latest."""
     instants: dict[int, set[str]] = {}
-    for point in day.points:
+    for point in day.asked.points:
         for at_ms in _instants(day, of_asset, point):
             instants.setdefault(at_ms, set()).add(point)
     if not day.has_first_midnight():
@@ -162,7 +172,7 @@ def _asked(day: _Day, of_asset: list[Record], asset: str) -> list[Expected]:
             day.opening.day,
             asset,
             at_ms,
-            local_text(at_ms, day.zone),
+            local_text(at_ms, day.asked.zone),
             _balance_at(day, of_asset, asset, at_ms),
             tuple(sorted(instants[at_ms])),
         )
@@ -179,7 +189,7 @@ def _instants(day: _Day, of_asset: list[Record], point: str) -> Iterable[int]:
     if point == "changes":
         return [record.at_ms for record in of_asset]
     if point == "local_midnight":
-        return local_midnights(day.opening.at_ms - 1, day.closing.at_ms, day.zone)
+        return local_midnights(day.opening.at_ms - 1, day.closing.at_ms, day.asked.zone)
     return range(day.opening.at_ms, day.closing.at_ms + 1, step_ms(point))
 
 

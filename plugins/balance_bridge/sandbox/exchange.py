@@ -13,7 +13,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from balance_bridge.clock import Clock
-from balance_bridge.sandbox.wire import Api, Call, Journal, Refused, Reply, same_signature, signature
+from balance_bridge.sandbox.wire import Api, Call, Journal, Refused, Reply, Row, same_signature, signature
 from balance_bridge.sandbox.world import Book, Leg, Record, World, utc_day
 
 PREFIX = "/api/pro/"
@@ -64,7 +64,7 @@ class ExchangeOptions:
     window_s: float = 60.0
 
 
-class Exchange(Api):
+class Exchange(Api[Row]):
     """The exchange's API.
 
     Args:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from datetime import date
 from typing import NamedTuple
 
-from balance_bridge.sandbox.elven import BALANCE_SOURCE, Source
 from balance_bridge.sandbox.webhook import PATH
 
 # What the Elven entity knows: codes without a hyphen only, and no spam.
@@ -35,17 +34,6 @@ class Credentials(NamedTuple):
         "main_cash": "ASCENDEX-CASH-{asset}",
         "main_margin": "ASCENDEX-MARGIN-{asset}",
     }
-
-    def elven_sources(self) -> list[Source]:
-        """The sources that exist from the start."""
-        return [
-            Source(source_id, self.entity_accounts[name], f"balances of {name}", BALANCE_SOURCE)
-            for name, source_id in self.sources.items()
-        ]
-
-    def amlyze_groups(self) -> dict[str, str]:
-        """Account name by the prefix of its Amlyze ids."""
-        return {pattern.partition("{")[0]: name for name, pattern in self.account_ext_ids.items()}
 
 
 CREDENTIALS = Credentials()

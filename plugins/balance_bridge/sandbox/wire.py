@@ -1,4 +1,4 @@
-"""What the APIs share: a call, a reply, refusals, the journal of requests, and strict JSON."""
+"""What the APIs share: a call, a reply, refusals, the journal of requests, strict JSON and the rows in it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import base64
 import hashlib
 import hmac
 import json
-import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any, Generic, TypeVar
 from urllib.parse import parse_qsl
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic.alias_generators import to_camel
 
 from balance_bridge.clock import Clock
 
@@ -53,7 +55,6 @@ class Refused(Exception):
     def __init__(self, reply: Reply, reason: str) -> None:
         super().__init__(reason)
         self.reply = reply
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,6 @@ class Journal:
         """Requests that were refused, all or those with one HTTP status."""
         return [line for line in self.requests if line.reason and status in (None, line.status)]
 
-    def arrivals_s(self, api: str, key: str, *, admitted: bool = True) -> list[float]:
-        """Seconds since the epoch at which a key's requests arrived; without the 429s, or only these."""
-        return [
-            line.at_s
-            for line in self.requests
-            if line.api == api and line.key == key and (line.status != 429) == admitted
-        ]
-
     def document(self) -> dict[str, Any]:
         """Counts per API and key, and the refusals, as JSON."""
         per_key: dict[str, dict[str, int]] = {}
@@ -101,27 +94,82 @@ class Journal:
         }
 
 
-class Api:
-    """What the APIs have in common: requests are journalled, and what was accepted before is known.
+class Number(Decimal):
+    """A JSON number: its exact value, and the digits in which it was sent."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def oddities(self) -> list[str]:
+        """What is valid JSON, but should not have been sent."""
+        odd = ["exponent"] if "e" in self.text.lower() else []
+        return odd + (["negative zero"] if self.is_zero() and self.is_signed() else [])
+
+
+def _existing(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
+# A text that names a time that exists, in whatever form an API demands.
+Time = Annotated[str, AfterValidator(_existing)]
+
+
+class Model(BaseModel):
+    """A JSON object with exactly these fields; their JSON names are in camel case."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True, alias_generator=to_camel)
+
+
+class Row(Model):
+    """One balance as an API takes it, and keeps it as it was sent."""
+
+    balance: Number
+    _state: str = ""
+
+    @property
+    def state(self) -> str:
+        """What it did to its key: ``new``, ``repeated`` (the same amount) or ``overwritten`` (another one)."""
+        return self._state
+
+    @property
+    def key(self) -> tuple[str | int, ...]:
+        """What must be delivered once."""
+        raise NotImplementedError
+
+    def document(self) -> dict[str, Any]:
+        """As JSON, amounts as text."""
+        fields = {name: plain(value) if isinstance(value, Decimal) else value for name, value in self}
+        return fields | {"state": self.state}
+
+
+Form = TypeVar("Form")
+Kept = TypeVar("Kept", bound=Row)
+
+
+class Api(Generic[Kept]):
+    """What the APIs have in common: requests are journalled, and what was accepted is kept.
 
     Args:
         clock: What the server's time is.
         journal: Where requests are written down.
 
     Attributes:
+        delivered: Every balance that was accepted, in order.
         oddities: What is valid JSON but should not have been sent, by kind.
     """
 
     name = ""
-    # The header with the public half of the credentials, and what stands for it where there is none.
+    # The header with the public half of the credentials, and what the journal says where there is none.
     key_header = ""
     key_name = ""
 
     def __init__(self, clock: Clock, journal: Journal) -> None:
+        self.delivered: list[Kept] = []
         self.oddities: Counter[str] = Counter()
         self._clock = clock
         self._journal = journal
-        self._latest: dict[Hashable, Decimal] = {}
+        self._latest: dict[tuple[str | int, ...], Decimal] = {}
 
     def answer(self, call: Call) -> Reply:
         """Respond to one request, and journal it."""
@@ -129,25 +177,20 @@ class Api:
         try:
             reply = self._serve(call, at_s)
         except Refused as refused:
-            reply, reason = refused.reply, refused.reason
+            reply, reason = refused.reply, str(refused)
         key = call.headers.get(self.key_header, self.key_name)[:80]
         self._journal.requests.append(Request(at_s, self.name, key, call.method, call.path, reply.status, reason))
         return reply
-
-    def reset(self) -> None:
-        """Forget everything that was delivered."""
-        self.oddities.clear()
-        self._latest.clear()
 
     def _serve(self, call: Call, at_s: float) -> Reply:
         """Respond to a call that arrived at ``at_s`` (seconds since the epoch); raise :class:`Refused` to refuse it."""
         raise NotImplementedError
 
-    def _take(self, key: Hashable, number: Number) -> str:
-        """Note a balance under its key: ``new``, ``repeated`` (the same amount) or ``overwritten`` (another one)."""
-        self.oddities.update(number.oddities())
-        before, self._latest[key] = self._latest.get(key), number.amount
-        return "new" if before is None else "repeated" if before == number.amount else "overwritten"
+    def _keep(self, row: Kept) -> None:
+        self.oddities.update(row.balance.oddities())
+        before, self._latest[row.key] = self._latest.get(row.key), row.balance
+        row._state = "new" if before is None else "repeated" if before == row.balance else "overwritten"
+        self.delivered.append(row)
 
 
 def signature(secret: str, text: str) -> str:
@@ -158,23 +201,6 @@ def signature(secret: str, text: str) -> str:
 def same_signature(expected: str, given: str) -> bool:
     """Whether two signatures are equal (header values may hold any characters)."""
     return hmac.compare_digest(expected.encode(), given.encode())
-
-
-@dataclass(frozen=True)
-class Number:
-    """A JSON number with the digits in which it was sent."""
-
-    text: str
-
-    @property
-    def amount(self) -> Decimal:
-        """The exact value."""
-        return Decimal(self.text)
-
-    def oddities(self) -> list[str]:
-        """What is valid JSON, but should not have been sent."""
-        odd = ["exponent"] if "e" in self.text.lower() else []
-        return odd + (["negative zero"] if self.text.startswith("-") and self.amount.is_zero() else [])
 
 
 def read_json(body: bytes) -> Any:
@@ -208,6 +234,19 @@ def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def fit(form: TypeAdapter[Form], document: Any) -> Form:
+    """A JSON document as a form demands it.
+
+    Raises:
+        ValueError: The first thing that is wrong, and where.
+    """
+    try:
+        return form.validate_python(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
 def plain(amount: Decimal) -> str:
     """An amount's digits without exponent, trailing zeros or negative zero."""
     text = format(amount, "f")
@@ -216,22 +255,6 @@ def plain(amount: Decimal) -> str:
     return "0" if text in {"-0", ""} else text
 
 
-def is_time(form: re.Pattern[str], text: Any) -> bool:
-    """Whether something is a text of this form, and a time that exists."""
-    if not isinstance(text, str) or not form.fullmatch(text):
-        return False
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
-
-
 def instant_ms(text: str) -> int:
     """UTC milliseconds of an ISO 8601 text with an offset."""
     return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)
-
-
-def document(kept: Any, **more: str) -> dict[str, Any]:
-    """The fields of something that was accepted as JSON, amounts as text."""
-    return more | {name: plain(value) if isinstance(value, Decimal) else value for name, value in vars(kept).items()}

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation, localcontext
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Kind = Literal["order", "balance"]
 
@@ -103,24 +103,16 @@ class Book:
         return [record for record in self.records if record.sn >= sn and record.visible_ms <= now_ms]
 
 
-@dataclass(frozen=True)
-class _Market:
-    price: Decimal
-    tick: Decimal
-    decimals: int
-    most: int
-
-
+# Price, tick, decimals of a size, and the largest size in units of its last decimal.
 _MARKETS = {
-    "BTC": _Market(Decimal("61234.5"), Decimal("0.01"), 5, 900),
-    "ETH": _Market(Decimal("3120.25"), Decimal("0.01"), 4, 2_500),
-    "XRP": _Market(Decimal("0.5123"), Decimal("0.0001"), 1, 9_000),
-    "1INCH": _Market(Decimal("0.3871"), Decimal("0.0001"), 2, 90_000),
-    "NO": _Market(Decimal("2.5"), Decimal("0.001"), 3, 400_000),
-    "SOL": _Market(Decimal("141.77"), Decimal("0.01"), 3, 9_000),
-    "AKRO": _Market(Decimal("0.0051"), Decimal("0.0001"), 0, 900),
-    "ADA": _Market(Decimal("0.4412"), Decimal("0.0001"), 1, 9_000),
-    "FLASH": _Market(Decimal("1.25"), Decimal("0.01"), 2, 9_000),
+    "BTC": ("61234.5", "0.01", 5, 900),
+    "ETH": ("3120.25", "0.01", 4, 2_500),
+    "XRP": ("0.5123", "0.0001", 1, 9_000),
+    "1INCH": ("0.3871", "0.0001", 2, 90_000),
+    "NO": ("2.5", "0.001", 3, 400_000),
+    "SOL": ("141.77", "0.01", 3, 9_000),
+    "ADA": ("0.4412", "0.0001", 1, 9_000),
+    "FLASH": ("1.25", "0.01", 2, 9_000),
 }
 
 _CASH = {
@@ -141,14 +133,11 @@ _MARGIN = {"BTC": "0.0301", "ETH": "5.5", "USDT": "-1628.51466633", "SOL": "12",
 _CASH_TRADED = ("BTC", "ETH", "XRP", "1INCH", "NO", "SOL")
 _MARGIN_TRADED = ("BTC", "ETH", "SOL")
 
-_Move = tuple[str, Decimal, bool]
 
-
-@dataclass(frozen=True)
-class _Event:
+class _Event(NamedTuple):
     kind: Kind
     event: str
-    moves: tuple[_Move, ...]
+    moves: tuple[tuple[str, Decimal, bool], ...]  # asset, delta, whether it is a fee
     side: str = ""
 
 
@@ -193,22 +182,34 @@ class GeneratedBook(Book):
     def _generate(self, offset: int) -> None:
         rng = self._random(offset)
         opening_ms = midnight_ms(self.today + timedelta(days=offset))
-        times = _times(rng, self._count(rng, offset))
-        script = {} if self._margin else _script(offset, len(times))
+        if self._margin:
+            count = rng.randint(40, 150)
+        else:
+            count = BUSY_RECORDS if offset == BUSY_OFFSET else rng.randint(100, 300)
+        times = _times(rng, count)
         traded = [
             asset
             for asset in (_MARGIN_TRADED if self._margin else _CASH_TRADED)
             if asset == "BTC" or rng.random() < 0.7  # so that some assets rest on some days
         ]
+        script = {} if self._margin else self._script(rng, count // 2)
         for index, (booked_ms, at_ms) in enumerate(times):
-            special = script.get(index)
-            event = self._special(special, rng) if special else self._any(rng, traded)
+            special = script.get((offset, index))
+            event = special() if special else self._any(rng, traded)
             self._book(rng, event, opening_ms + booked_ms, opening_ms + at_ms)
 
-    def _count(self, rng: random.Random, offset: int) -> int:
-        if self._margin:
-            return rng.randint(40, 150)
-        return BUSY_RECORDS if offset == BUSY_OFFSET else rng.randint(100, 300)
+    def _script(self, rng: random.Random, half: int) -> dict[tuple[int, int], Callable[[], _Event]]:
+        """What must happen on some days before today, by the day and the place among its records."""
+        held = self._balances
+        return {
+            # In neither snapshot, and yet touched.
+            (-3, half): lambda: self._trade(rng, "FLASH", Decimal("12.5")),
+            (-3, half + 9): lambda: self._trade(rng, "FLASH", -held["FLASH"]),
+            # In the opening snapshot only.
+            (-2, half): lambda: _moved("Withdrawal", "AKRO", -held["AKRO"]),
+            # First seen in the middle of a day.
+            (-1, half): lambda: self._trade(rng, "ADA", Decimal("12.5")),
+        }
 
     def _book(self, rng: random.Random, event: _Event, booked_ms: int, at_ms: int) -> None:
         self._sn += rng.choice((1, 1, rng.randint(2, 90), rng.randint(100, 400_000)))
@@ -238,10 +239,10 @@ class GeneratedBook(Book):
         return _moved("Airdrop", rng.choice(("SPAM", "BTT-B")), Decimal(rng.randint(1, 10**12)).scaleb(-9))
 
     def _trade(self, rng: random.Random, asset: str, quantity: Decimal | None = None) -> _Event:
-        market = _MARKETS[asset]
-        price = market.price + market.tick * rng.randint(-300, 300)
+        middle, tick, decimals, most = _MARKETS[asset]
+        price = Decimal(middle) + Decimal(tick) * rng.randint(-300, 300)
         if quantity is None:
-            size = Decimal(rng.randint(1, market.most)).scaleb(-market.decimals)
+            size = Decimal(rng.randint(1, most)).scaleb(-decimals)
             quantity = size if self._buys(rng, asset, size, size * price) else -size
         value = quantity * price
         fee = -abs(value) * Decimal("0.0005")
@@ -262,28 +263,9 @@ class GeneratedBook(Book):
             return cash > -600 or (cash > -9_000 and rng.random() < 0.5)
         return cash > 2 * value and rng.random() < 0.5
 
-    def _special(self, special: str, rng: random.Random) -> _Event:
-        action, asset = special.split()
-        held = self._balances.get(asset, Decimal(0))
-        if action == "sell-all":
-            return self._trade(rng, asset, -held)
-        if action == "buy":
-            return self._trade(rng, asset, Decimal("12.5"))
-        return _moved("Withdrawal", asset, -held)
-
 
 def _moved(event: str, asset: str, delta: Decimal) -> _Event:
     return _Event("balance", event, ((asset, delta, False),))
-
-
-def _script(offset: int, count: int) -> dict[int, str]:
-    """What must happen on some days before today, by the place among the day's records."""
-    half = count // 2
-    return {
-        -3: {half: "buy FLASH", half + 9: "sell-all FLASH"},  # in neither snapshot, and yet touched
-        -2: {half: "withdraw-all AKRO"},  # in the opening snapshot only
-        -1: {half: "buy ADA"},  # first seen in the middle of a day
-    }.get(offset, {})
 
 
 def _times(rng: random.Random, count: int) -> list[tuple[int, int]]:

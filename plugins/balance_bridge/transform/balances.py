@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pandas as pd
@@ -26,28 +26,11 @@ from balance_bridge.transform.ledger import snapshot_rows
 from balance_bridge.transform.schema import BALANCES
 from balance_bridge.transform.snapshot import Snapshot, check_order
 
-FORMAT = "balances/2"
+FORMAT = parquet.Format("balances/2", BALANCES)
+to_parquet, from_parquet = FORMAT.write, FORMAT.read
 MAX_COLLIDED = 100
 
-_TEXT = pd.ArrowDtype(pa.string())
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True)
-class Collision:
-    """A balance that is not delivered, because another one has its key.
-
-    Attributes:
-        asset: The asset.
-        at_ms: Its instant, UTC milliseconds.
-        local_text: The instant in the destination's zone, cut to the second.
-        kept_at_ms: The instant that is delivered instead; None where the key belongs to another day.
-    """
-
-    asset: str
-    at_ms: int
-    local_text: str
-    kept_at_ms: int | None
 
 
 @dataclass(frozen=True)
@@ -57,18 +40,20 @@ class Balances:
     Attributes:
         frame: Columns as ``schema.BALANCES``, all of them Arrow's, sorted by (at, asset), one row per key.
         collisions: How many instants lost their key to another one.
-        collided: The first of them by (at, asset), at most 100.
+        collided: The first of them by (at, asset), at most 100: ``asset``, ``at_ms`` (UTC), ``local_text`` (its key, in
+            the destination's zone), and ``kept_at_ms``, the instant that is delivered instead; None where the key
+            belongs to another day.
         moved: How many records were moved into the day, or to a key of its own.
     """
 
     frame: pd.DataFrame
     collisions: int = 0
-    collided: tuple[Collision, ...] = ()
+    collided: tuple[dict[str, Any], ...] = ()
     moved: int = 0
 
     def to_document(self) -> dict[str, Any]:
         """The collisions as JSON can hold them, for the report."""
-        return {"count": self.collisions, "first": [vars(collision) for collision in self.collided]}
+        return {"count": self.collisions, "first": list(self.collided)}
 
 
 def balances_at(opening: Snapshot, closing: Snapshot, ledger: pd.DataFrame, request: BalanceRequest) -> Balances:
@@ -89,53 +74,38 @@ def balances_at(opening: Snapshot, closing: Snapshot, ledger: pd.DataFrame, requ
         InvalidAmount: If a snapshot holds an amount that cannot be held exactly.
     """
     check_order(opening, closing)
-    day = (_EPOCH + timedelta(milliseconds=opening.at_ms)).date()
-    points = list(dict.fromkeys(request.points))
-    grid = _grid(opening, closing, points, request.zone)
-    if not request.delivers_opening(day):
-        grid.pop(opening.at_ms, None)
-    if not request.delivers_closing(day):
-        # The next day's opening; until the end it holds its key against the day's other instants.
-        grid[closing.at_ms] = ["open"]
-
     seconds = new_seconds(opening.at_ms, closing.at_ms, request.zone) if request.key == "local_second" else None
     records, moved = _in_day(ledger, opening.at_ms, closing.at_ms, seconds)
     held = {asset for snapshot in (opening, closing) for asset, amount in snapshot.balances.items() if amount}
     assets = sorted(held.union(records["asset"].unique()))
-    asked = _asked(grid, points, assets, records)
+    asked = _asked(_grid(opening.at_ms, closing.at_ms, request), request, assets, records)
     found = pd.merge_asof(asked, _timeline(opening, closing, records, assets), on="at", by="asset")
     kept, collided = found, found.head(0)
     if seconds is not None:
         found["snapshot"] = found["at"].isin([opening.at_ms, closing.at_ms])
         found["local"] = local_seconds(found["at"].to_numpy(), request.zone)
+        # Under each of the day's own local texts a snapshot's balance is delivered, or else the latest.
         own = (found["at"] == opening.at_ms) | (found["at"] // 1000).isin(seconds)
-        kept, collided = _one_per_text(found, own)
+        best = found[own].sort_values(["snapshot", "at"]).drop_duplicates(["asset", "local"], keep="last")
+        kept, collided = found.loc[found.index.isin(best.index)], found.loc[~found.index.isin(best.index)]
     kept = _left_to_others(kept, opening.at_ms, closing.at_ms, request)
     table = pa.Table.from_pandas(kept[BALANCES.names], schema=BALANCES, preserve_index=False)
     return Balances(parquet.to_frame(table), len(collided), _collisions(collided, kept), moved)
 
 
-def to_parquet(frame: pd.DataFrame) -> bytes:
-    """Write the frame of :class:`Balances`; the same frame gives the same bytes."""
-    return parquet.write(frame, BALANCES, FORMAT)
+def _grid(open_ms: int, close_ms: int, request: BalanceRequest) -> pd.DataFrame:
+    """The instants in [open, close] at which every asset is asked for, one row per instant and point.
 
-
-def from_parquet(data: bytes) -> pd.DataFrame:
-    """Read the frame of :class:`Balances`.
-
-    Raises:
-        StoreDamaged: If the data is not one that this release can read.
+    A point is a bit, its place in the request, so that the sum of an instant's bits tells which points ask for it.
     """
-    return parquet.read(data, BALANCES, FORMAT)
-
-
-def _grid(opening: Snapshot, closing: Snapshot, points: list[str], zone: str) -> dict[int, list[str]]:
-    """The instants in [open, close] that are asked for of every asset, each with the points that ask for it."""
-    grid: dict[int, list[str]] = {}
-    for point in points:
-        for instant in _instants(opening.at_ms, closing.at_ms, point, zone):
-            grid.setdefault(instant, []).append(point)
-    return grid
+    bits = {point: 1 << place for place, point in enumerate(dict.fromkeys(request.points))}
+    rows = [(at, bit) for point, bit in bits.items() for at in _instants(open_ms, close_ms, point, request.zone)]
+    if not request.delivers_opening(_day(open_ms)):
+        rows = [(at, bit) for at, bit in rows if at != open_ms]
+    if not request.delivers_closing(_day(open_ms)):
+        # The next day's opening; until the end it holds its key against the day's other instants.
+        rows = [(at, bit) for at, bit in rows if at != close_ms] + [(close_ms, bits["open"])]
+    return pd.DataFrame(rows, columns=["at", "bit"], dtype="int64")
 
 
 def _instants(open_ms: int, close_ms: int, point: str, zone: str) -> Sequence[int]:
@@ -177,52 +147,31 @@ def _timeline(opening: Snapshot, closing: Snapshot, records: pd.DataFrame, asset
     return timeline.loc[newest, ["asset", "at", "balance"]]
 
 
-def _names(assets: list[str]) -> pd.DataFrame:
-    return pd.DataFrame({"asset": assets}, dtype=_TEXT)
-
-
-def _asked(grid: dict[int, list[str]], points: list[str], assets: list[str], records: pd.DataFrame) -> pd.DataFrame:
+def _asked(grid: pd.DataFrame, request: BalanceRequest, assets: list[str], records: pd.DataFrame) -> pd.DataFrame:
     """Each asset and instant that some point asks for, once, in order of instants, and the points that do."""
-    every = _names(assets).merge(pd.DataFrame({"at": list(grid)}, dtype="int64"), how="cross")
-    every["points"] = _texts(every["at"], grid, points)
-    changes = records[["asset", "at"]] if "changes" in points else every.head(0)
-    asking = {instant: [*names, "changes"] for instant, names in grid.items()}
-    changes = changes.assign(points=_texts(changes["at"], asking, points))
-    both = pd.concat([every, changes]).drop_duplicates(["asset", "at"], keep="last")
-    return both.sort_values(["at", "asset"], ignore_index=True)
+    points = list(dict.fromkeys(request.points))
+    asked = pd.DataFrame({"asset": assets}, dtype=records["asset"].dtype).merge(grid, how="cross")
+    if "changes" in points:
+        changes = records[["asset", "at"]].drop_duplicates().assign(bit=1 << points.index("changes"))
+        asked = pd.concat([asked, changes])
+    bits = asked.groupby(["at", "asset"])["bit"].sum()
+    texts = {each: ",".join(p for place, p in enumerate(points) if each >> place & 1) for each in bits.unique()}
+    return bits.map(texts).rename("points").reset_index()
 
 
-def _texts(at: pd.Series, asking: dict[int, list[str]], points: list[str]) -> Any:
-    """The points that ask for each instant, joined by commas; an instant that is not among them is a change's."""
-    texts = [",".join(point for point in points if point in names) for names in asking.values()]
-    named = pd.Series(texts, index=pd.Index(list(asking), dtype="int64"), dtype=_TEXT)
-    return named.reindex(at).fillna("changes").array
-
-
-def _left_to_others(kept: pd.DataFrame, open_ms: int, close_ms: int, request: BalanceRequest) -> pd.DataFrame:
+def _left_to_others(found: pd.DataFrame, open_ms: int, close_ms: int, request: BalanceRequest) -> pd.DataFrame:
     """What this day delivers of its two midnights.
 
     Where the next day delivers a midnight as its opening, this one still delivers what has come to nothing by then: the
     next day may know nothing of it. So only the account's first day delivers a zero at its opening.
     """
-    day = (_EPOCH + timedelta(milliseconds=open_ms)).date()
-    nothing = kept["balance"] == 0
-    if not request.delivers_closing(day):
-        ours = nothing if day + timedelta(days=1) != request.start else False
-        kept, nothing = kept[(kept["at"] != close_ms) | ours], nothing[(kept["at"] != close_ms) | ours]
-    if day != request.start:
-        kept = kept[(kept["at"] != open_ms) | ~nothing]
-    return kept
+    day, nothing = _day(open_ms), found["balance"] == 0
+    opens = nothing & (found["at"] == open_ms) & (day != request.start)
+    closes = ~(nothing & (_day(close_ms) != request.start)) & (found["at"] == close_ms)
+    return found[~(opens | (closes & (not request.delivers_closing(day))))]
 
 
-def _one_per_text(found: pd.DataFrame, own: pd.Series) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What is delivered under the day's own local texts, a snapshot's or else the latest, and what is not."""
-    best = found[own].sort_values(["snapshot", "at"]).drop_duplicates(["asset", "local"], keep="last")
-    kept = found.index.isin(best.index)
-    return found[kept], found[~kept]
-
-
-def _collisions(collided: pd.DataFrame, kept: pd.DataFrame) -> tuple[Collision, ...]:
+def _collisions(collided: pd.DataFrame, kept: pd.DataFrame) -> tuple[dict[str, Any], ...]:
     if collided.empty:
         return ()
     first = collided.head(MAX_COLLIDED)
@@ -230,6 +179,15 @@ def _collisions(collided: pd.DataFrame, kept: pd.DataFrame) -> tuple[Collision, 
     winners = kept.loc[kept["local"].isin(first["local"]), ["asset", "local", "at"]].astype({"at": "int64[pyarrow]"})
     pairs = first.merge(winners, on=["asset", "local"], how="left", suffixes=("", "_kept"))
     return tuple(
-        Collision(pair["asset"], pair["at"], str(pair["local"]), None if pd.isna(pair["at_kept"]) else pair["at_kept"])
+        {
+            "asset": pair["asset"],
+            "at_ms": pair["at"],
+            "local_text": str(pair["local"]),
+            "kept_at_ms": None if pd.isna(pair["at_kept"]) else pair["at_kept"],
+        }
         for pair in pairs.to_dict("records")
     )
+
+
+def _day(at_ms: int) -> date:
+    return (_EPOCH + timedelta(milliseconds=at_ms)).date()

@@ -13,12 +13,13 @@ import pandas as pd
 import pyarrow as pa
 
 from balance_bridge import money
-from balance_bridge.errors import InvalidAmount, InvalidResponse
+from balance_bridge.errors import Contradiction, InvalidAmount
 from balance_bridge.transform import parquet
 from balance_bridge.transform.schema import AMOUNT, LEDGER, LEGS
 from balance_bridge.transform.snapshot import Snapshot
 
-FORMAT = "ledger/1"
+FORMAT = parquet.Format("ledger/1", LEDGER)
+to_parquet, from_parquet = FORMAT.write, FORMAT.read
 
 WIDE = pd.ArrowDtype(pa.decimal256(60, money.SCALE))
 _AMOUNT = pd.ArrowDtype(AMOUNT)
@@ -35,7 +36,7 @@ def build_ledger(legs: pa.Table) -> pd.DataFrame:
         ``fee`` that of the fee legs among them (0 where there are none), ``balance`` the one after the whole record.
 
     Raises:
-        InvalidResponse: If the legs of one record and asset give different balances, or one sequence number has two
+        Contradiction: If the legs of one record and asset give different balances, or one sequence number has two
             times or kinds; the message names them. Also if a value that every leg has is missing.
         InvalidAmount: If a sum cannot be held; the message names the record.
     """
@@ -68,25 +69,11 @@ def snapshot_rows(snapshot: Snapshot, assets: Iterable[str]) -> pd.DataFrame:
     return parquet.to_frame(pa.Table.from_pylist(rows, schema=schema))
 
 
-def to_parquet(ledger: pd.DataFrame) -> bytes:
-    """Write a ledger; the same ledger gives the same bytes."""
-    return parquet.write(ledger, LEDGER, FORMAT)
-
-
-def from_parquet(data: bytes) -> pd.DataFrame:
-    """Read a ledger.
-
-    Raises:
-        StoreDamaged: If the data is not a ledger that this release can read.
-    """
-    return parquet.read(data, LEDGER, FORMAT)
-
-
 def _frame(legs: pa.Table) -> pd.DataFrame:
     for field in LEGS:
         missing = legs[field.name].null_count
         if missing and not field.nullable:
-            raise InvalidResponse(
+            raise Contradiction(
                 f"{missing} of {len(legs)} legs have no {field.name}",
                 why="Every leg of a record must have one",
             )
@@ -106,10 +93,10 @@ def _same_row(legs: pd.DataFrame) -> pd.Series:
             leg, found = legs.loc[wrong[0]], [legs.loc[place, name] for place in (wrong[0] - 1, wrong[0])]
             if name == "balance":
                 told = " and ".join(money.to_text(amount) for amount in found)
-                raise InvalidResponse(
+                raise Contradiction(
                     f"sn {leg['sn']}: the legs of {leg['asset']} give different balances after the record: {told}"
                 )
-            raise InvalidResponse(
+            raise Contradiction(
                 f"sn {leg['sn']}: two records have this sequence number ({name} {found[0]} and {found[1]})"
             )
     return repeats

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from dataclasses import dataclass
 
 import pandas as pd
 import pyarrow as pa
@@ -18,55 +19,64 @@ from balance_bridge.errors import StoreDamaged
 
 FORMAT_KEY = b"balance_bridge.format"
 _REMEDY = "Run the day again"
+# Text columns of few values; a dictionary of ids or amounts would only grow the file and the time.
+_REPEATING = ("asset", "kind", "event", "points")
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _TAIL_BYTES = 8  # the footer's length in four bytes, least first, and PAR1
 
 
-def write(frame: pd.DataFrame, schema: pa.Schema, version: str) -> bytes:
-    """Write a frame.
+@dataclass(frozen=True)
+class Format:
+    """What one kind of file holds.
 
-    Args:
-        frame: Has the schema's columns.
-        schema: What is written, in this order.
-        version: Name and version of the format, such as ``ledger/1``.
-
-    Returns:
-        The file's content; it holds no time and no host, so equal frames give equal bytes.
+    Attributes:
+        version: Name and version, such as ``ledger/1``.
+        schema: The columns, in their order.
     """
-    table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
-    # What pandas adds depends on its version, and how the columns are cut on how the frame came to be.
-    table = table.replace_schema_metadata({FORMAT_KEY: version.encode()}).combine_chunks()
-    buffer = io.BytesIO()
-    dictionaries = ["asset", *_repeating(schema)]
-    pq.write_table(table, buffer, compression="zstd", use_dictionary=dictionaries, write_page_checksum=True)
-    return _seal(buffer.getvalue())
 
+    version: str
+    schema: pa.Schema
 
-def read(data: bytes, schema: pa.Schema, version: str) -> pd.DataFrame:
-    """Read what :func:`write` wrote.
+    def write(self, frame: pd.DataFrame) -> bytes:
+        """A frame that has the schema's columns as a file's content.
 
-    Raises:
-        StoreDamaged: If a byte of it is not the one that was written, or if it is of another format, version or schema.
-    """
-    # Checked before Arrow reads it: what Arrow makes of a damaged footer can be anything.
-    if not _is_sealed(data):
-        raise StoreDamaged(f"a {version} object is no whole Parquet file, or not the one written", do=_REMEDY)
-    try:
-        with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
-            found = (file.schema_arrow.metadata or {}).get(FORMAT_KEY, b"").decode(errors="replace")
-            if found != version:
-                raise StoreDamaged(
-                    f"a Parquet object is of format {found or 'unknown'!r}",
-                    why=f"This release reads {version!r}",
-                    do="Use the release that wrote it, or run the day again",
-                )
-            table = file.read()
-    except (pa.ArrowException, OSError) as error:
-        raise StoreDamaged(f"a {version} object is no readable Parquet file", why=str(error), do=_REMEDY) from error
-    if not table.schema.remove_metadata().equals(schema):
-        raise StoreDamaged(f"a {version} object has other columns", why=", ".join(table.schema.names), do=_REMEDY)
-    return to_frame(table)
+        It holds no time and no host, so equal frames give equal bytes.
+        """
+        table = pa.Table.from_pandas(frame[self.schema.names], schema=self.schema, preserve_index=False)
+        # What pandas adds depends on its version, and how the columns are cut on how the frame came to be.
+        table = table.replace_schema_metadata({FORMAT_KEY: self.version.encode()}).combine_chunks()
+        buffer = io.BytesIO()
+        dictionaries = [name for name in _REPEATING if name in self.schema.names]
+        pq.write_table(table, buffer, compression="zstd", use_dictionary=dictionaries, write_page_checksum=True)
+        return _seal(buffer.getvalue())
+
+    def read(self, data: bytes) -> pd.DataFrame:
+        """Read what :meth:`write` wrote.
+
+        Raises:
+            StoreDamaged: If a byte of it is not the one that was written, or if it is of another format, version or
+                schema.
+        """
+        # Checked before Arrow reads it: what Arrow makes of a damaged footer can be anything.
+        if not _is_sealed(data):
+            raise StoreDamaged(f"a {self.version} object is no whole Parquet file, or not the one written", do=_REMEDY)
+        try:
+            with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
+                found = (file.schema_arrow.metadata or {}).get(FORMAT_KEY, b"").decode(errors="replace")
+                if found != self.version:
+                    raise StoreDamaged(
+                        f"a Parquet object is of format {found or 'unknown'!r}",
+                        why=f"This release reads {self.version!r}",
+                        do="Use the release that wrote it, or run the day again",
+                    )
+                table = file.read()
+        except (pa.ArrowException, OSError) as error:
+            raise StoreDamaged(f"a {self.version} object cannot be read", why=str(error), do=_REMEDY) from error
+        if not table.schema.remove_metadata().equals(self.schema):
+            names = ", ".join(table.schema.names)
+            raise StoreDamaged(f"a {self.version} object has other columns", why=names, do=_REMEDY)
+        return to_frame(table)
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
@@ -96,8 +106,3 @@ def _is_sealed(data: bytes) -> bool:
 def _footer_start(data: bytes) -> int:
     """Where the footer starts according to the file's last bytes; below 0 if that cannot be."""
     return len(data) - _TAIL_BYTES - int.from_bytes(data[-_TAIL_BYTES:-4], "little")
-
-
-def _repeating(schema: pa.Schema) -> list[str]:
-    """Text columns of few values; a dictionary of ids or amounts would only grow the file and the time."""
-    return [name for name in ("kind", "event", "points") if name in schema.names]

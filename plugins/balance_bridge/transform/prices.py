@@ -6,7 +6,6 @@ destination counts in, and the instant (RFC 3339 with a zone, or a timestamp wit
 
 from __future__ import annotations
 
-import io
 import re
 
 import pandas as pd
@@ -21,6 +20,8 @@ from balance_bridge.transform.schema import AMOUNT, INSTANT
 # One digit less than an amount has, so that every product fits into 76 digits.
 PRICE = pa.decimal128(37, 18)
 _COLUMNS = ("asset", "at", "price")
+# Guessing types would make floats of prices.
+_AS_TEXT = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(_COLUMNS, pa.string()))
 _DIGITS = re.compile(r"[0-9]{1,19}(\.[0-9]{1,18})?", re.ASCII)
 _RFC_3339 = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})", re.ASCII)
 
@@ -40,7 +41,11 @@ def read_prices(data: bytes, name: str) -> pd.DataFrame:
             after the point, or one asset has two prices for an instant.
     """
     try:
-        table = pq.read_table(pa.BufferReader(data)) if name.endswith(".parquet") else _read_csv(data)
+        file = pa.BufferReader(data)
+        if name.endswith(".parquet"):
+            table = pq.read_table(file)
+        else:
+            table = pyarrow.csv.read_csv(file, convert_options=_AS_TEXT)
         missing = [column for column in _COLUMNS if column not in table.column_names]
         if missing:
             raise InvalidResponse(
@@ -78,16 +83,6 @@ def equivalent_values(balances: pd.DataFrame, prices: pd.DataFrame, *, max_age_s
     product = balances["balance"].astype(_wide(AMOUNT)) * price.astype(_wide(PRICE))
     worth = pc.round(pa.array(product), ndigits=digits, round_mode="half_to_even")
     return pd.Series(worth, index=balances.index, dtype=pd.ArrowDtype(worth.type))
-
-
-def _read_csv(data: bytes) -> pa.Table:
-    # As text: guessing types would make floats of prices.
-    header = data.split(b"\n", 1)[0].decode("utf-8-sig").strip().split(",")
-    types = {column.strip().strip('"'): pa.string() for column in header}
-    return pyarrow.csv.read_csv(
-        io.BytesIO(data),
-        convert_options=pyarrow.csv.ConvertOptions(column_types=types, strings_can_be_null=False),
-    )
 
 
 def _typed(column: pa.ChunkedArray, name: str, file: str) -> pa.ChunkedArray:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from balance_bridge.errors import InvalidResponse
+from balance_bridge.errors import Contradiction
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,16 @@ def check_order(opening: Snapshot, closing: Snapshot) -> None:
     """Refuse a closing snapshot that does not follow the opening one.
 
     Raises:
-        InvalidResponse: If its time does not rise, or its sequence number falls. Equal numbers are a day without
+        Contradiction: If its time does not rise, or its sequence number falls. Equal numbers are a day without
             records.
     """
     if closing.at_ms <= opening.at_ms:
-        raise InvalidResponse(
+        raise Contradiction(
             f"the closing snapshot's time {closing.at_ms} is not after the opening one's {opening.at_ms} (UTC ms)",
             do="Check the days that were requested",
         )
     if closing.sn < opening.sn:
-        raise InvalidResponse(
+        raise Contradiction(
             f"the closing snapshot's sn {closing.sn} is below the opening one's {opening.sn}",
             why="The two are not of one account, or the exchange began a new sequence",
         )

@@ -7,6 +7,7 @@ last two are alike; for a write they are as different as "send it again" and "it
 
 from __future__ import annotations
 
+from balance_bridge.transport.credentials import Credentials
 from balance_bridge.transport.redaction import Redactor, credentials, url_secrets
 from balance_bridge.transport.response import Response
 from balance_bridge.transport.sending import CONNECT_TIMEOUT_S, DEADLINE_S, MAX_RESPONSE_BYTES, Options, Transport
@@ -15,6 +16,7 @@ __all__ = [
     "CONNECT_TIMEOUT_S",
     "DEADLINE_S",
     "MAX_RESPONSE_BYTES",
+    "Credentials",
     "Options",
     "Redactor",
     "Response",

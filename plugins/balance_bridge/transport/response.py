@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from functools import cached_property
 
+from balance_bridge.clock import http_date
 from balance_bridge.transport.redaction import Redactor
 
 
@@ -53,7 +53,7 @@ class Response:
 
     def clock_skew_s(self) -> float | None:
         """Seconds by which the server's clock is ahead of ours, by its Date header; None without one."""
-        server = _timestamp(self.headers.get("date", ""))
+        server = http_date(self.headers.get("date"))
         # The header is cut to the second and was written somewhere between sending and the end.
         return None if server is None else server + 0.5 - (self.sent_at + self.ended_at) / 2
 
@@ -62,12 +62,5 @@ class Response:
         value = self.headers.get("retry-after", "").strip()
         if re.fullmatch(r"[0-9]{1,9}", value):
             return float(value)
-        until = _timestamp(value)
+        until = http_date(value)
         return None if until is None else max(0.0, until - self.ended_at)
-
-
-def _timestamp(date: str) -> float | None:
-    try:
-        return parsedate_to_datetime(date).timestamp()
-    except (ValueError, OverflowError, TypeError, IndexError):  # which one depends on the text
-        return None
