@@ -11,7 +11,7 @@ import pytest
 
 from balance_bridge import index
 from balance_bridge.errors import StoreDamaged
-from balance_bridge.index import Day, Delivered
+from balance_bridge.facts import Day, Delivered
 from balance_bridge.load.documents import Action, Plan, Row
 from balance_bridge.load.log import DayLog
 from balance_bridge.store import Store, to_json
@@ -147,8 +147,8 @@ def test_what_cannot_be_read_is_named_and_the_rest_of_the_day_is_there(store: St
     path.write_bytes(b"torn")
     index.record(store, "main", DAY)
     found = days(store)[str(DAY)]
-    assert "elven/plan-0001" in found.unreadable
-    assert (found.proof, list(found.destinations)) == ("proven", ["amlyze"])
+    assert "elven/plan-0001" in found.destinations["elven"].unreadable
+    assert (found.proof, found.destinations["amlyze"].counts) == ("proven", {"planned": 1})
 
 
 class Counting(Store):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from balance_bridge.accounts import Account, AmlyzeDestination, AscendexSource, FilesSource
-from balance_bridge.index import Day, Delivered
+from balance_bridge.facts import Day, Delivered
 from balance_bridge.states import Kind, State, judge, worst
 
 TODAY, DAY = date(2026, 11, 22), date(2026, 11, 20)
@@ -69,6 +69,7 @@ KINDS = {
     "broken and delivered anyway": (facts("broken", **DONE), {"on_break": "load"}, Kind.DELIVERED),
     "delivered and pruned": (Day(destinations={"amlyze": Delivered(**DONE)}), {}, Kind.DELIVERED),
     "unreadable": (Day(stored=True, proof="proven", unreadable="x is damaged"), {}, Kind.UNREADABLE),
+    "one log is unreadable": (facts(unreadable="x is damaged"), {}, Kind.UNREADABLE),
     "nothing": (Day(), {}, Kind.MISSING),
     "nothing, and the exchange has said that it has not either": (Day(unavailable=True), {}, Kind.GONE),
     "nothing, of a source that forgets nothing": (Day(), {"source": FilesSource(type="files", path="x")}, Kind.MISSING),
@@ -88,7 +89,7 @@ def test_what_is_not_as_usual_is_said_of_a_delivered_day() -> None:
     assert state(facts("tolerated", **DONE)).remark == "the drift is within the tolerance"
     assert "alice" in state(facts("broken", approved_by="alice", **DONE), on_break="ask").remark
     assert "anyway" in state(facts("broken", **DONE), on_break="load").remark
-    assert "under other keys" in state(facts(**DONE, other_keys=3)).remark
+    assert "3 balances are held under keys" in state(facts(**DONE, other_keys=3)).remark
     assert state(facts(**DONE)).remark == ""
 
 

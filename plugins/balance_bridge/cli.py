@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 import balance_bridge
 from balance_bridge.commands.arguments import (
-    Decision,
+    Author,
     UsageError,
     parse_day,
     parse_days,
@@ -109,7 +109,7 @@ def _run(given: list[str]) -> int:
     if "form" in chosen:
         chosen["output"] = Output(chosen.pop("form"), chosen.pop("quiet"), sys.stdout)
     if "by" in chosen:
-        chosen["decision"] = Decision(chosen.pop("by"), chosen.pop("reason"))
+        chosen["author"] = Author(chosen.pop("by"), chosen.pop("reason"))
     module, _, name = chosen.pop("run").partition(":")
     # Airflow logs to standard output: what is meant for another program must stand there alone.
     for_programs = "output" in chosen and chosen["output"].form != "table"
@@ -219,12 +219,16 @@ _OUTPUT = (
     _flag("-q", "--quiet", help="only what is wrong or needs attention (default: everything)"),
 )
 _STAYS = "stays in the store (required)"
-_DECISION = (
-    _ACCOUNT,
-    _argument("--destination", required=True, metavar="NAME", help="its name in the accounts file (required)"),
+_AUTHOR = (
     _argument("--by", required=True, metavar="WHO", help=f"who decided; {_STAYS}"),
     _argument("--reason", required=True, metavar="TEXT", help=f"why, or how you found out; {_STAYS}"),
 )
+_DECISION = (
+    _ACCOUNT,
+    _argument("--destination", required=True, metavar="NAME", help="its name in the accounts file (required)"),
+    *_AUTHOR,
+)
+_REFUSE = _flag("--refuse", help="keep the day held (default: approve it, and run it)")
 _WHICH = [
     _argument("--number", dest="numbers", action="append", help="a communication number; repeatable"),
     _argument("--all", dest="numbers", action="store_const", const=None, help="all that are not confirmed"),
@@ -251,12 +255,14 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "check": ("commands.check:run", _FIX, _DEEP, *_OUTPUT),
     "pools": ("commands.pools:run", *_OUTPUT),
     "status": ("commands.status:run", _ACCOUNTS, _recent("10", "10"), *_OUTPUT),
+    "approve": ("commands.decisions:approve", _ACCOUNT, _DATE, *_AUTHOR, _REFUSE),
     "preview": ("commands.preview:run", _ACCOUNT, _DATES, *_ONLY, *_OUTPUT),
     "receipts": ("commands.receipts:show", _ACCOUNT, _DATES, *_ONLY, _OUTCOME, *_OUTPUT),
     "receipts resolve": ("commands.decisions:resolve", *_DECISION, _DATE, _WHICH, _SAID),
     "receipts adopt": ("commands.decisions:adopt", *_DECISION),
     "receipts rekey": ("commands.decisions:rekey", *_DECISION),
     "store check": ("commands.store_check:run", _ACCOUNTS, _recent(None, "all"), *_OUTPUT),
+    "store index": ("commands.store_index:run", _ACCOUNTS),
     "store prune": ("commands.store_prune:run", _KEEP, _YES, *_OUTPUT),
     "elven accounts": ("commands.elven:accounts", _CONN_ID, *_OUTPUT),
     "elven create-source": ("commands.elven:create", _CONN_ID, *_NEW_SOURCE, *_OUTPUT),
@@ -307,6 +313,14 @@ status: is everything delivered? Per account and day
     balance-bridge status --quiet       for cron: silent if all is well
     balance-bridge status main_cash --days 30
     balance-bridge status --days 2026-11-01..2026-11-07 -o csv > week.csv
+
+approve: deliver a day although it does not add up, or refuse to
+
+  Of an account with on_break: ask. Records who decided, when and why, and runs the day again: it is delivered as the
+  exchange's snapshots and records have it, and marked. The decision is about the day's proof as it is now: if that
+  changes, you are asked again. The page "Balances" in Airflow does the same.
+
+    balance-bridge approve main_cash 2026-11-20 --by "Ada, treasury" --reason "the exchange's ticket 4711"
 
 preview: what would be sent now, without sending anything
 
@@ -363,6 +377,11 @@ store check: read every object: checksums, versions, gaps
   Changes nothing. Exit code 1 if anything is damaged.
 
     balance-bridge store check main_cash --days 7
+
+store index: make the index of the page "Balances" again
+
+  The page reads one object per account and month instead of the whole store. Runs keep it up to date; this makes it
+  again from what the store has, where it is damaged or was never made. Changes nothing else.
 
 store prune: remove the data of old days; never receipts
 

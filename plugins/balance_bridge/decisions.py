@@ -115,6 +115,11 @@ def newest_report(store: Store, account: str, day: date) -> dict[str, Any] | Non
     return found
 
 
+def replace(decision: Decision, **changes: Any) -> Decision:
+    """A decision with other values."""
+    return msgspec.structs.replace(decision, **changes)
+
+
 def now() -> str:
     """The present instant as decisions have it."""
     return utc(datetime.now(UTC))

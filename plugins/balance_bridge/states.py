@@ -8,8 +8,9 @@ from datetime import date
 from enum import StrEnum
 
 from balance_bridge.accounts import Account
-from balance_bridge.index import Day, Delivered
+from balance_bridge.facts import Day, Delivered
 from balance_bridge.load.fold import Status
+from balance_bridge.load.summary import held_otherwise
 
 
 class Kind(StrEnum):
@@ -70,6 +71,12 @@ def worst(states: Mapping[str, State]) -> State:
     return min(states.values(), key=lambda state: order.index(state.kind))
 
 
+def describe(found: Delivered) -> str:
+    """What became of the balances at a destination, such as ``11 accepted, 1 rejected``; empty if there are none."""
+    parts = [f"{count} {status}" for status, count in sorted(found.counts.items())]
+    return ", ".join([*parts, *([f"{found.never_sent} not delivered"] if found.never_sent else [])])
+
+
 def days_left(account: Account, day: date, today: date) -> int | None:
     """Days on which the exchange still has a day, today included; 0 once it has not, None if it never forgets."""
     retention_days = account.source.retention_days
@@ -82,21 +89,22 @@ def _at(account: Account, day: date, facts: Day, name: str, today: date) -> Stat
     is_run = bool(facts.proof) or found.planned
     missing = found.never_sent + counts[Status.PLANNED]
     unconfirmed = counts[Status.SEEN] if config.on_unconfirmed == "fail" else 0
-    if not (facts.unreadable or facts.stored or is_run):
+    unreadable = facts.unreadable or found.unreadable
+    if not (unreadable or facts.stored or is_run):
         return _missing(account, day, facts, today)
     kinds = {
-        Kind.UNREADABLE: bool(facts.unreadable),
+        Kind.UNREADABLE: bool(unreadable),
         Kind.HELD: facts.proof == "broken" and account.on_break != "load" and not facts.approved_by,
         Kind.REJECTED: counts[Status.REJECTED] > config.max_rejected,
         Kind.UNKNOWN: bool(counts[Status.UNKNOWN] or unconfirmed),
         Kind.NOT_DELIVERED: bool(missing or not (found.planned or found.due)),
     }
     kind = next((kind for kind, is_so in kinds.items() if is_so), Kind.DELIVERED)
-    outcomes = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
+    outcomes = describe(found)
     texts = {
-        Kind.UNREADABLE: facts.unreadable,
-        Kind.HELD: f"the day does not add up: {facts.breaks} {'break' if facts.breaks == 1 else 'breaks'}",
-        Kind.NOT_DELIVERED: f"{missing} not delivered" if is_run and missing else "fetched, but not delivered",
+        Kind.UNREADABLE: f"cannot be read: {unreadable}",
+        Kind.HELD: f"held: the day does not add up ({facts.breaks} {'break' if facts.breaks == 1 else 'breaks'})",
+        Kind.NOT_DELIVERED: outcomes or ("not delivered" if is_run else "fetched, but not run"),
         Kind.DELIVERED: outcomes or "nothing to deliver",
     }
     return State(kind, texts.get(kind, outcomes), remark=_remark(facts, found, counts))
@@ -105,11 +113,10 @@ def _at(account: Account, day: date, facts: Day, name: str, today: date) -> Stat
 def _missing(account: Account, day: date, facts: Day, today: date) -> State:
     left = 0 if facts.unavailable else days_left(account, day, today)
     if left is None:
-        return State(Kind.MISSING, "not fetched yet")
+        return State(Kind.MISSING, "missing")
     if left == 0:
-        return State(Kind.GONE, "not fetched, and the exchange no longer has it", 0)
-    days = f"{left} {'day' if left == 1 else 'days'}"
-    return State(Kind.MISSING, f"not fetched yet; the exchange keeps it for {days} more, today included", left)
+        return State(Kind.GONE, "gone: it can no longer be fetched", 0)
+    return State(Kind.MISSING, f"missing, {left} {'day' if left == 1 else 'days'} left to fetch it", left)
 
 
 def _remark(facts: Day, found: Delivered, counts: Mapping[Status, int]) -> str:
@@ -119,6 +126,6 @@ def _remark(facts: Day, found: Delivered, counts: Mapping[Status, int]) -> str:
         "it does not add up, and is delivered anyway": facts.proof == "broken" and not facts.approved_by,
         f"{counts[Status.SEEN]} not confirmed": counts[Status.SEEN],
         f"{counts[Status.REJECTED]} rejected": counts[Status.REJECTED],
-        f"{found.other_keys} under other keys or settings": found.other_keys,
+        held_otherwise(found.other_keys, found.example): found.other_keys,
     }
     return "; ".join(text for text, is_so in remarks.items() if is_so)

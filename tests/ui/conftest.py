@@ -73,7 +73,7 @@ class Site:
 def site(place: Place, airflow_db: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     from airflow.api_fastapi.core_api.security import get_user
 
-    from balance_bridge.ui import access, actions, app, overview
+    from balance_bridge.ui import access, app, overview
 
     parent = FastAPI()
     parent.mount("/balances", app.app)
@@ -90,7 +90,7 @@ def site(place: Place, airflow_db: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     )
     monkeypatch.setattr(access, "get_auth_manager", lambda: manager)
     start: Callable[..., Any] = lambda dag, **run: made.started.append({"dag": dag, **run})  # noqa: E731
-    monkeypatch.setattr(actions, "trigger_dag", start)
+    monkeypatch.setattr("airflow.api.common.trigger_dag.trigger_dag", start)
     monkeypatch.setattr(overview, "_KNOWN", {})
     app.app.dependency_overrides[get_user] = user
     yield made

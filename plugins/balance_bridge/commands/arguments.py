@@ -29,7 +29,7 @@ class UsageError(ConfigurationError):
 
 
 @dataclass(frozen=True)
-class Decision:
+class Author:
     """Who decided something, and why; it stays in the store.
 
     Attributes:

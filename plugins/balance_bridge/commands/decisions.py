@@ -1,71 +1,62 @@
-"""``balance-bridge receipts resolve``, ``adopt`` and ``rekey``: what people decide about deliveries, on record."""
+"""``balance-bridge approve``, ``receipts resolve``, ``adopt`` and ``rekey``: what people decide, on record."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 
-from balance_bridge import settings
-from balance_bridge.accounts.problems import did_you_mean
-from balance_bridge.commands.arguments import Decision, UsageError, choose, choose_accounts
+from balance_bridge import decisions, index, manual, settings
+from balance_bridge.commands.arguments import Author, choose, choose_accounts
 from balance_bridge.commands.deliveries import delivered_to
 from balance_bridge.commands.output import printable
-from balance_bridge.errors import ConfigurationError
-from balance_bridge.load.audit import unconfirmed
-from balance_bridge.load.documents import Resolution, Said, Word
-from balance_bridge.load.fold import fold
-from balance_bridge.load.log import DayLog, time_text
+from balance_bridge.decisions import Act, Decision
+from balance_bridge.load.documents import Said
 from balance_bridge.load.place import Place, Places
 
 
 def resolve(
-    account: str, day: date, *, destination: str, numbers: Sequence[str] | None, said: str, decision: Decision
+    account: str, day: date, *, destination: str, numbers: Sequence[str] | None, said: str, author: Author
 ) -> int:
     """Record what a person found out about balances whose outcome nobody has confirmed.
 
     Raises:
         ConfigurationError: If there is nothing to resolve, or a request may still be under way.
     """
-    store, now_s = settings.open_store(), datetime.now(UTC).timestamp()
+    store = settings.open_store()
     (name,) = delivered_to(store, account, [day], [destination])
-    log = DayLog(store, account, day, name)
-    events = log.read()
-    left_s = max((made.left_s(now_s) for at, made in events.tries.items() if at not in events.results), default=0.0)
-    if left_s > 0:
-        # What a person has found out would be about less than what may still arrive.
-        raise ConfigurationError(
-            f"{account} {day} to {name}: a request may still be under way", do=f"try again in {math.ceil(left_s)} s"
-        )
-    open_numbers = unconfirmed(fold(events))
-    if not open_numbers:
-        raise ConfigurationError(f"{account} {day} to {name}: there is nothing to resolve, every outcome is confirmed")
-    wanted = open_numbers if numbers is None else list(dict.fromkeys(numbers))
-    for number in wanted:
-        if number not in open_numbers:
-            raise UsageError(
-                f"{number} is not among the numbers of {account} {day} to {name} that are not confirmed"
-                f"{did_you_mean(number, open_numbers)}",
-                do=f"these are: {', '.join(open_numbers)}",
-            )
-    word = Word(Said(said), text=f"{decision.by}: {decision.reason}")
-    key = log.put_resolution(
-        Resolution(decision.by, decision.reason, time_text(now_s), {number: word for number in wanted})
-    )
-    print(f"{len(wanted)} {said}, written to {store.describe(key)}")
+    found = manual.Found(name, numbers, Said(said), author.by, author.reason)
+    count, key = manual.resolve(store, account, day, found)
+    index.record(store, account, day)
+    print(f"{count} {said}, written to {store.describe(key)}")
     if said == Said.REJECTED:
         print("Run the day again: these balances go out under new numbers.")
     return 0
 
 
-def adopt(account: str, *, destination: str, decision: Decision) -> int:
+def approve(account: str, day: date, *, refuse: bool, author: Author) -> int:
+    """Record whether a day may be delivered although it does not add up; after an approval, run it.
+
+    Raises:
+        ConfigurationError: If there is nothing to decide, or Airflow cannot be asked to run the day.
+    """
+    store = settings.open_store()
+    choose_accounts([account])
+    act = Act.REFUSED if refuse else Act.APPROVED
+    manual.decide(store, account, day, Decision(act, author.by, decisions.now(), author.reason))
+    print(printable(f"{account} {day}: {act} by {author.by}, on record."))
+    if not refuse:
+        print(f"Its run {manual.start_run(store, account, day, Act.RERUN, author.by)} delivers it.")
+    return 0
+
+
+def adopt(account: str, *, destination: str, author: Author) -> int:
     """Record that a destination only changed its address, or that it delivers in another one's stead.
 
     Raises:
         PlaceChanged: If there is nothing to adopt.
     """
     places, before = _places(account, destination)
-    now, others = places.adopt(decision.by, decision.reason)
+    now, others = places.adopt(author.by, author.reason)
     for there, owner in others.items():
         print(printable(f"{there} belongs to {destination} of {account} now, no longer to {owner.name}."))
     if others:
@@ -75,10 +66,10 @@ def adopt(account: str, *, destination: str, decision: Decision) -> int:
     return _show(destination, before.leads_to if before else {}, now.leads_to, "; the next run goes on from there")
 
 
-def rekey(account: str, *, destination: str, decision: Decision) -> int:
+def rekey(account: str, *, destination: str, author: Author) -> int:
     """Record that what was delivered under other key settings counts as delivered; otherwise like :func:`adopt`."""
     places, before = _places(account, destination)
-    now = places.rekey(decision.by, decision.reason)
+    now = places.rekey(author.by, author.reason)
     return _show(destination, before.key_settings if before else {}, now.key_settings, " and stays as it is")
 
 

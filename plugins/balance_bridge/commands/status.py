@@ -11,26 +11,15 @@ from typing import Any
 from balance_bridge import settings
 from balance_bridge.accounts import Account
 from balance_bridge.commands.arguments import choose_accounts, today
-from balance_bridge.commands.deliveries import MANIFEST, Delivered, destinations_of, read_delivered
+from balance_bridge.commands.deliveries import MANIFEST
 from balance_bridge.commands.output import Listing, Output
-from balance_bridge.errors import BalanceBridgeError, StoreDamaged
+from balance_bridge.facts import Delivered, destinations_of, read_day, read_delivery
 from balance_bridge.load.fold import Status
 from balance_bridge.load.log import destinations_with_logs
-from balance_bridge.load.summary import held_otherwise, other_keys
+from balance_bridge.states import Kind, State, describe, judge
 from balance_bridge.store import Store
 
-NOT_RUN = "not run"
-STORED, MISSING, GONE = "stored", "missing", "gone"
 LEFT = "not in the accounts file any more"
-_STATES = {
-    "broken": "the day does not add up",
-    MISSING: "missing",
-    GONE: "gone: it can no longer be fetched",
-    NOT_RUN: "fetched, but not run",
-    "not delivered": "not delivered",
-}
-# What a damaged object may raise.
-_UNREADABLE = (BalanceBridgeError, OSError, ValueError)
 _COLUMNS = {"account": "account", "UTC day": "day", "proof": "proof", "destination": "destination", "state": "state"}
 
 
@@ -42,9 +31,7 @@ class Line:
         account: The account's name.
         day: The UTC day, ``YYYY-MM-DD``; empty for what concerns all days.
         destination: The destination's name, or empty.
-        proof: ``proven``, ``tolerated``, ``broken``, or ``not run`` where there is no reconciliation yet.
-        raw: ``stored`` if the store has all changes of the day; else ``missing`` if they can still be fetched, and
-            ``gone`` if not.
+        proof: ``proven``, ``tolerated`` or ``broken``; empty where there is no reconciliation yet.
         days_left: Days that are left to fetch what is missing, today included; None where that does not matter.
         not_sent: Balances that are worked out and were never sent.
         problem: What kind of thing is wrong, in a few words; empty if nothing is.
@@ -57,12 +44,11 @@ class Line:
     day: str = ""
     destination: str = ""
     proof: str = ""
-    raw: str = ""
     days_left: int | None = None
     not_sent: int = 0
     problem: str = ""
     state: str = ""
-    counts: Mapping[Status, int] = field(default_factory=Counter)
+    counts: Mapping[str, int] = field(default_factory=dict)
     needs_a_look: bool = False
 
     def record(self) -> dict[str, Any]:
@@ -112,18 +98,19 @@ def read_days(store: Store, account: Account, days: Sequence[date]) -> Iterator[
         days: Which days.
     """
     for day in days:
-        try:
-            proof = _proof(store, account.name, day)
-        except _UNREADABLE as error:
-            yield _unreadable(account.name, day, "", error)
-            continue
+        found = read_day(store, account.name, day)
         # A run with an explicit date may have delivered an earlier day.
-        if account.start_date <= day < today() or proof != NOT_RUN:
-            for name in account.destinations:
-                try:
-                    yield _day(store, account, day, name, proof)
-                except _UNREADABLE as error:
-                    yield _unreadable(account.name, day, name, error)
+        if not (account.start_date <= day < today() or found.proof or found.unreadable):
+            continue
+        for name, state in judge(account, day, found, today()).items():
+            delivered = found.destinations.get(name, Delivered())
+            yield Line(
+                *(account.name, str(day), name, found.proof, state.days_left, delivered.never_sent),
+                problem=str(state.kind) if state.is_wrong else "",
+                state=_text(account.name, day, state),
+                counts=delivered.counts,
+                needs_a_look=bool(state.remark),
+            )
 
 
 def dag_states() -> dict[str, str] | None:
@@ -160,17 +147,13 @@ def _left(store: Store, account: str, days: Sequence[date], known: Container[str
     """What is undelivered at destinations that the accounts file no longer has."""
     for day in days:
         for name in destinations_of(store, account, day):
-            if name in known:
-                continue
-            try:
-                delivered, proof = read_delivered(store, account, day, name), _proof(store, account, day)
-            except _UNREADABLE as error:
-                yield _unreadable(account, day, name, error)
-                continue
-            if delivered.left:
-                where, state = (account, str(day), name, proof), f"{_outcomes(delivered)}: {LEFT}"
-                counts, not_sent = delivered.counts, delivered.never_sent
-                yield Line(*where, not_sent=not_sent, problem=LEFT, state=state, counts=counts)
+            found = read_delivery(store, account, day, name) if name not in known else Delivered()
+            if found.left or found.unreadable:
+                state = State(Kind.UNREADABLE, found.unreadable) if found.unreadable else None
+                text = _text(account, day, state) if state else f"{describe(found)}: {LEFT}"
+                problem = str(state.kind) if state else LEFT
+                where = (account, str(day), name)
+                yield Line(*where, not_sent=found.never_sent, problem=problem, state=text, counts=found.counts)
 
 
 def _was_run(store: Store, account: str, day: date) -> bool:
@@ -178,68 +161,10 @@ def _was_run(store: Store, account: str, day: date) -> bool:
     return stored is not None or any(destinations_with_logs(store, account, day))
 
 
-def _proof(store: Store, account: str, day: date) -> str:
-    newest = store.newest(f"reconciliation/{account}/{day}", ".json")
-    if newest is None:
-        return NOT_RUN
-    try:
-        return str(store.read_json(newest)["status"])
-    except (KeyError, TypeError) as error:
-        raise StoreDamaged(f"{store.describe(newest)} has no status") from error
-
-
-def _unreadable(account: str, day: date, name: str, error: Exception) -> Line:
-    state = f"cannot be read: {error}. balance-bridge store check {account} --days {day} says what to do"
-    return Line(account, str(day), name, problem="unreadable", state=state)
-
-
-def _day(store: Store, account: Account, day: date, name: str, proof: str) -> Line:
-    delivered = read_delivered(store, account.name, day, name)
-    raw, left = _raw(store, account, day)
-    counts = delivered.counts
-    problem = _problem(account, name, proof, raw, delivered)
-    parts = [_outcomes(delivered)] if counts or delivered.never_sent else []
-    if problem in _STATES and not delivered.never_sent:
-        parts.append(_STATES[problem] + (f", {left} day{'s' if left > 1 else ''} left to fetch it" if left else ""))
-    held, example = other_keys(delivered.folded.events.newest_plan, delivered.folded)
-    if held:
-        parts.append(held_otherwise(held, example))
-    state = ", ".join(parts) or "nothing to deliver"
-    look = bool(held or proof == "tolerated" or counts[Status.SEEN] or counts[Status.REJECTED])
-    where = (account.name, str(day), name)
-    return Line(*where, proof, raw, left, delivered.never_sent, problem, state, counts, look)
-
-
-def _outcomes(delivered: Delivered) -> str:
-    parts = [f"{count} {status}" for status, count in sorted(delivered.counts.items())]
-    return ", ".join([*parts, *([f"{delivered.never_sent} not delivered"] if delivered.never_sent else [])])
-
-
-def _problem(account: Account, name: str, proof: str, raw: str, delivered: Delivered) -> str:
-    """What kind of thing is wrong with a day, the most serious first; empty if nothing is."""
-    counts, config = delivered.counts, account.destinations[name]
-    found = {
-        "broken": proof == "broken",
-        "rejected": counts[Status.REJECTED] > config.max_rejected,
-        "unknown": bool(counts[Status.UNKNOWN]),
-        "unconfirmed": bool(counts[Status.SEEN]) and config.on_unconfirmed == "fail",
-        # A day that was delivered and pruned has receipts and no proof.
-        NOT_RUN if raw == STORED else raw: proof == NOT_RUN and not delivered.is_planned,
-        "not delivered": bool(delivered.never_sent or counts[Status.PLANNED])
-        or not (delivered.is_planned or delivered.is_worked_out),
-    }
-    return next((kind for kind, is_so in found.items() if is_so), "")
-
-
-def _raw(store: Store, account: Account, day: date) -> tuple[str, int | None]:
-    if store.newest(f"raw/{account.name}/{day}/{MANIFEST}", ".json") is not None:
-        return STORED, None
-    retention_days = account.source.retention_days
-    if retention_days is None:
-        return MISSING, None
-    # Day D can be fetched while D >= today - retention: on its last day one is left.
-    left = (day - today()).days + retention_days + 1
-    return (MISSING, left) if left > 0 else (GONE, 0)
+def _text(account: str, day: date, state: State) -> str:
+    """A state in words, with what to do where an object is damaged."""
+    advice = f"balance-bridge store check {account} --days {day} says what to do"
+    return ". ".join(filter(None, [state.text, advice if state.kind is Kind.UNREADABLE else "", state.remark]))
 
 
 def _verdict(accounts: int, lines: Sequence[Line]) -> str:

@@ -8,10 +8,11 @@ from datetime import date, timedelta
 
 from balance_bridge import settings
 from balance_bridge.commands.arguments import today
-from balance_bridge.commands.deliveries import MANIFEST, destinations_of, read_delivered
+from balance_bridge.commands.deliveries import MANIFEST
 from balance_bridge.commands.output import Listing, Output
 from balance_bridge.commands.store_check import folders
 from balance_bridge.errors import BalanceBridgeError
+from balance_bridge.facts import destinations_of, read_delivery
 from balance_bridge.store import PRUNABLE, Store
 
 
@@ -93,7 +94,11 @@ def _undelivered(store: Store, account: str, day: date) -> str:
         names = destinations_of(store, account, day)
         if not names:
             return f"it is {proof}, but was not delivered"
-        left = {name: read_delivered(store, account, day, name, compare=True).left for name in names}
-        return ", ".join(f"{count} balances are not delivered to {name}" for name, count in left.items() if count)
+        found = {name: read_delivery(store, account, day, name, compare=True) for name in names}
+        for unreadable in (each.unreadable for each in found.values() if each.unreadable):
+            return f"it cannot be read ({unreadable})"
+        return ", ".join(
+            f"{each.left} balances are not delivered to {name}" for name, each in found.items() if each.left
+        )
     except BalanceBridgeError as error:
         return f"it cannot be read ({error})"

@@ -10,18 +10,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Form, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
+from pydantic import BaseModel, StringConstraints
 from starlette.exceptions import HTTPException as AnyHTTPException
 
-from balance_bridge import decisions, settings
+from balance_bridge import decisions, manual, settings
 from balance_bridge.decisions import Act, Decision
-from balance_bridge.errors import BalanceBridgeError
+from balance_bridge.errors import BalanceBridgeError, ConfigurationError
 from balance_bridge.money import to_text
 from balance_bridge.states import Kind
 from balance_bridge.ui import actions, asset_page, day_page, overview, runs
@@ -45,6 +46,18 @@ _templates = Jinja2Templates(directory=_HERE / "templates")
 _templates.env.trim_blocks = _templates.env.lstrip_blocks = True
 _templates.env.globals.update(MARKS=overview.MARKS, Kind=Kind)
 _templates.env.filters["amount"] = to_text
+
+
+class _Answer(BaseModel):
+    """Of somebody who was asked whether a day may be delivered although it does not add up."""
+
+    act: Literal["approved", "refused"]
+    proof: str
+    reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+
+
+Answer = Annotated[_Answer, Form()]
+_ACTING = [Depends(actions.from_this_site), Depends(actions.acting_on)]
 
 
 @app.middleware("http")
@@ -155,32 +168,30 @@ def show_asset(
     return page(request, "asset.html", viewer=viewer, seen=seen, days=days, last=last, today=today)
 
 
-@app.post("/day/{account}/{day}/run", dependencies=[Depends(actions.from_this_site)])
+@app.post("/day/{account}/{day}/run", dependencies=_ACTING)
 def run_day(
     request: Request, viewer: SignedIn, account: str, day: date, act: Annotated[Act, Form()]
 ) -> RedirectResponse:
     """Run a day again: as it is, fetched again, or without sending anything."""
-    viewer.account(account)
-    actions.start_run(settings.open_store(), viewer, account, day, act)
-    return RedirectResponse(f"{_root(request)}/day/{account}/{day}", 303)
+    manual.start_run(settings.open_store(), account, day, act, viewer.name)
+    return _back(request, account, day)
 
 
-@app.post("/day/{account}/{day}/decide", dependencies=[Depends(actions.from_this_site)])
-def decide(
-    request: Request,
-    viewer: SignedIn,
-    account: str,
-    day: date,
-    act: Annotated[Act, Form()],
-    proof: Annotated[str, Form()],
-    reason: Annotated[str, Form(min_length=1, max_length=500)],
-) -> RedirectResponse:
+@app.post("/day/{account}/{day}/decide", dependencies=_ACTING)
+def decide(request: Request, viewer: SignedIn, account: str, day: date, answer: Answer) -> RedirectResponse:
     """Approve that a day is delivered although it does not add up, or refuse it."""
-    viewer.account(account)
-    if act not in (Act.APPROVED, Act.REFUSED):
-        raise HTTPException(400, f"{act} is no answer")
-    answer = Decision(act, viewer.name, decisions.now(), reason, proof=proof)
-    actions.decide(settings.open_store(), viewer, account, day, answer)
+    store = settings.open_store()
+    made = Decision(Act(answer.act), viewer.name, decisions.now(), answer.reason, proof=answer.proof)
+    try:
+        manual.decide(store, account, day, made)
+    except ConfigurationError as error:
+        raise HTTPException(409, str(error)) from error
+    if made.act is Act.APPROVED:
+        manual.start_run(store, account, day, Act.RERUN, viewer.name)
+    return _back(request, account, day)
+
+
+def _back(request: Request, account: str, day: date) -> RedirectResponse:
     return RedirectResponse(f"{_root(request)}/day/{account}/{day}", 303)
 
 

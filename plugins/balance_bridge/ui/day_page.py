@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import HTTPException, Response
 
-from balance_bridge import decisions, index
+from balance_bridge import decisions, facts
 from balance_bridge.accounts import Account
 from balance_bridge.daybook import Daybook
 from balance_bridge.decisions import Decision
@@ -119,7 +119,7 @@ def look(store: Store, account: Account, day: date, run: Run | None, today: date
         run: Airflow's newest run of it.
         today: The present UTC day.
     """
-    states = judge(account, day, index.read_day(store, account.name, day), today)
+    states = judge(account, day, facts.read_day(store, account.name, day), today)
     state = worst(states)
     remedy = _REMEDIES.get(state.kind, "")
     if run is not None and run.is_under_way:

@@ -8,7 +8,8 @@ from datetime import date, timedelta
 
 from balance_bridge import index
 from balance_bridge.accounts import Account
-from balance_bridge.index import Day, Month
+from balance_bridge.facts import Day
+from balance_bridge.index import Month
 from balance_bridge.states import Kind, State, judge, worst
 from balance_bridge.store import Store
 from balance_bridge.ui.runs import Run
@@ -61,7 +62,8 @@ class Cell:
         """The state in a sentence's part."""
         if self.state is None:
             return "before the account's first day"
-        return f"{self.state.text}; {self.state.remark}" if self.state.remark else self.state.text
+        text = self.state.text.removeprefix(f"{self.word}: ").removeprefix(f"{self.word}, ")
+        return f"{text}; {self.state.remark}" if self.state.remark else text
 
 
 @dataclass(frozen=True)
