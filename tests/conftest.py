@@ -17,7 +17,7 @@ import pytest
 
 # xdist's own groups are not seen by this pytest.
 SHARE_AN_AIRFLOW = tuple(
-    f"tests/system/test_system_{name}.py" for name in ("dags_test", "demo", "scheduler", "task_kills")
+    f"tests/system/test_system_{name}.py" for name in ("dags_test", "demo", "page", "scheduler", "task_kills")
 )
 PROJECT = Path(__file__).resolve().parents[1]
 # One process, one folder: with pytest-xdist each worker gets its own database.

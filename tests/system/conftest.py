@@ -150,7 +150,15 @@ class Running:
         return find_differences(self.sandbox, self.world.accounts_file, keys, list(days) or self.days)
 
     def open_account(
-        self, name: str, category: str, days: list[date], *, points: str = "[close]", more: str = "", **extra: Any
+        self,
+        name: str,
+        category: str,
+        days: list[date],
+        *,
+        points: str = "[close]",
+        more: str = "",
+        on_break: str = "hold",
+        **extra: Any,
     ) -> None:
         """Add an account with an API key of its own, whose balances go to Amlyze.
 
@@ -160,6 +168,7 @@ class Running:
             days: The first is its start.
             points: As the accounts file has them.
             more: Further lines of the destination.
+            on_break: As the accounts file has it.
             extra: What the connection has in its extra field.
         """
         key, secret = f"{name}-key", f"{name}-secret-not-real"
@@ -173,6 +182,7 @@ class Running:
   {name}:
     source: {{type: ascendex, conn_id: {name}, category: {category}}}
     start_date: {days[0]}
+    on_break: {on_break}
     deferrable: true
     destinations:
       amlyze: {{conn_id: amlyze_default, account_ext_id: "{name}-{{asset}}", points: {points}, {more}}}

@@ -15,7 +15,9 @@ from starlette.routing import Mount, Route
 
 from balance_bridge import decisions, index
 from balance_bridge.decisions import Act, Decision
+from balance_bridge.errors import OutcomeUnknown, ResponseLost
 from balance_bridge.store import Store, to_json
+from balance_bridge.transport import Transport
 
 HTML = re.compile(r"<[^>]+>")
 
@@ -206,6 +208,37 @@ def test_a_decision_about_what_has_changed_or_is_decided_is_not_taken(
     assert len(site.started) == 1
     site.post(path, status=400, proof=newer, act="rerun", reason="x")
     site.post(path, status=400, proof=newer, act="approved", reason="")
+
+
+def test_what_nobody_has_confirmed_can_be_resolved_under_the_users_name(
+    site: Any, yesterday: date, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = Transport.send
+
+    def lose(self: Any, method: str, url: str, **given: Any) -> Any:
+        answer = send(self, method, url, **given)
+        if "amlyze-ws-rest" in url:
+            raise ResponseLost("cut")
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Transport, "send", lose)
+        with pytest.raises(OutcomeUnknown):
+            site.place.deliver("main_cash", yesterday)
+
+    def asked() -> list[str]:
+        return re.findall(r'name="number" value="([^"]+)"', site.get(f"/day/main_cash/{yesterday}"))
+
+    numbers = asked()
+    assert len(numbers) > 5
+    path, form = f"/day/main_cash/{yesterday}/resolve", {"destination": "amlyze", "reason": "ticket 4711"}
+    site.post(path, number=numbers[0], said="accepted", **form)
+    assert asked() == numbers[1:]
+    assert "alice: ticket 4711" in text(site.get(f"/day/main_cash/{yesterday}"))
+    assert "not among the numbers" in text(site.post(path, status=409, number=numbers[0], said="rejected", **form))
+    site.triggerable = ()
+    assert asked() == []
+    site.post(path, status=403, number=numbers[1], said="accepted", **form)
 
 
 # --- who may

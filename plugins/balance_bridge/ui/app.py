@@ -20,9 +20,10 @@ from fastapi.templating import Jinja2Templates
 from pydantic import BaseModel, StringConstraints
 from starlette.exceptions import HTTPException as AnyHTTPException
 
-from balance_bridge import decisions, manual, settings
+from balance_bridge import decisions, index, manual, settings
 from balance_bridge.decisions import Act, Decision
 from balance_bridge.errors import BalanceBridgeError, ConfigurationError
+from balance_bridge.load.documents import Said
 from balance_bridge.money import to_text
 from balance_bridge.states import Kind
 from balance_bridge.ui import actions, asset_page, day_page, overview, runs
@@ -48,15 +49,28 @@ _templates.env.globals.update(MARKS=overview.MARKS, Kind=Kind)
 _templates.env.filters["amount"] = to_text
 
 
+_Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+
+
 class _Answer(BaseModel):
     """Of somebody who was asked whether a day may be delivered although it does not add up."""
 
     act: Literal["approved", "refused"]
     proof: str
-    reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+    reason: _Reason
+
+
+class _Resolved(BaseModel):
+    """Of somebody who asked a destination what became of a balance."""
+
+    destination: str
+    number: str
+    said: Literal["accepted", "rejected"]
+    reason: _Reason
 
 
 Answer = Annotated[_Answer, Form()]
+Resolved = Annotated[_Resolved, Form()]
 _ACTING = [Depends(actions.from_this_site), Depends(actions.acting_on)]
 
 
@@ -188,6 +202,19 @@ def decide(request: Request, viewer: SignedIn, account: str, day: date, answer: 
         raise HTTPException(409, str(error)) from error
     if made.act is Act.APPROVED:
         manual.start_run(store, account, day, Act.RERUN, viewer.name)
+    return _back(request, account, day)
+
+
+@app.post("/day/{account}/{day}/resolve", dependencies=_ACTING)
+def resolve(request: Request, viewer: SignedIn, account: str, day: date, answer: Resolved) -> RedirectResponse:
+    """Put on record what somebody found out about a balance whose outcome nobody has confirmed."""
+    store = settings.open_store()
+    found = manual.Found(answer.destination, [answer.number], Said(answer.said), viewer.name, answer.reason)
+    try:
+        manual.resolve(store, account, day, found)
+    except ConfigurationError as error:
+        raise HTTPException(409, str(error)) from error
+    index.record(store, account, day)
     return _back(request, account, day)
 
 
