@@ -91,6 +91,7 @@ def test_what_is_not_as_usual_is_said_of_a_delivered_day() -> None:
     assert "anyway" in state(facts("broken", **DONE), on_break="load").remark
     assert "3 balances are held under keys" in state(facts(**DONE, other_keys=3)).remark
     assert state(facts(**DONE)).remark == ""
+    assert state(facts("broken", breaks=1)).remark == "", "what is held is not delivered anyway"
 
 
 def test_a_missing_day_says_how_long_the_exchange_still_has_it() -> None:

@@ -243,23 +243,18 @@ def reconcile(
     held = broken and on_break != "load" and approval is None
     requests = [] if held else destinations
     due = {request.name: balances.balances_at(opening, closing, book, request) for request in requests}
-    report_key = job.store.append(
-        f"reconciliation/{job.account}/{job.day}",
-        ".json",
-        to_json(
-            {
-                "account": job.account,
-                "day": job.day.isoformat(),
-                "manifest": extracted["manifest"],
-                **{name: manifest[name] for name in ("history", "ledger", "late")},
-                "proof": digest,
-                "approval": None if approval is None else approval.document(),
-                "collisions": {name: each.to_document() for name, each in due.items()},
-                "moved": {name: each.moved for name, each in due.items()},
-                **proof,
-            }
-        ),
-    )
+    document = {
+        "account": job.account,
+        "day": job.day.isoformat(),
+        "manifest": extracted["manifest"],
+        **{name: manifest[name] for name in ("history", "ledger", "late")},
+        "proof": digest,
+        "approval": None if approval is None else approval.document(),
+        "collisions": {name: each.to_document() for name, each in due.items()},
+        "moved": {name: each.moved for name, each in due.items()},
+        **proof,
+    }
+    report_key = job.store.append(f"reconciliation/{job.account}/{job.day}", ".json", to_json(document))
     if held:
         job.log(f"report: {job.store.describe(report_key)}")
         raise _held(job, _first_break(proof, manifest["late"]), decided, asks=on_break == "ask")
@@ -272,7 +267,7 @@ def reconcile(
         "records": manifest["records"],
         "ledger": manifest["ledger"],
         "reconciliation": report_key,
-        "approval": None if approval is None else approval.document(),
+        "approval": document["approval"],
         "balances": {request.name: _put_balances(job, request, due[request.name]) for request in requests},
         "collisions": {name: each.collisions for name, each in due.items()},
     }

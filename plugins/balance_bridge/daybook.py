@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,11 @@ class Break:
     last_good_sn: int
     first_bad_sn: int
     records: Sequence[dict[str, Any]] = ()
+
+    @property
+    def first_bad_at(self) -> datetime | None:
+        """When the first bad record happened; None where it is the closing snapshot."""
+        return next((row["at"] for row in self.records if row["sn"] == self.first_bad_sn), None)
 
 
 @dataclass(frozen=True)

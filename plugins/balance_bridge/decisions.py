@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from balance_bridge.clock import utc_text
 from balance_bridge.errors import StoreDamaged
 from balance_bridge.store import Store, to_json
 
@@ -122,12 +123,7 @@ def replace(decision: Decision, **changes: Any) -> Decision:
 
 def now() -> str:
     """The present instant as decisions have it."""
-    return utc(datetime.now(UTC))
-
-
-def utc(at: datetime) -> str:
-    """An instant as decisions have it."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return utc_text(datetime.now(UTC).timestamp())
 
 
 def _series(account: str, day: date) -> str:

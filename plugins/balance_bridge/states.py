@@ -107,7 +107,7 @@ def _at(account: Account, day: date, facts: Day, name: str, today: date) -> Stat
         Kind.NOT_DELIVERED: outcomes or ("not delivered" if is_run else "fetched, but not run"),
         Kind.DELIVERED: outcomes or "nothing to deliver",
     }
-    return State(kind, texts.get(kind, outcomes), remark=_remark(facts, found, counts))
+    return State(kind, texts.get(kind, outcomes), remark="" if kind is Kind.HELD else _remark(facts, found, counts))
 
 
 def _missing(account: Account, day: date, facts: Day, today: date) -> State:

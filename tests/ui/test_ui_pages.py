@@ -111,6 +111,7 @@ def test_a_break_is_shown_with_the_records_around_it(site: Any, delivered: Store
     site.break_day("main_cash", yesterday, breaks=[{**first, **sns}])
     page = site.get(f"/day/main_cash/{yesterday}")
     assert "BTC: 0.5 unexplained" in text(page)
+    assert f"the first bad one {of_btc[4]['sn']}, at {of_btc[4]['at']}" in text(page)
     assert [row[0] for row in table(page) if row[0].isdigit() and len(row) == 6] == [row["sn"] for row in of_btc[1:7]]
 
 

@@ -15,6 +15,7 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowSkipException, DagRunTriggerException
 
 from balance_bridge import decisions, settings
+from balance_bridge.clock import utc_text
 from balance_bridge.days import approval_dag_id, dag_id
 from balance_bridge.decisions import Act, Decision, newest_report
 from balance_bridge.operators.base import AccountOperator, BridgeOperator, without_traceback
@@ -110,7 +111,7 @@ class Approval(BridgeOperator, ApprovalOperator):
             user = event.get("responded_by_user") or {}
             by = str(user.get("name") or user.get("id") or "unknown")
             reason = str((event.get("params_input") or {}).get(_REASON, ""))
-            answer = Decision(act, by, decisions.utc(event["responded_at"]), reason, proof=proof)
+            answer = Decision(act, by, utc_text(event["responded_at"].timestamp()), reason, proof=proof)
             known = decisions.about(store, self.account, day, proof)
             # The same answer again is this task's own, which was killed after it had put it on record.
             if known is not None and known != answer:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, StringConstraints
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 from balance_bridge import decisions, index, manual, settings
+from balance_bridge.clock import utc_text
 from balance_bridge.decisions import Act, Decision
 from balance_bridge.errors import BalanceBridgeError, ConfigurationError
 from balance_bridge.load.documents import Said
@@ -46,7 +47,7 @@ app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
 _templates = Jinja2Templates(directory=_HERE / "templates")
 _templates.env.trim_blocks = _templates.env.lstrip_blocks = True
 _templates.env.globals.update(MARKS=overview.MARKS, Kind=Kind)
-_templates.env.filters["amount"] = to_text
+_templates.env.filters.update(amount=to_text, utc=lambda at: utc_text(at.timestamp()))
 
 
 _Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]

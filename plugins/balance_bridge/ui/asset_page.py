@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 
 from balance_bridge.accounts import Account
+from balance_bridge.clock import utc_text
 from balance_bridge.daybook import Daybook
 from balance_bridge.errors import BalanceBridgeError
 from balance_bridge.load.fold import Status
@@ -83,7 +84,17 @@ def look(store: Store, account: Account, asset: str, days: Sequence[date]) -> As
             points += _points(book, asset, ("closing",) if points else ("opening", "closing"))
         except BalanceBridgeError as error:
             problems.append(str(error))
-    return AssetPage(account, asset, sorted(points, key=lambda point: point.seconds), problems)
+    return AssetPage(account, asset, _in_time(points), problems)
+
+
+def _in_time(points: Sequence[Point]) -> list[Point]:
+    """The balance at each instant: the one after the last record, by sn, of those up to then."""
+    found, last = list[Point](), 0
+    for point in sorted(points, key=lambda point: (point.seconds, point.sn is None, point.sn)):
+        if point.sn is None or point.sn > last:
+            found.append(point)
+            last = max(last, point.sn or 0)
+    return found
 
 
 def _points(book: Daybook, asset: str, ends: Sequence[str]) -> Iterator[Point]:
@@ -104,5 +115,5 @@ def _points(book: Daybook, asset: str, ends: Sequence[str]) -> Iterator[Point]:
 
 
 def _point(at: datetime, balance: Decimal, what: str, sn: int | None, delivered: dict[str, list[str]]) -> Point:
-    text = at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    text = utc_text(at.timestamp())
     return Point(text, at.timestamp(), to_text(balance), what, sn, ", ".join(delivered.get(text, [])))

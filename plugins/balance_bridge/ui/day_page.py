@@ -7,15 +7,15 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from decimal import Decimal
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastapi import HTTPException, Response
 
 from balance_bridge import decisions, facts
 from balance_bridge.accounts import Account
+from balance_bridge.clock import utc_text
 from balance_bridge.daybook import Daybook
 from balance_bridge.decisions import Decision
 from balance_bridge.errors import BalanceBridgeError
@@ -41,19 +41,11 @@ _REMEDIES = {
 }
 
 
-class What(StrEnum):
-    """A table of a day that can be downloaded."""
+What = Literal["movements", "ledger", "deliveries"]
+"""A table of a day that can be downloaded."""
 
-    MOVEMENTS = "movements"
-    LEDGER = "ledger"
-    DELIVERIES = "deliveries"
-
-
-class Form(StrEnum):
-    """The form of a download."""
-
-    CSV = "csv"
-    PARQUET = "parquet"
+Form = Literal["csv", "parquet"]
+"""The form of a download."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +139,7 @@ def download(store: Store, account: str, day: date, what: What, form: Form) -> R
     table = _table(Daybook.read(store, account, day), what)
     if table is None:
         raise HTTPException(404, f"{account} {day} was not run yet")
-    data = _csv(table) if form is Form.CSV else _parquet(table)
+    data = _csv(table) if form == "csv" else _parquet(table)
     disposition = {"Content-Disposition": f'attachment; filename="{account}-{day}-{what}.{form}"'}
     return Response(data, media_type=_TYPES[form], headers=disposition)
 
@@ -155,10 +147,10 @@ def download(store: Store, account: str, day: date, what: What, form: Form) -> R
 def _table(book: Daybook, what: What) -> pd.DataFrame | None:
     import pandas as pd
 
-    if what is What.DELIVERIES:
+    if what == "deliveries":
         rows = [asdict(entry) for found in book.deliveries.values() for entry in found]
         return pd.DataFrame(rows, columns=[field.name for field in fields(Entry)])
-    if what is What.LEDGER:
+    if what == "ledger":
         return book.ledger
     return None if book.movements is None else book.movements.reset_index()
 
@@ -181,7 +173,7 @@ def _text(value: Any) -> str:
     if isinstance(value, Decimal):
         return to_text(value)
     if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return utc_text(value.timestamp())
     return "" if value is None else str(value)
 
 
