@@ -120,14 +120,16 @@ def test_a_series_is_its_history_without_repeats_in_a_row(contents: list[bytes])
     assert [store.read(key) for key in store.series("s", ".x")] == expected
 
 
-def test_only_probes_can_be_removed(store: Store) -> None:
-    store.put("check/1", b"x")
-    store.discard("check/1")
-    assert not store.exists("check/1")
-    store.put("raw/a/1", b"x")
-    with pytest.raises(ValueError, match="not a probe"):
-        store.discard("raw/a/1")
-    assert store.exists("raw/a/1")
+def test_only_probes_and_what_an_index_has_replaced_can_be_removed(store: Store) -> None:
+    for key in ("check/1", "index/2026-11/a/0001.json"):
+        store.put(key, b"x")
+        store.discard(key)
+        assert not store.exists(key)
+    for key in ("raw/a/1", "receipts/index/1"):
+        store.put(key, b"x")
+        with pytest.raises(ValueError, match="must stay"):
+            store.discard(key)
+        assert store.exists(key)
 
 
 def test_json_that_is_damaged_is_named(store: Store) -> None:

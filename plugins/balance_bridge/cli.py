@@ -206,6 +206,10 @@ _ACCOUNTS = _argument("accounts", nargs="*", metavar="ACCOUNT", help="only these
 _DATE = _argument("day", type=parse_day, metavar="DATE", help="YYYY-MM-DD or yesterday (UTC)")
 _DATES = _argument("days", type=parse_days, metavar="DATE", help=f"{_DAYS} (UTC)")
 _ONLY = _only("--destination", "this destination"), _only("--asset", "this asset")
+_TWO_DATES = (
+    _argument("first", type=parse_day, metavar="DATE", help="YYYY-MM-DD or yesterday (UTC)"),
+    _argument("second", type=parse_day, metavar="DATE", help="the later one"),
+)
 _OUTCOME = _only("--outcome", "accepted, rejected, seen, unknown, planned, ignored or superseded ones")
 _OUTPUT = (
     _argument(
@@ -255,6 +259,8 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "check": ("commands.check:run", _FIX, _DEEP, *_OUTPUT),
     "pools": ("commands.pools:run", *_OUTPUT),
     "status": ("commands.status:run", _ACCOUNTS, _recent("10", "10"), *_OUTPUT),
+    "explain": ("commands.explain:run", _ACCOUNT, _DATE),
+    "diff": ("commands.explain:diff", _ACCOUNT, *_TWO_DATES, _ONLY[1], *_OUTPUT),
     "approve": ("commands.decisions:approve", _ACCOUNT, _DATE, *_AUTHOR, _REFUSE),
     "preview": ("commands.preview:run", _ACCOUNT, _DATES, *_ONLY, *_OUTPUT),
     "receipts": ("commands.receipts:show", _ACCOUNT, _DATES, *_ONLY, _OUTCOME, *_OUTPUT),
@@ -313,6 +319,17 @@ status: is everything delivered? Per account and day
     balance-bridge status --quiet       for cron: silent if all is well
     balance-bridge status main_cash --days 30
     balance-bridge status --days 2026-11-01..2026-11-07 -o csv > week.csv
+
+explain: a day in sentences: what became of it, why, and what to do
+
+  Says whether the day adds up and, if not, where it breaks; what became of its balances at each destination, and why;
+  what people decided; and what to do. Exit code 1 if anything is wrong.
+
+    balance-bridge explain main_cash yesterday
+
+diff: what changed between the closing balances of two days
+
+    balance-bridge diff main_cash 2026-11-19 2026-11-20
 
 approve: deliver a day although it does not add up, or refuse to
 

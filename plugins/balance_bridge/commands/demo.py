@@ -285,7 +285,7 @@ def _console() -> Console:
 
 
 def _require_sandbox() -> None:
-    missing = [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]
+    missing = [name for name in ("uvicorn",) if find_spec(name) is None]
     if missing:
         raise ConfigurationError(
             f"the sandbox needs {' and '.join(missing)}, which this installation lacks",

@@ -16,9 +16,11 @@ from fastapi import HTTPException, Response
 from balance_bridge import decisions, facts
 from balance_bridge.accounts import Account
 from balance_bridge.clock import utc_text
+from balance_bridge.commands.output import csv_cell
 from balance_bridge.daybook import Daybook
 from balance_bridge.decisions import Decision
 from balance_bridge.errors import BalanceBridgeError
+from balance_bridge.explanation import REMEDIES
 from balance_bridge.load.audit import Entry
 from balance_bridge.money import to_text
 from balance_bridge.states import Kind, State, judge, worst
@@ -30,16 +32,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _TYPES = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
-_REMEDIES = {
-    Kind.HELD: "Once the exchange has corrected it, refetch the day; or decide that it may be delivered as it is.",
-    Kind.REJECTED: "Correct the mapping, ids or limits in the accounts file, or ignore these assets; rerun the day.",
-    Kind.UNKNOWN: "Run the day again; if it stays so, ask the destination and resolve the balance below.",
-    Kind.GONE: "It can no longer be fetched. If you have its files, give them to a source of type files.",
-    Kind.NOT_DELIVERED: "Run the day again.",
-    Kind.MISSING: "Run the day before the exchange forgets it.",
-    Kind.UNREADABLE: "Run: balance-bridge store check",
-}
-
 
 What = Literal["movements", "ledger", "deliveries"]
 """A table of a day that can be downloaded."""
@@ -113,7 +105,7 @@ def look(store: Store, account: Account, day: date, run: Run | None, today: date
     """
     states = judge(account, day, facts.read_day(store, account.name, day), today)
     state = worst(states)
-    remedy = _REMEDIES.get(state.kind, "")
+    remedy = REMEDIES.get(state.kind, "")
     if run is not None and run.is_under_way:
         state = State(Kind.RUNNING, f"its run is {run.state}")
     book, moved, targets, problem = Daybook(store, account.name, day), list[Mapping[str, str]](), list[Target](), ""
@@ -174,7 +166,7 @@ def _text(value: Any) -> str:
         return to_text(value)
     if isinstance(value, datetime):
         return utc_text(value.timestamp())
-    return "" if value is None else str(value)
+    return "" if value is None else str(csv_cell(str(value)))
 
 
 def _texts(movements: pd.DataFrame) -> Iterable[Mapping[str, str]]:
