@@ -44,14 +44,6 @@ def diff(account: str, first: date, second: date, *, assets: Sequence[str], outp
         old, new = before.get(asset, Decimal(0)), after.get(asset, Decimal(0))
         change = EXACT.normalize(EXACT.subtract(new, old))
         records.append({"asset": asset, "first": old, "second": new, "change": change, "colour": ""})
-            {
-                "asset": asset,
-                "first": old,
-                "second": new,
-                "change": EXACT.normalize(EXACT.subtract(new, old)),
-                "colour": "",
-            }
-        )
     changed = [record for record in records if record["change"]]
     columns = {"asset": "asset", f"closing {first}": "first", f"closing {second}": "second", "change": "change"}
     verdict = f"{account}: {len(changed)} of {len(records)} assets changed between {first} and {second}"
