@@ -21,6 +21,7 @@ from balance_bridge.errors import ConfigurationError
 NAMES = list(cli.COMMANDS)
 # What each command needs at least.
 LEAST = {
+    "receipts resolve-file": "x.csv --by A --reason B",
     "explain": "main_cash yesterday",
     "diff": "main_cash 2026-11-19 2026-11-20",
     "approve": "main_cash 2026-11-20 --by Ada --reason ticket",

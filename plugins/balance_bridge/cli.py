@@ -232,6 +232,7 @@ _DECISION = (
     _argument("--destination", required=True, metavar="NAME", help="its name in the accounts file (required)"),
     *_AUTHOR,
 )
+_RECEIPTS_FILE = _argument("file", type=Path, metavar="FILE", help="the CSV of receipts, with outcomes filled in")
 _REFUSE = _flag("--refuse", help="keep the day held (default: approve it, and run it)")
 _WHICH = [
     _argument("--number", dest="numbers", action="append", help="a communication number; repeatable"),
@@ -265,6 +266,7 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "preview": ("commands.preview:run", _ACCOUNT, _DATES, *_ONLY, *_OUTPUT),
     "receipts": ("commands.receipts:show", _ACCOUNT, _DATES, *_ONLY, _OUTCOME, *_OUTPUT),
     "receipts resolve": ("commands.decisions:resolve", *_DECISION, _DATE, _WHICH, _SAID),
+    "receipts resolve-file": ("commands.decisions:resolve_file", _RECEIPTS_FILE, *_AUTHOR),
     "receipts adopt": ("commands.decisions:adopt", *_DECISION),
     "receipts rekey": ("commands.decisions:rekey", *_DECISION),
     "store check": ("commands.store_check:run", _ACCOUNTS, _recent(None, "all"), *_OUTPUT),
@@ -354,9 +356,10 @@ receipts: every attempt to deliver a balance, with its evidence
     balance-bridge receipts main_cash 2026-11-01..2026-11-07 \\
       --outcome rejected -o csv > rejected.csv
 
-  What people decide is recorded with three commands, each with its own --help:
+  What people decide is recorded with four commands, each with its own --help:
 
     balance-bridge receipts resolve   the outcome of what nobody has confirmed
+    balance-bridge receipts resolve-file   the same for many, from a CSV file
     balance-bridge receipts adopt     a destination's new address, or its replacement
     balance-bridge receipts rekey     a destination's new key settings
 
@@ -367,6 +370,14 @@ receipts resolve: record the outcome of balances that nobody has confirmed
 
     balance-bridge receipts resolve main_cash yesterday --destination amlyze \\
       --all --accepted --by "Ada, treasury" --reason "vendor's ticket 4711"
+
+receipts resolve-file: the same for many balances, from a CSV file
+
+  Reads the CSV that receipts shows: of each row whose outcome you have set to accepted or rejected, that is recorded.
+  Other rows are left as they are. If any row is wrong, nothing of the file is recorded.
+
+    balance-bridge receipts main_cash 2026-11-20 --outcome unknown -o csv > unknown.csv
+    balance-bridge receipts resolve-file unknown.csv --by "Ada, treasury" --reason "vendor's ticket 4711"
 
 receipts adopt: record that a destination only changed its address, or replaces another one
 

@@ -126,6 +126,18 @@ def resolve(store: Store, account: str, day: date, found: Found) -> tuple[int, s
         ConfigurationError: If there is nothing to resolve, a number is not among the unconfirmed ones, or a request may
             still be under way.
     """
+    log, wanted = check_unconfirmed(store, account, day, found)
+    word = Word(found.said, text=f"{found.by}: {found.reason}")
+    now = time_text(datetime.now(UTC).timestamp())
+    return len(wanted), log.put_resolution(Resolution(found.by, found.reason, now, dict.fromkeys(wanted, word)))
+
+
+def check_unconfirmed(store: Store, account: str, day: date, found: Found) -> tuple[DayLog, list[str]]:
+    """The log that somebody found something out about, and the numbers; nothing is recorded.
+
+    Raises:
+        ConfigurationError: As :func:`resolve`.
+    """
     where, now_s = f"{account} {day} to {found.destination}", datetime.now(UTC).timestamp()
     log = DayLog(store, account, day, found.destination)
     events = log.read()
@@ -143,6 +155,4 @@ def resolve(store: Store, account: str, day: date, found: Found) -> tuple[int, s
                 f"{number} is not among the numbers of {where} that are not confirmed{did_you_mean(number, unclear)}",
                 do=f"these are: {', '.join(unclear)}",
             )
-    word = Word(found.said, text=f"{found.by}: {found.reason}")
-    words = dict.fromkeys(wanted, word)
-    return len(wanted), log.put_resolution(Resolution(found.by, found.reason, time_text(now_s), words))
+    return log, wanted

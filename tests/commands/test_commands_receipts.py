@@ -8,7 +8,9 @@ import json
 import re
 import shlex
 import time
+from collections import Counter
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -300,6 +302,53 @@ def test_what_a_person_found_out_is_written_down(
     assert shown(capsys, "receipts", "main_cash", day, "--outcome", "unknown") == []
     assert cli.main([*resolve, "--all", "--accepted", "--by", "Ada", "--reason", "x"]) == 1
     assert "nothing to resolve" in capsys.readouterr().err
+
+
+def test_many_are_resolved_from_the_csv_of_receipts_or_none_if_a_row_is_wrong(
+    place: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from balance_bridge.errors import BalanceBridgeError, ResponseLost
+    from balance_bridge.transport import Transport
+
+    send = Transport.send
+
+    def lose(self: Any, method: str, url: str, **given: Any) -> Any:
+        answer = send(self, method, url, **given)
+        if "amlyze-ws-rest" in url:
+            raise ResponseLost("cut")
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Transport, "send", lose)
+        with pytest.raises(BalanceBridgeError):
+            place.deliver("main_cash", place.yesterday)
+    capsys.readouterr()
+    assert cli.main(["receipts", "main_cash", "yesterday", "--outcome", "unknown", "-o", "csv"]) == 0
+    made = capsys.readouterr().out
+    count, file = made.count(",unknown,"), tmp_path / "unknown.csv"
+    assert count > 5
+    resolve = ["receipts", "resolve-file", str(file), "--by", "Ada", "--reason", "ticket 4711"]
+
+    def resolved() -> Counter[str]:
+        return Counter(row["outcome"] for row in shown(capsys, "receipts", "main_cash", "yesterday") if row["current"])
+
+    before = resolved()
+    for wrong, said in (
+        (made.replace("unknown", "accepted").replace("amlyze-", "else-"), "not among the numbers"),
+        (made.replace("unknown", "accepted").replace(str(place.yesterday), "yesterday", 1), "cannot be read"),
+        (made.replace("number", "no"), "has no column number"),
+    ):
+        file.write_text(wrong)
+        assert cli.main(resolve) == 1
+        assert said in capsys.readouterr().err
+        assert resolved() == before
+    file.write_text(made.replace("unknown", "rejected", 1).replace("unknown", "accepted", 2))
+    assert cli.main(resolve) == 0
+    assert "1 rejected, written to" in capsys.readouterr().out
+    assert resolved() == before + Counter(rejected=1, accepted=2) - Counter(unknown=3)
+    file.write_text(made)
+    assert cli.main(resolve) == 0
+    assert "nothing was recorded" in capsys.readouterr().out
 
 
 def test_nothing_is_resolved_while_a_request_may_still_be_under_way(

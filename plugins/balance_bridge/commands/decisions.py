@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from datetime import date
+from pathlib import Path
 
 from balance_bridge import decisions, index, manual, settings
 from balance_bridge.commands.arguments import Author, choose, choose_accounts
 from balance_bridge.commands.deliveries import delivered_to
 from balance_bridge.commands.output import printable
+from balance_bridge.days import parse_day
 from balance_bridge.decisions import Act, Decision
+from balance_bridge.errors import ConfigurationError
 from balance_bridge.load.documents import Said
 from balance_bridge.load.place import Place, Places
+
+_FROM_RECEIPTS = "Make it with balance-bridge receipts ACCOUNT DATE --outcome unknown -o csv, and fill in the outcomes"
 
 
 def resolve(
@@ -31,6 +37,46 @@ def resolve(
     if said == Said.REJECTED:
         print("Run the day again: these balances go out under new numbers.")
     return 0
+
+
+def resolve_file(file: Path, *, author: Author) -> int:
+    """Record what a person found out about many balances: the CSV of ``receipts``, with the outcomes filled in.
+
+    Raises:
+        ConfigurationError: If a row is wrong, or not about a balance that nobody has confirmed. Then nothing of the
+            file is recorded.
+    """
+    store, groups = settings.open_store(), _read_outcomes(file)
+    for (account, day, name, said), numbers in groups.items():
+        # First all of them: what is recorded stays.
+        manual.check_unconfirmed(store, account, day, manual.Found(name, numbers, said, author.by, author.reason))
+    for (account, day, name, said), numbers in groups.items():
+        found = manual.Found(name, numbers, said, author.by, author.reason)
+        count, key = manual.resolve(store, account, day, found)
+        index.record(store, account, day)
+        print(f"{account} {day} to {name}: {count} {said}, written to {store.describe(key)}")
+    if not groups:
+        print(f"{file}: no row says accepted or rejected, so nothing was recorded")
+    return 0
+
+
+def _read_outcomes(file: Path) -> dict[tuple[str, date, str, Said], list[str]]:
+    """The numbers of a CSV file that was accepted or rejected, by account, day, destination and outcome."""
+    wanted = ("account", "day", "destination", "number", "outcome")
+    groups: dict[tuple[str, date, str, Said], list[str]] = {}
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            rows = csv.DictReader(lines)
+            missing = [name for name in wanted if name not in (rows.fieldnames or ())]
+            if missing:
+                raise ConfigurationError(f"{file} has no column {', '.join(missing)}", do=_FROM_RECEIPTS)
+            for row in rows:
+                if row["outcome"] in (Said.ACCEPTED, Said.REJECTED):
+                    place = (row["account"], parse_day(row["day"]), row["destination"], Said(row["outcome"]))
+                    groups.setdefault(place, []).append(row["number"])
+    except (OSError, ValueError, csv.Error) as error:
+        raise ConfigurationError(f"{file} cannot be read", why=str(error), do=_FROM_RECEIPTS) from error
+    return groups
 
 
 def approve(account: str, day: date, *, refuse: bool, author: Author) -> int:

@@ -124,7 +124,7 @@ class AccountOperator(BridgeOperator):
         finally:
             try:
                 index.record(settings.open_store(), self.account, day)
-            except BalanceBridgeError as error:
+            except Exception as error:
                 # It can be made again at any time, and the task's own result is what counts.
                 self.log.warning("the page of this day is not up to date: %s", error)
 
