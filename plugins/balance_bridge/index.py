@@ -153,11 +153,11 @@ def _decode(store: Store, key: str) -> Month:
         raise StoreDamaged(
             f"{store.describe(key)} cannot be read",
             why=str(error),
-            do="Make the index again: balance-bridge store index",
+            do="Rebuild the index: balance-bridge store index",
         ) from error
     if month.version != VERSION:
         raise StoreDamaged(
             f"{store.describe(key)} is of version {month.version}, this release reads {VERSION}",
-            do="Make the index again: balance-bridge store index",
+            do="Rebuild the index: balance-bridge store index",
         )
     return month

@@ -84,10 +84,10 @@ def decide(store: Store, account: str, day: date, decision: Decision) -> None:
         raise ConfigurationError(f"{account} {day} {state}: there is nothing to decide")
     proof = str(report["proof"])
     if decision.proof not in ("", proof):
-        raise ConfigurationError(f"{account} {day} has another proof by now", do="Look at it again, then decide")
+        raise ConfigurationError(f"{account} {day} now has another proof", do="Look at the day again, then decide")
     known = decisions.about(store, account, day, proof)
     if known is not None:
-        raise ConfigurationError(f"{known.by} has decided about {account} {day} already: {known.act}")
+        raise ConfigurationError(f"{known.by} has already decided about {account} {day}: {known.act}")
     decisions.record(store, account, day, decisions.replace(decision, proof=proof))
 
 

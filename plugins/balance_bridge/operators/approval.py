@@ -37,7 +37,7 @@ class AskAboutBreak(AccountOperator):
         if day is None or report is None or report["status"] != "broken":
             raise AirflowSkipException("the day's run did not fail because of a break")
         if decisions.about(store, self.account, day, report["proof"]) is not None:
-            raise AirflowSkipException("somebody has decided already")
+            raise AirflowSkipException("somebody has already decided")
         raise _start(
             approval_dag_id(self.account),
             f"{day}__break__{report['proof'][:_SHORT]}",
@@ -77,7 +77,7 @@ class Approval(BridgeOperator, ApprovalOperator):
     ui_color = "#e8f0f8"
 
     def __init__(self, *, account: str, params: Any = None, **kwargs: Any) -> None:
-        reason = Param("", type="string", source="task", title="Reason", description="Goes on record with your name.")
+        reason = Param("", type="string", source="task", title="Reason", description="Recorded with your name.")
         super().__init__(
             subject=f"{account}: may a day be delivered although it does not add up?",
             params={**(params or {}), _REASON: reason},
@@ -96,7 +96,7 @@ class Approval(BridgeOperator, ApprovalOperator):
         day, proof = _asked(context)
         report = newest_report(settings.open_store(), self.account, day)
         if report is None or report["proof"] != proof:
-            raise AirflowSkipException(f"{self.account} {day} has another report by now, which its run asks about")
+            raise AirflowSkipException(f"{self.account} {day} now has another report, about which another run asks")
         self.subject = f"{self.account} {day}: deliver it although it does not add up?"
         self.body = question(self.account, day, report)
         return super().execute(context)
@@ -115,7 +115,7 @@ class Approval(BridgeOperator, ApprovalOperator):
             known = decisions.about(store, self.account, day, proof)
             # The same answer again is this task's own, which was killed after it had put it on record.
             if known is not None and known != answer:
-                raise AirflowSkipException(f"{known.by} has decided already: {known.act}")
+                raise AirflowSkipException(f"{known.by} has already decided: {known.act}")
             decisions.record(store, self.account, day, answer)
             self.log.info("%s %s: %s by %s (%s)", self.account, day, act, by, reason or "no reason given")
         return super().execute_complete(context, event)
@@ -132,16 +132,16 @@ def question(account: str, day: date, report: dict[str, Any]) -> str:
     base = conf.get("api", "base_url", fallback="").rstrip("/")
     return "\n".join(
         [
-            f"The balances of **{account}** on **{day}** (UTC) do not add up: opening + changes is not closing, or not",
-            "at every record. Nothing of the day was delivered.",
+            f"The balances of **{account}** on **{day}** (UTC) do not add up: opening + changes is not closing, or a",
+            "record's balance does not follow from the one before it. Nothing of the day was delivered.",
             "",
             "| asset | unexplained | last good sn | first bad sn |",
             "|---|---|---|---|",
             *rows,
             *([f"\nAnd {more} more."] if more > 0 else []),
             "",
-            "*Approve* delivers the day as the exchange's snapshots and records have it, marked with your name.",
-            "*Reject* keeps it held. Either goes on record.",
+            "*Approve* delivers the day as it is in the exchange's snapshots and records, marked with your name.",
+            "*Reject* refuses that, and the day stays held. Both are recorded.",
             *([f"\n[The whole day]({base}/balances/day/{account}/{day})"] if base else []),
         ]
     )

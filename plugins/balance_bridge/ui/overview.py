@@ -115,7 +115,7 @@ def verdict(rows: Sequence[Row]) -> str:
     wrong = [(row.account, cell) for row in rows for cell in row.wrong]
     due = sum(cell.state is not None for row in rows for cell in row.cells)
     running = sum(cell.state is not None and cell.state.kind is Kind.RUNNING for row in rows for cell in row.cells)
-    under_way = f" {_counted(running, 'day')} being run." if running else ""
+    under_way = f" {_counted(running, 'account-day')} still running." if running else ""
     if not (wrong or broken):
         if not due:
             return "Nothing is due yet."
