@@ -7,8 +7,7 @@ only while the accounts file cannot be read.
 from __future__ import annotations
 
 import gc
-import re
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, time, timedelta
 from functools import partial
 from typing import Any
@@ -27,7 +26,7 @@ from airflow.sdk import (
 from balance_bridge import settings
 from balance_bridge.accounts import Account, AccountsFile, AscendexSource, BrokenAccount
 from balance_bridge.dag_docs import PREFLIGHT_DOC, account_doc, approval_doc, broken_doc, file_doc, intraday_doc
-from balance_bridge.days import approval_dag_id
+from balance_bridge.days import approval_dag_id, dag_id
 from balance_bridge.errors import AccountsFileError, PermanentError
 from balance_bridge.operators.daily import FetchHistory, FetchSnapshot, Reconcile, ResolveDay
 from balance_bridge.operators.deliver import Deliver
@@ -75,7 +74,7 @@ def account_dag(name: str, account: Account) -> DAG:
         if account.on_break == "ask":
             from balance_bridge.operators.approval import AskAboutBreak
 
-            proof >> AskAboutBreak(task_id="ask", day=day, trigger_rule="one_failed", **common)
+            proof >> AskAboutBreak(task_id="ask", day=day, extracted=history, trigger_rule="one_failed", **common)
     return _with_params(dag, _daily_params(list(account.destinations)))
 
 
@@ -173,14 +172,6 @@ def preflight_dag(name: str) -> DAG:
     ) as dag:
         Preflight(task_id="look", owner="balance-bridge")
     return dag
-
-
-def dag_id(account: str, taken: Container[str] = ()) -> str:
-    """``balances_<account>``, changed if a wrong account's name is not allowed in a DAG id or the id is taken."""
-    name = f"balances_{re.sub(r'[^A-Za-z0-9_.-]', '_', account)[:200]}"
-    while name in taken:
-        name += "_"
-    return name
 
 
 def makers(file: AccountsFile) -> dict[str, Callable[[str], DAG]]:

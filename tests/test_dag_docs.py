@@ -49,7 +49,7 @@ def test_an_account_that_is_followed_says_by_what() -> None:
 
 def test_what_happens_with_a_day_that_does_not_add_up_is_what_the_account_says() -> None:
     assert "nothing of the day is delivered" in account_doc(account())
-    assert "the day is delivered all the same, and marked" in account_doc(account(on_break="load"))
+    assert "the day is delivered anyway, and marked" in account_doc(account(on_break="load"))
 
 
 def test_the_intraday_run_names_only_what_it_delivers() -> None:

@@ -235,8 +235,8 @@ _DECISION = (
 _RECEIPTS_FILE = _argument("file", type=Path, metavar="FILE", help="the CSV of receipts, with outcomes filled in")
 _REFUSE = _flag("--refuse", help="keep the day held (default: approve it, and run it)")
 _WHICH = [
-    _argument("--number", dest="numbers", action="append", help="a communication number; repeatable"),
-    _argument("--all", dest="numbers", action="store_const", const=None, help="all that are not confirmed"),
+    _argument("--number", dest="numbers", action="append", metavar="NUMBER", help="a communication number; repeatable"),
+    _argument("--all", dest="numbers", action="store_const", const=None, help="all numbers that are not confirmed"),
 ]
 _SAID = [
     _argument("--accepted", dest="said", action="store_const", const="accepted", help="the vendor accepted them"),
@@ -244,7 +244,7 @@ _SAID = [
 ]
 _KEPT = "days to keep, 30d or more (required)"
 _KEEP = _argument("--keep", dest="keep_days", type=parse_keep, required=True, metavar="400d", help=_KEPT)
-_YES = _flag("--yes", help="remove it (default: only show it)")
+_YES = _flag("--yes", help="remove the data (default: only show what would be removed)")
 _CONN_ID = _argument("--conn-id", default="elven_default", metavar="ID", help="the connection (default: %(default)s)")
 _NEW_SOURCE = (
     _argument("--account", required=True, metavar="ID", help="entity_account_id (required)"),
@@ -297,10 +297,11 @@ init: write an accounts file by answering questions
   Asks for one account after another, checks each answer, and writes the accounts file. Enter takes the default
   in brackets. An accounts file that exists is never overwritten.
 
-check: is everything that a run needs there and right?
+check: is everything that a run needs in place and right?
 
   Looks at everything that a run needs, without delivering anything, and says what is wrong and what to do.
-  Changes nothing unless --fix is given. Exit code 1 if anything is wrong.
+  Changes nothing unless --fix is given. Run it while Airflow runs: it also looks for a triggerer. Exit code 1 if
+  anything is wrong.
 
     balance-bridge check          after each change of accounts or connections
     balance-bridge check --fix    create the Airflow pools that are missing
@@ -335,11 +336,13 @@ diff: what changed between the closing balances of two days
 
 approve: deliver a day although it does not add up, or refuse to
 
-  Of an account with on_break: ask. Records who decided, when and why, and runs the day again: it is delivered as the
-  exchange's snapshots and records have it, and marked. The decision is about the day's proof as it is now: if that
-  changes, you are asked again. The page "Balances" in Airflow does the same.
+  For accounts with on_break: ask. Records who decided, when and why, and runs the day again: it is delivered as
+  it is in the exchange's snapshots and records, and marked. With --refuse it stays held. The decision is about
+  the day's proof as it is now: if that changes, somebody is asked again. You can also decide on the page
+  "Balances" in Airflow.
 
-    balance-bridge approve main_cash 2026-11-20 --by "Ada, treasury" --reason "the exchange's ticket 4711"
+    balance-bridge approve main_cash 2026-11-20 \\
+      --by "Ada, treasury" --reason "the exchange's ticket 4711"
 
 preview: what would be sent now, without sending anything
 
@@ -348,9 +351,9 @@ preview: what would be sent now, without sending anything
 
     balance-bridge preview main_cash yesterday --destination elven --asset BTC
 
-receipts: every attempt to deliver a balance, with its evidence
+receipts: every attempt to deliver a balance, and its outcome
 
-  Shows what was sent, when, under which number, by which run, and how it ended.
+  Shows what was sent, when, under which number, by which run, and its outcome.
 
     balance-bridge receipts main_cash yesterday --asset BTC
     balance-bridge receipts main_cash 2026-11-01..2026-11-07 \\
@@ -381,40 +384,42 @@ receipts resolve-file: the same for many balances, from a CSV file
 
 receipts adopt: record that a destination only changed its address, or replaces another one
 
-  The same account at the same vendor, under a new host name or behind a proxy. Runs refuse to deliver to a
+  For the same account at the same vendor, under a new host name or behind a proxy. Runs refuse to deliver to a
   changed address. This records that what was delivered under the old address counts as delivered under the one
   that the connection and the accounts file have now, so that runs go on and nothing is sent twice. Sends
   nothing.
 
-  If another account, or a destination with another name, delivered there before, the place is handed over: from
-  now on that one is refused. Days that it delivered are delivered again if you run them.
+  If another account, or a destination with another name, delivered there before, this one takes over its place:
+  from now on the other one is refused. Days that the other one delivered are delivered again if
+  you run them.
 
   Do not adopt a different place: it has none of these balances. Give it a new destination name instead.
 
 receipts rekey: record that what was delivered under other key settings counts as delivered
 
-  After a change of settings that a destination's keys are made with (Elven: timezone and source_id). Runs
-  refuse to deliver with changed ones. This records that what was delivered with the old settings is right as it
+  For a change of the settings that a destination's keys depend on (Elven: timezone and source_id). Runs refuse
+  to deliver after such a change. This records that what was delivered with the old settings is right as it
   is: past days count as delivered, later ones use the new settings. Sends nothing.
 
   To send past days again with the new settings, trigger each with {"redeliver": true} instead.
 
 store check: read every object: checksums, versions, gaps
 
-  Says what is damaged, and what to do; days between an account's first and last that lack something are gaps.
-  Changes nothing. Exit code 1 if anything is damaged.
+  Says what is damaged, and what to do. Between an account's first and last day, a day that lacks something is a
+  gap. Changes nothing. Exit code 1 if anything is damaged.
 
     balance-bridge store check main_cash --days 7
 
-store index: make the index of the page "Balances" again
+store index: rebuild the index of the page "Balances"
 
-  The page reads one object per account and month instead of the whole store. Runs keep it up to date; this makes it
-  again from what the store has, where it is damaged or was never made. Changes nothing else.
+  The page reads an index, one object per account and month, instead of the whole store. Runs keep it up to date.
+  Rebuild it after an upgrade from a release without the page, after you have restored a backup, or if the page
+  says that it cannot be read. Changes nothing else.
 
 store prune: remove the data of old days; never receipts
 
   Shows, or with --yes removes, raw responses, ledgers, reports and balances of days older than --keep. Never
-  what is undelivered, and never receipts: they prevent a second delivery. A day that was pruned cannot be run
+  removes what is undelivered, nor receipts: they prevent a second delivery. A day that was pruned cannot be run
   again once the exchange no longer serves it.
 
     balance-bridge store prune --keep 400d
@@ -425,9 +430,9 @@ elven accounts: list the entity accounts and their sources
   Lists what the connection's key can see. The two ids go into the accounts file as entity_account_id and
   source_id. Only a source of type OPENAPI_BALANCE takes balances.
 
-elven create-source: make a source of type OPENAPI_BALANCE
+elven create-source: create a source of type OPENAPI_BALANCE
 
-  Makes it for an entity account and prints its id, which goes into the accounts file as source_id.
+  Creates it for an entity account and prints its id, which goes into the accounts file as source_id.
 
     balance-bridge elven create-source --account w597WQZ5 --name "AscendEX balances"
 """

@@ -17,21 +17,21 @@ def account_doc(account: Account) -> str:
     """The documentation of an account's DAG, in Markdown."""
     on_break = {
         "hold": "nothing of the day is delivered and the run is red",
-        "load": "the day is delivered all the same, and marked",
+        "load": "the day is delivered anyway, and marked as broken",
         "ask": f"nothing of the day is delivered, the run is red, and `balances_{account.name}_approval` asks somebody",
     }[account.on_break]
     followed = ""
     if account.intraday is not None:
         followed = (
             f"\n`balances_{account.name}_intraday` follows the day every {account.intraday} while it goes on. "
-            "This DAG uses its pages, and\ndelivers only what is new or has turned out differently.\n"
+            "This DAG uses its pages, and\ndelivers only what is new or has changed.\n"
         )
     if account.source.type == "files":
         fetched, extracted = "the files are read", "from the files"
-        waited = "A file that has not arrived yet is waited for."
+        waited = "They wait for a file that has not arrived yet."
     else:
         fetched, extracted = "the day is fetched", "from the exchange, within\n   its key's request budget"
-        waited = "The closing snapshot of a day that has just ended is waited for."
+        waited = "They wait for the closing snapshot of a day that has just ended."
     return f"""\
 ### {account.name}: the balances of each UTC day, proven and delivered
 
@@ -39,8 +39,8 @@ From {_origin(account)} since {account.start_date}.
 
 {_table((destination, destination.points) for destination in account.destinations.values())}
 
-1. `day` resolves which UTC day D the run is about: parameter `date`, else the logical date, else the last whole day.
-2. `opening_snapshot`, `closing_snapshot`, `history` take what the store does not have yet {extracted}.
+1. `day` decides which UTC day D the run is for: the parameter `date`, else the logical date, else the last whole day.
+2. `opening_snapshot`, `closing_snapshot` and `history` fetch what the store does not have yet {extracted}.
    {waited}
 3. `reconcile` proves that opening + every change = closing. If not, {fetched} once more; if it still
    does not add up, {on_break}.
@@ -52,7 +52,8 @@ From {_origin(account)} since {account.start_date}.
 `"dry_run": true` nothing is sent. `"redeliver": true` sends again, under new numbers, what was delivered under other
 keys or settings. Any other parameter is refused.
 
-**When a task is red**: the last lines of its log say what happened, why, and what to do.
+**When a task is red**: the last error entry in its log says what happened, why, and what to do. The page
+"Balances" shows the day.
 """
 
 
@@ -63,12 +64,12 @@ def approval_doc(account: Account) -> str:
 
 Started by `balances_{account.name}` when a day does not add up, because the account has `on_break: ask`.
 
-1. `approve` shows where the day does not add up, and waits for an answer. Whoever answers, when and why goes on record.
-   The answer is about this very proof: if the day's proof changes, the question is asked again.
+1. `approve` shows where the day does not add up, and waits for an answer. Who answers, when and why is recorded.
+   The answer is about this very proof: if the day's proof changes, somebody is asked again.
 2. `deliver` runs the day again after an approval: it is delivered, and marked. After a refusal it stays held.
 
-The days after it are not held up. The same without a browser:
-`balance-bridge approve {account.name} YYYY-MM-DD --by NAME --reason WHY`
+The days after it are not held up. You can also answer on the page "Balances", or on the command line:
+`balance-bridge approve {account.name} YYYY-MM-DD --by WHO --reason TEXT`
 """
 
 
@@ -83,16 +84,16 @@ From {_origin(account)}. Off by default; this DAG exists because the account has
 {_table((destination, points) for destination, points in known if points)}
 
 1. `follow` continues after the last sequence number that the store has, checks the chain of balances from the opening
-   snapshot to the last change, and works out the balances after `changes` and at whole steps so far. An instant is
-   delivered only once its second has been over for more than 60 s.
+   snapshot to the last change, and works out the balances so far, after `changes` and at whole steps. A balance is
+   delivered only once the second of its time has been over for more than 60 s.
 2. `load_...` delivers, with the receipts of the day: what they show as accepted is never sent again.
 
 **If the chain does not hold**, the changes are fetched once more; if it still does not, nothing more is delivered
-before the day's own run, and this run is red. A change that is booked late goes out as a correction.
+before the daily run of that day, and this run is red. A change that is booked late is sent as a correction.
 
 **The daily run** (`balances_{account.name}`) proves the whole day. It uses the pages that are in the store by then, and
-delivers only what is new or has turned out differently. A run that was missed need not be repeated: the next one
-delivers what it would have delivered. With `"dry_run": true` nothing is sent; any other parameter is refused.
+delivers only what is new or has changed. You need not repeat a run that was missed: the next one delivers what it would
+have delivered. With `"dry_run": true` nothing is sent; any other parameter is refused.
 """
 
 
@@ -106,7 +107,7 @@ def broken_doc(account: BrokenAccount) -> str:
 ```
 
 Nothing of this account is delivered until the file is corrected. Then run `balance-bridge check --fix`, and clear the
-red runs: their days are then run again.
+red runs, so that their days run again.
 """
 
 
@@ -119,7 +120,8 @@ def file_doc(error: AccountsFileError) -> str:
 {error}
 ```
 
-Until it is corrected, changes to it have no effect. This DAG goes away when the file can be read again.
+All accounts run as in the last good version of the file, if this machine has one. Until the file is corrected, changes
+to it have no effect. This DAG disappears once the file can be read again.
 """
 
 

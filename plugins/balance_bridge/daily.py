@@ -237,12 +237,16 @@ def reconcile(
         proven = reconciliation.reconcile(opening, closing, book, tolerance)
         proof, summary = proven.to_document(), _summary(proven, manifest["late"])
     job.log(f"{job.account} {job.day}: {summary}")
-    broken, digest = proof["status"] == "broken", decisions.digest(proof)
+    # Also of the records: other ones can leave the same gap.
+    seen = {**proof, "ledger": manifest["ledger_sha256"], "late": manifest["late"]}
+    broken, digest = proof["status"] == "broken", decisions.digest(seen)
     decided = decisions.about(job.store, job.account, job.day, digest) if broken and on_break == "ask" else None
     approval = decided if decided is not None and decided.act is Act.APPROVED else None
     held = broken and on_break != "load" and approval is None
     requests = [] if held else destinations
     due = {request.name: balances.balances_at(opening, closing, book, request) for request in requests}
+    # Before the report: what it says is due is there.
+    keys = {request.name: _put_balances(job, request, due[request.name]) for request in requests}
     document = {
         "account": job.account,
         "day": job.day.isoformat(),
@@ -268,7 +272,7 @@ def reconcile(
         "ledger": manifest["ledger"],
         "reconciliation": report_key,
         "approval": document["approval"],
-        "balances": {request.name: _put_balances(job, request, due[request.name]) for request in requests},
+        "balances": keys,
         "collisions": {name: each.collisions for name, each in due.items()},
     }
 

@@ -120,10 +120,15 @@ class Daybook:
         Raises:
             StoreDamaged: If a log cannot be read.
         """
-        return {
-            name: list(entries(fold(DayLog(self.store, self.account, self.day, name).read()), name))
-            for name in destinations_with_logs(self.store, self.account, self.day)
-        }
+        return {name: self.delivery(name) for name in destinations_with_logs(self.store, self.account, self.day)}
+
+    def delivery(self, name: str) -> list[Entry]:
+        """Every attempt to deliver the day's balances to one destination.
+
+        Raises:
+            StoreDamaged: If its log cannot be read.
+        """
+        return list(entries(fold(DayLog(self.store, self.account, self.day, name).read()), name))
 
     def _around(self, asset: str, last_good: int, first_bad: int) -> list[dict[str, Any]]:
         if self.ledger is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from datetime import UTC, date, datetime, timedelta
 
 from balance_bridge.errors import InvalidDay
@@ -82,9 +83,17 @@ def resolve_day(requested: str | None, logical_date: datetime | None, run_after:
     return last_ended
 
 
-def dag_id(account: str) -> str:
-    """The id of an account's daily DAG."""
-    return f"balances_{account}"
+def dag_id(account: str, taken: Container[str] = ()) -> str:
+    """The id of an account's daily DAG: ``balances_<account>``.
+
+    Args:
+        account: The account's name; a wrong one may hold what a DAG id may not.
+        taken: Ids of other DAGs, which a wrong name may come down to.
+    """
+    name = f"balances_{re.sub(r'[^A-Za-z0-9_.-]', '_', account)[:200]}"
+    while name in taken:
+        name += "_"
+    return name
 
 
 def approval_dag_id(account: str) -> str:

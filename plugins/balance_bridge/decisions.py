@@ -74,6 +74,27 @@ def record(store: Store, account: str, day: date, decision: Decision) -> str:
     return store.append(_series(account, day), ".json", to_json(decision.document()))
 
 
+def decide(store: Store, account: str, day: date, decision: Decision) -> Decision:
+    """Write an approval or a refusal, unless the proof is approved already.
+
+    Of two people who decide at once one is first. A refusal can be followed by an approval; an approval stands.
+
+    Returns:
+        What counts now: this decision, or the approval that was there before.
+
+    Raises:
+        StoreUnwritable: If it cannot be written.
+        StoreDamaged: If a decision cannot be read.
+    """
+    while True:
+        series = store.series(_series(account, day), ".json")
+        known = about(store, account, day, decision.proof)
+        if known is not None and known.act in (Act.APPROVED, decision.act):
+            return known
+        if store.put(f"{_series(account, day)}/{len(series) + 1:04d}.json", to_json(decision.document())):
+            return decision
+
+
 def read(store: Store, account: str, day: date) -> list[Decision]:
     """All decisions about a day, oldest first.
 

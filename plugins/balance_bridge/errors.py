@@ -130,13 +130,13 @@ class RequestRefused(PermanentError):
 class InvalidResponse(PermanentError):
     """A response that is not what the API documents. The message names the path, the sequence number and the value."""
 
-    remedy = "Check the host and any proxy, then clear this task. If it stays so, trigger the day with refetch."
+    remedy = "Check the host and any proxy, then clear this task. If that does not help, trigger the day with refetch."
 
 
 class Contradiction(InvalidResponse):
     """Responses that are each valid but not together; like a break, fetched again before it is believed."""
 
-    remedy = "Trigger the day with refetch; if it stays so, ask the exchange."
+    remedy = "Trigger the day with refetch; if that does not help, ask the exchange."
 
 
 class InvalidAmount(PermanentError):
@@ -148,19 +148,19 @@ class InvalidAmount(PermanentError):
 class RetentionExceeded(PermanentError):
     """The exchange no longer serves that day and the store does not have it."""
 
-    remedy = "Restore the day's raw objects from a backup; it cannot be fetched any more."
+    remedy = "Restore the day's raw objects from a backup; it can no longer be fetched."
 
 
 class SnapshotOverdue(PermanentError):
     """The closing snapshot of a day did not come in all the time it was waited for."""
 
-    remedy = "Find out why the exchange, or whoever sends the files, is late; clear this task once it is there."
+    remedy = "Find out why the exchange or the sender of the files is late; clear this task once the snapshot is there."
 
 
 class ReconciliationBroken(PermanentError):
     """Opening plus every change is not closing. The message names asset, amount, last good and first bad sn."""
 
-    remedy = 'Ask the exchange, then trigger the DAG with {"date": the day, "refetch": true}, or set on_break: load.'
+    remedy = 'Ask the exchange, then trigger the DAG with {"date": the day, "refetch": true}, or set on_break: ask.'
 
 
 class RecordsRejected(PermanentError):
@@ -202,7 +202,7 @@ class NumberReused(PermanentError):
 class StoreDamaged(PermanentError):
     """An object in the store is missing, unreadable or of a format version that this release does not know."""
 
-    remedy = "Clear the task that made the object; receipts: restore them first (`balance-bridge store check`)."
+    remedy = "Run `balance-bridge store check`: it says what to do. Restore damaged receipts before you run the day."
 
 
 class ConnectionFailed(TransientError):
@@ -226,7 +226,7 @@ class ServerFault(TransientError):
 class RateLimited(TransientError):
     """The server says that there were too many requests, and perhaps how long to wait."""
 
-    remedy = "Airflow tries again. If it keeps failing, see what else uses this key."
+    remedy = "Airflow tries again. If it keeps failing, find out what else uses this key."
 
 
 class BudgetExhausted(TransientError):
@@ -249,7 +249,7 @@ class BudgetExhausted(TransientError):
 class OutcomeUnknown(TransientError):
     """A destination did not say what became of some records; they are sent again under the same numbers."""
 
-    remedy = "Airflow sends it again under the same numbers. If it stays so, see `balance-bridge receipts`."
+    remedy = "Airflow sends them again under the same numbers. If they stay unknown, see `balance-bridge receipts`."
 
 
 class StoreUnwritable(TransientError):

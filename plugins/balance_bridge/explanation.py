@@ -20,13 +20,13 @@ from balance_bridge.store import Store
 _MOST_BREAKS = 5
 _MOST_ASSETS = 5
 REMEDIES = {
-    Kind.HELD: "Once the exchange has corrected it, refetch the day; or let somebody approve it (on_break: ask).",
-    Kind.REJECTED: "Correct the mapping, ids or limits in the accounts file, or ignore these assets; run it again.",
-    Kind.UNKNOWN: "Run the day again; if it stays so, ask the destination and resolve the balance.",
-    Kind.GONE: "It can no longer be fetched. If you have its files, give them to a source of type files.",
+    Kind.HELD: "Once the exchange has corrected it, refetch the day. With on_break: ask, you can also approve it.",
+    Kind.REJECTED: "Correct the mapping or the ids in the accounts file, or ignore these assets; run the day again.",
+    Kind.UNKNOWN: "Run the day again. If they stay unknown, ask the vendor, and record the answer (resolve).",
+    Kind.GONE: "Restore its raw objects from a backup of the store, if there is one; otherwise the day is lost.",
     Kind.NOT_DELIVERED: "Run the day again.",
-    Kind.MISSING: "Run the day before the exchange forgets it.",
-    Kind.UNREADABLE: "Run: balance-bridge store check",
+    Kind.MISSING: "Run it while the exchange still serves it.",
+    Kind.UNREADABLE: "Run `balance-bridge store check`: it says what to do.",
 }
 
 

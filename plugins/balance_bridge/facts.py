@@ -17,8 +17,8 @@ from balance_bridge.load.log import DayLog, destinations_with_logs
 from balance_bridge.load.summary import DeliverySummary, other_keys
 from balance_bridge.store import Store
 
-# What a damaged object may raise.
-_UNREADABLE = (BalanceBridgeError, OSError, ValueError, KeyError, TypeError)
+#: What a damaged or foreign object may raise.
+UNREADABLE = (BalanceBridgeError, OSError, ValueError, LookupError, TypeError, AttributeError)
 _DONE = {str(status) for status in (*SETTLED, Status.IGNORED)}
 
 
@@ -105,26 +105,30 @@ class Day(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def read_day(store: Store, account: str, day: date) -> Day:
     """Read what the store has of a day. What cannot be read is named, and the rest is there all the same."""
-    proof, report, unreadable = dict[str, Any](), "", ""
+    proof, report, unreadable = Day(), "", ""
     try:
         report = store.newest(f"reconciliation/{account}/{day}", ".json") or ""
-        proof = dict(store.read_json(report)) if report else {}
-        if report:
-            _ = proof["status"]
-    except _UNREADABLE as error:
+        proof = _of_report(store.read_json(report)) if report else proof
+    except UNREADABLE as error:
         unreadable = _why(store, report, error)
-    return Day(
+    return msgspec.structs.replace(
+        proof,
         stored=store.newest(raw.manifests(account, day), ".json") is not None,
         unavailable=bool(store.list(f"raw/{account}/{day}/unavailable")),
-        proof=str(proof.get("status", "")),
         report=report,
-        records=int(proof.get("records", 0)),
-        assets=int(proof.get("assets", 0)),
-        breaks=int(proof.get("break_count", 0)),
-        drift=dict(proof.get("drift", {})),
-        approved_by=str((proof.get("approval") or {}).get("by", "")),
         destinations={name: read_delivery(store, account, day, name) for name in destinations_of(store, account, day)},
         unreadable=unreadable,
+    )
+
+
+def _of_report(report: dict[str, Any]) -> Day:
+    return Day(
+        proof=str(report["status"]),
+        records=int(report.get("records", 0)),
+        assets=int(report.get("assets", 0)),
+        breaks=int(report.get("break_count", 0)),
+        drift={str(asset): str(amount) for asset, amount in report.get("drift", {}).items()},
+        approved_by=str((report.get("approval") or {}).get("by", "")),
     )
 
 
@@ -150,7 +154,7 @@ def read_delivery(store: Store, account: str, day: date, name: str, *, compare: 
         folded = fold(DayLog(store, account, day, name).read())
         newest = store.newest(f"balances/{account}/{day}/{name}", ".parquet") or ""
         return _delivered(store, folded, newest, DeliverySummary(account, str(day), name), compare=compare)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         return Delivered(unreadable=_why(store, newest, error))
 
 

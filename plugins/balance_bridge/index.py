@@ -27,6 +27,9 @@ FOLDER = "index"
 _SUFFIX = ".json"
 _MOST_ATTEMPTS = 100
 _READERS = 16
+# More than an intraday run each minute can use up in a month.
+_DIGITS = 8
+_NAME = re.compile(rf"[0-9]{{{_DIGITS}}}\{_SUFFIX}")
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -80,14 +83,22 @@ def read(store: Store, months: Iterable[str], known: dict[str, Month]) -> dict[t
     Raises:
         StoreDamaged: If an object is not what was written.
     """
-    wanted = {place: key for month in months for place, key in _newest(store, month).items()}
-    new = [key for key in wanted.values() if key not in known]
-    with ThreadPoolExecutor(_READERS) as readers:
-        known.update(zip(new, readers.map(lambda key: _decode(store, key), new), strict=True))
-    for key in set(known) - set(wanted.values()):
-        if key.split("/")[1] in {month for month, _ in wanted}:
+    wanted = set(months)
+    for last in (False, True):
+        newest = {place: key for month in wanted for place, key in _newest(store, month).items()}
+        new = [key for key in newest.values() if key not in known]
+        try:
+            with ThreadPoolExecutor(_READERS) as readers:
+                known.update(zip(new, readers.map(lambda key: _decode(store, key), new), strict=True))
+            break
+        except StoreDamaged:
+            # Runs may have replaced an object, and removed it, since it was listed.
+            if last:
+                raise
+    for key in set(known) - set(newest.values()):
+        if key.split("/")[1] in wanted:
             del known[key]
-    return {place: known[key] for place, key in wanted.items()}
+    return {place: known[key] for place, key in newest.items()}
 
 
 def months_of(store: Store, account: str) -> list[str]:
@@ -106,7 +117,7 @@ def _write(store: Store, account: str, month: str, days: Sequence[date] | None) 
     """Write the index's next object with these days read again; with all that the store has, where None."""
     folder = f"{FOLDER}/{month}/{account}"
     for _ in range(_MOST_ATTEMPTS):
-        series = store.series(folder, _SUFFIX)
+        series = sorted(key for key in store.list(folder) if _NAME.fullmatch(key.rpartition("/")[2]))
         newest = series[-1] if series else None
         known = _readable(store, newest)
         if days is None or known is None:
@@ -118,10 +129,10 @@ def _write(store: Store, account: str, month: str, days: Sequence[date] | None) 
         found = {**known, **{day.isoformat(): read_day(store, account, day) for day in now}}
         found = {day: found[day] for day in sorted(found) if found[day] != Day()}
         document = to_json(msgspec.to_builtins(Month(VERSION, account, month, found)))
-        number = 1 + (int(newest.rsplit("/", 1)[1].split(".")[0]) if newest is not None else 0)
         if newest is not None and found == known:
             return len(found)
-        if store.put(f"{folder}/{number:04d}{_SUFFIX}", document):
+        number = 1 + (int(newest.rpartition("/")[2].partition(".")[0]) if newest is not None else 0)
+        if store.put(f"{folder}/{number:0{_DIGITS}d}{_SUFFIX}", document):
             for key in series[:-1]:
                 store.discard(key)
             return len(found)
@@ -140,7 +151,7 @@ def _newest(store: Store, month: str) -> dict[tuple[str, str], str]:
     found: dict[tuple[str, str], str] = {}
     for key in store.list(f"{FOLDER}/{month}"):
         parts = key.split("/")
-        if len(parts) == 4 and key.endswith(_SUFFIX):
+        if len(parts) == 4 and _NAME.fullmatch(parts[3]):
             # Sorted by name, and numbers have leading zeros.
             found[month, parts[2]] = key
     return found
@@ -149,15 +160,15 @@ def _newest(store: Store, month: str) -> dict[tuple[str, str], str]:
 def _decode(store: Store, key: str) -> Month:
     try:
         month = msgspec.convert(store.read_json(key), Month)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, OSError) as error:
         raise StoreDamaged(
             f"{store.describe(key)} cannot be read",
             why=str(error),
-            do="Make the index again: balance-bridge store index",
+            do="Rebuild the index: balance-bridge store index",
         ) from error
     if month.version != VERSION:
         raise StoreDamaged(
             f"{store.describe(key)} is of version {month.version}, this release reads {VERSION}",
-            do="Make the index again: balance-bridge store index",
+            do="Rebuild the index: balance-bridge store index",
         )
     return month

@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from balance_bridge import decisions
+from balance_bridge.accounts import Account
 from balance_bridge.accounts.problems import did_you_mean
 from balance_bridge.days import dag_id
 from balance_bridge.decisions import Act, Decision
@@ -45,9 +46,9 @@ def start_run(store: Store, account: str, day: date, act: Act, by: str) -> str:
     from airflow.api.common.trigger_dag import trigger_dag
     from airflow.utils.types import DagRunTriggeredByType
 
-    who = re.sub(r"[^A-Za-z0-9_.+-]", "_", by)
+    # Airflow's run ids have room for 250 characters.
+    who = re.sub(r"[^A-Za-z0-9_.+-]", "_", by)[:60]
     run_id = f"{act.replace(' ', '_')}__{day}__by_{who}__{datetime.now(UTC):%Y-%m-%dT%H-%M-%S.%f}"
-    decisions.record(store, account, day, Decision(act, by, decisions.now(), run_id=run_id))
     try:
         trigger_dag(
             dag_id(account),
@@ -60,35 +61,50 @@ def start_run(store: Store, account: str, day: date, act: Act, by: str) -> str:
     except Exception as error:  # whatever Airflow, its database or a driver may raise
         raise ConfigurationError(
             f"{account} {day}: Airflow could not start a run of {dag_id(account)}",
-            why=str(error).splitlines()[0],
+            why=str(error).partition("\n")[0] or type(error).__name__,
             do=f'Trigger it yourself, with {{"date": "{day}"}}',
         ) from error
+    decisions.record(store, account, day, Decision(act, by, decisions.now(), run_id=run_id))
     return run_id
 
 
-def decide(store: Store, account: str, day: date, decision: Decision) -> None:
+def decide(store: Store, account: Account, day: date, decision: Decision) -> None:
     """Put on record whether a day may be delivered although it does not add up.
 
     Args:
         store: The store.
-        account: The account's name.
+        account: The account.
         day: The UTC day.
-        decision: Approved or refused, and which proof; an empty proof is the newest one.
+        decision: Approved or refused, and which proof.
 
     Raises:
         ConfigurationError: If there is nothing to decide, or no longer.
     """
-    report = decisions.newest_report(store, account, day)
+    proof, where = open_question(store, account, day), f"{account.name} {day}"
+    if decision.proof != proof:
+        raise ConfigurationError(f"{where} has another proof by now", do="Look at it again, then decide")
+    counts = decisions.decide(store, account.name, day, decision)
+    if counts != decision:
+        raise ConfigurationError(f"{counts.by} has decided about {where} already: {counts.act}")
+
+
+def open_question(store: Store, account: Account, day: date) -> str:
+    """The digest of the proof of a day that somebody has to decide about.
+
+    Raises:
+        ConfigurationError: If there is nothing to decide.
+    """
+    where = f"{account.name} {day}"
+    if account.on_break != "ask":
+        raise ConfigurationError(
+            f"{where}: nobody is asked about days of this account",
+            why=f"It has on_break: {account.on_break}",
+            do="Set on_break: ask in the accounts file, then run the day again",
+        )
+    report = decisions.newest_report(store, account.name, day)
     if report is None or report["status"] != "broken":
-        state = "was not run yet" if report is None else "adds up"
-        raise ConfigurationError(f"{account} {day} {state}: there is nothing to decide")
-    proof = str(report["proof"])
-    if decision.proof not in ("", proof):
-        raise ConfigurationError(f"{account} {day} has another proof by now", do="Look at it again, then decide")
-    known = decisions.about(store, account, day, proof)
-    if known is not None:
-        raise ConfigurationError(f"{known.by} has decided about {account} {day} already: {known.act}")
-    decisions.record(store, account, day, decisions.replace(decision, proof=proof))
+        raise ConfigurationError(f"{where} {'was not run yet' if report is None else 'adds up'}: nothing to decide")
+    return str(report["proof"])
 
 
 @dataclass(frozen=True)

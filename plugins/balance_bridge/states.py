@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from balance_bridge.accounts import Account
 from balance_bridge.facts import Day, Delivered
-from balance_bridge.load.fold import Status
+from balance_bridge.load.fold import SETTLED, Status
 from balance_bridge.load.summary import held_otherwise
 
 
@@ -65,6 +65,17 @@ def judge(account: Account, day: date, facts: Day, today: date) -> dict[str, Sta
     return {name: _at(account, day, facts, name, today) for name in account.destinations}
 
 
+def left_over(account: Account, facts: Day) -> dict[str, State]:
+    """The destinations that the accounts file has no longer, by what is undelivered there."""
+    found = {}
+    for name, each in facts.destinations.items():
+        if name not in account.destinations:
+            kind = Kind.UNREADABLE if each.unreadable else Kind.NOT_DELIVERED if each.left else Kind.DELIVERED
+            text = each.unreadable or describe(each) or "nothing was delivered"
+            found[name] = State(kind, f"{text}: not in the accounts file any more")
+    return found
+
+
 def worst(states: Mapping[str, State]) -> State:
     """The state that counts for the day as a whole: the most serious one."""
     order = list(Kind)
@@ -90,6 +101,8 @@ def _at(account: Account, day: date, facts: Day, name: str, today: date) -> Stat
     missing = found.never_sent + counts[Status.PLANNED]
     unconfirmed = counts[Status.SEEN] if config.on_unconfirmed == "fail" else 0
     unreadable = facts.unreadable or found.unreadable
+    if day >= today and not (unreadable or is_run):
+        return State(Kind.RUNNING, "the day is not over yet")
     if not (unreadable or facts.stored or is_run):
         return _missing(account, day, facts, today)
     kinds = {
@@ -107,7 +120,21 @@ def _at(account: Account, day: date, facts: Day, name: str, today: date) -> Stat
         Kind.NOT_DELIVERED: outcomes or ("not delivered" if is_run else "fetched, but not run"),
         Kind.DELIVERED: outcomes or "nothing to deliver",
     }
-    return State(kind, texts.get(kind, outcomes), remark="" if kind is Kind.HELD else _remark(facts, found, counts))
+    remark = _before(found) if kind is Kind.HELD else _remark(facts, found, counts)
+    return State(kind, texts.get(kind, outcomes), remark=remark)
+
+
+def held_text(facts: Day) -> str:
+    """What of a day that is held was delivered all the same, by an earlier run."""
+    found = {name: text for name, each in facts.destinations.items() if (text := _before(each))}
+    if not found:
+        return "Nothing of the day was delivered."
+    return f"Earlier runs of the day delivered: {'; '.join(f'{name}: {text}' for name, text in found.items())}."
+
+
+def _before(found: Delivered) -> str:
+    arrived = sum(found.counts.get(str(status), 0) for status in (*SETTLED, Status.UNKNOWN))
+    return f"an earlier run delivered {arrived} balances" if arrived else ""
 
 
 def _missing(account: Account, day: date, facts: Day, today: date) -> State:

@@ -134,7 +134,7 @@ def test_an_answer_after_somebody_has_decided_changes_nothing(store: Store, monk
     report(store)
     decide(store, Act.REFUSED)
     task, context = approval(monkeypatch)
-    with pytest.raises(AirflowSkipException, match="alice has decided already"):
+    with pytest.raises(AirflowSkipException, match="alice has already decided"):
         task.execute_complete(context, answer("Approve"))
     assert [each.act for each in decisions.read(store, "main", DAY)] == [Act.REFUSED]
 

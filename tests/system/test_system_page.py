@@ -209,7 +209,7 @@ def test_a_break_goes_from_question_to_delivery_while_the_next_days_run(running:
         page.fill('input[name="reason"]', "the exchange's ticket 4711")
         page.on("dialog", lambda dialog: dialog.accept())
         page.click('button[value="approved"]')
-        page.wait_for_selector("text=What people decided")
+        page.wait_for_selector("text=What people did")
     store = Store(running.airflow.home / "balances")
     (approval,) = [each for each in decisions.read(store, account, first) if each.act is Act.APPROVED]
     assert (approval.by, approval.reason) == ("tom", "the exchange's ticket 4711")

@@ -84,6 +84,14 @@ def test_an_account_that_is_wrong_in_the_file_needs_attention(site: Any) -> None
     assert "requestor" in page
 
 
+def test_an_accounts_file_that_cannot_be_read_is_named_with_what_runs_meanwhile(site: Any) -> None:
+    site.get("/")
+    site.place.replace("accounts:", "accounts: [")
+    page = text(site.get("/"))
+    assert "accounts.yaml:" in page
+    assert "runs meanwhile" in page
+
+
 @pytest.mark.parametrize("query", ["days=0", "days=93", "days=x", "until=yesterday"])
 def test_a_query_that_makes_no_sense_is_answered_with_what_is_wrong(site: Any, query: str) -> None:
     assert query.split("=")[0] in text(site.get(f"/?{query}", status=400))
@@ -205,7 +213,7 @@ def test_a_decision_about_what_has_changed_or_is_decided_is_not_taken(
     path, form = f"/day/main_cash/{yesterday}/decide", {"act": "approved", "reason": "x"}
     assert "another proof" in text(site.post(path, status=409, proof=proof, **form))
     site.post(path, proof=newer, **form)
-    assert "has decided" in text(site.post(path, status=409, proof=newer, **form))
+    assert "already decided" in text(site.post(path, status=409, proof=newer, **form))
     assert len(site.started) == 1
     site.post(path, status=400, proof=newer, act="rerun", reason="x")
     site.post(path, status=400, proof=newer, act="approved", reason="")

@@ -8,12 +8,13 @@ from datetime import date
 from pathlib import Path
 
 from balance_bridge import decisions, index, manual, settings
-from balance_bridge.commands.arguments import Author, choose, choose_accounts
+from balance_bridge.commands.arguments import Author, choose, choose_accounts, today
 from balance_bridge.commands.deliveries import delivered_to
 from balance_bridge.commands.output import printable
 from balance_bridge.days import parse_day
 from balance_bridge.decisions import Act, Decision
 from balance_bridge.errors import ConfigurationError
+from balance_bridge.explanation import explain
 from balance_bridge.load.documents import Said
 from balance_bridge.load.place import Place, Places
 
@@ -85,10 +86,12 @@ def approve(account: str, day: date, *, refuse: bool, author: Author) -> int:
     Raises:
         ConfigurationError: If there is nothing to decide, or Airflow cannot be asked to run the day.
     """
-    store = settings.open_store()
-    choose_accounts([account])
+    store, (config,) = settings.open_store(), choose_accounts([account])
+    proof = manual.open_question(store, config, day)
+    for sentence in explain(store, config, day, today()):
+        print(printable(sentence))
     act = Act.REFUSED if refuse else Act.APPROVED
-    manual.decide(store, account, day, Decision(act, author.by, decisions.now(), author.reason))
+    manual.decide(store, config, day, Decision(act, author.by, decisions.now(), author.reason, proof=proof))
     print(printable(f"{account} {day}: {act} by {author.by}, on record."))
     if not refuse:
         print(f"Its run {manual.start_run(store, account, day, Act.RERUN, author.by)} delivers it.")

@@ -6,6 +6,7 @@ well. So the day's run ends red, and starts a run of a DAG of its own that asks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
@@ -15,10 +16,12 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowSkipException, DagRunTriggerException
 
 from balance_bridge import decisions, settings
-from balance_bridge.clock import utc_text
 from balance_bridge.days import approval_dag_id, dag_id
 from balance_bridge.decisions import Act, Decision, newest_report
+from balance_bridge.errors import ConfigurationError
+from balance_bridge.facts import Day, read_day
 from balance_bridge.operators.base import AccountOperator, BridgeOperator, without_traceback
+from balance_bridge.states import held_text
 
 _SHOWN = 20
 _SHORT = 12
@@ -26,21 +29,33 @@ _REASON = "reason"
 
 
 class AskAboutBreak(AccountOperator):
-    """Starts the run that asks about a day, if it does not add up and nobody has decided yet; else it is skipped."""
+    """Starts the run that asks about a day, if it does not add up and nobody has decided yet; else it is skipped.
+
+    Args:
+        extracted: What the history's task of this run handed on.
+    """
+
+    template_fields: Sequence[str] = ("day", "extracted")
+
+    def __init__(self, *, extracted: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.extracted = extracted
 
     @without_traceback
-    def execute(self, context: Any) -> None:  # noqa: ARG002
+    def execute(self, context: Any) -> None:
         """Start the run."""
-        day = date.fromisoformat(self.day) if self.day else None
-        store = settings.open_store()
-        report = newest_report(store, self.account, day) if day else None
-        if day is None or report is None or report["status"] != "broken":
+        if not self.extracted:
+            raise AirflowSkipException("the day's run failed before anything was proven")
+        day, store = date.fromisoformat(self.day), settings.open_store()
+        report = newest_report(store, self.account, day)
+        if report is None or report["status"] != "broken" or report["manifest"] != self.extracted["manifest"]:
             raise AirflowSkipException("the day's run did not fail because of a break")
         if decisions.about(store, self.account, day, report["proof"]) is not None:
             raise AirflowSkipException("somebody has decided already")
         raise _start(
             approval_dag_id(self.account),
-            f"{day}__break__{report['proof'][:_SHORT]}",
+            # Of this run: what was asked and is over may have to be asked again.
+            f"{day}__break__{report['proof'][:_SHORT]}__{context['run_id'][-_SHORT:]}",
             {"date": self.day, "proof": report["proof"]},
             f"{self.account} {day}: may it be delivered although it does not add up?",
         )
@@ -77,7 +92,7 @@ class Approval(BridgeOperator, ApprovalOperator):
     ui_color = "#e8f0f8"
 
     def __init__(self, *, account: str, params: Any = None, **kwargs: Any) -> None:
-        reason = Param("", type="string", source="task", title="Reason", description="Goes on record with your name.")
+        reason = Param("", type="string", source="task", title="Reason", description="Recorded with your name.")
         super().__init__(
             subject=f"{account}: may a day be delivered although it does not add up?",
             params={**(params or {}), _REASON: reason},
@@ -94,11 +109,18 @@ class Approval(BridgeOperator, ApprovalOperator):
     def execute(self, context: Any) -> Any:
         """Ask; what is asked is made from the day's report as it is now."""
         day, proof = _asked(context)
-        report = newest_report(settings.open_store(), self.account, day)
-        if report is None or report["proof"] != proof:
-            raise AirflowSkipException(f"{self.account} {day} has another report by now, which its run asks about")
+        store = settings.open_store()
+        known = decisions.about(store, self.account, day, proof)
+        if known is not None:
+            # On the page; or by an answer to this very task, which was killed after it had put that on record.
+            if known.act is Act.APPROVED:
+                return None
+            raise AirflowSkipException(f"{known.by} has refused it")
+        report = newest_report(store, self.account, day)
+        if report is None or report["proof"] != proof or report["status"] != "broken":
+            raise AirflowSkipException(f"{self.account} {day} has another proof by now")
         self.subject = f"{self.account} {day}: deliver it although it does not add up?"
-        self.body = question(self.account, day, report)
+        self.body = question(self.account, day, report, read_day(store, self.account, day))
         return super().execute(context)
 
     @without_traceback
@@ -106,22 +128,24 @@ class Approval(BridgeOperator, ApprovalOperator):
         """Put the answer on record. After a refusal nothing is delivered."""
         if "error" not in event:
             day, proof = _asked(context)
-            store = settings.open_store()
+            reason = (event.get("params_input") or {}).get(_REASON)
+            if not isinstance(reason, str) or not reason.strip():
+                raise ConfigurationError(
+                    f"{self.account} {day}: the answer has no reason, and was not taken",
+                    do="Clear this task and answer again, or decide on the page Balances",
+                )
             act = Act.APPROVED if self.APPROVE in event["chosen_options"] else Act.REFUSED
             user = event.get("responded_by_user") or {}
             by = str(user.get("name") or user.get("id") or "unknown")
-            reason = str((event.get("params_input") or {}).get(_REASON, ""))
-            answer = Decision(act, by, utc_text(event["responded_at"].timestamp()), reason, proof=proof)
-            known = decisions.about(store, self.account, day, proof)
-            # The same answer again is this task's own, which was killed after it had put it on record.
-            if known is not None and known != answer:
+            answer = Decision(act, by, decisions.now(), reason.strip(), proof=proof)
+            known = decisions.decide(settings.open_store(), self.account, day, answer)
+            if known.act is not act:
                 raise AirflowSkipException(f"{known.by} has decided already: {known.act}")
-            decisions.record(store, self.account, day, answer)
-            self.log.info("%s %s: %s by %s (%s)", self.account, day, act, by, reason or "no reason given")
+            self.log.info("%s %s: %s by %s (%s)", self.account, day, known.act, known.by, known.reason)
         return super().execute_complete(context, event)
 
 
-def question(account: str, day: date, report: dict[str, Any]) -> str:
+def question(account: str, day: date, report: dict[str, Any], known: Day) -> str:
     """What somebody has to know to decide about a break, as Markdown."""
     breaks = report["breaks"][:_SHOWN]
     rows = [
@@ -132,16 +156,16 @@ def question(account: str, day: date, report: dict[str, Any]) -> str:
     base = conf.get("api", "base_url", fallback="").rstrip("/")
     return "\n".join(
         [
-            f"The balances of **{account}** on **{day}** (UTC) do not add up: opening + changes is not closing, or not",
-            "at every record. Nothing of the day was delivered.",
+            f"The balances of **{account}** on **{day}** (UTC) do not add up: opening + changes is not closing, or a",
+            f"record's balance does not follow from the one before it. {held_text(known)}",
             "",
             "| asset | unexplained | last good sn | first bad sn |",
             "|---|---|---|---|",
             *rows,
             *([f"\nAnd {more} more."] if more > 0 else []),
             "",
-            "*Approve* delivers the day as the exchange's snapshots and records have it, marked with your name.",
-            "*Reject* keeps it held. Either goes on record.",
+            "*Approve* delivers the day as it is in the exchange's snapshots and records, marked with your name.",
+            "*Reject* refuses that, and the day stays held. Both are recorded.",
             *([f"\n[The whole day]({base}/balances/day/{account}/{day})"] if base else []),
         ]
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, date, datetime, timedelta
 from functools import wraps
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -203,6 +203,10 @@ class FetchingOperator(AccountOperator):
             if datetime.now(UTC) - began >= GIVE_UP_AFTER:
                 raise SnapshotOverdue(str(error), why=f"the task has looked for it since {began:%H:%M} UTC") from error
             self._wait(error, LOOK_AGAIN_AFTER_S, since=began.isoformat())
+        except BalanceBridgeError:
+            # It may have left on record what the exchange does not have.
+            with self.indexed(date.fromisoformat(self.day)) if self.day else nullcontext():
+                raise
 
     def _wait(self, error: BudgetExhausted | NotYetAvailable, wait_s: float, **kwargs: Any) -> NoReturn:
         """Give up the worker; ``execute`` is called again after the wait, with these arguments."""

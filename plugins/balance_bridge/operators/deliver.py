@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.exceptions import AirflowSkipException
@@ -13,6 +13,9 @@ from balance_bridge import settings
 from balance_bridge.accounts import Account
 from balance_bridge.errors import ConfigurationError, SupersededRun
 from balance_bridge.operators.base import AccountOperator, run_of, without_traceback
+
+if TYPE_CHECKING:
+    from balance_bridge.store import Store
 
 
 class Deliver(AccountOperator):
@@ -52,6 +55,8 @@ class Deliver(AccountOperator):
         self._check_both_know(account)
         status, key = self.reconciled["status"], self.reconciled["balances"][self.destination]
         config, store = account.destinations[self.destination], settings.open_store()
+        if status != SO_FAR:
+            self._check_not_held_since(store, account)
         due, without = due_balances(store, key, config, self.log.info)
         if status == "broken":
             self.log.warning("%s %s does not add up and is delivered anyway", account.name, self.reconciled["day"])
@@ -83,6 +88,24 @@ class Deliver(AccountOperator):
             asset = Asset(f"balance-bridge://{account.name}/{self.destination}")
             context["outlet_events"][self.alias].add(asset, extra=counts)
         return counts
+
+    def _check_not_held_since(self, store: Store, account: Account) -> None:
+        """Refuse to deliver what an earlier run worked out, once the day does not add up any more."""
+        from balance_bridge.decisions import newest_report
+
+        day = self.reconciled["day"]
+        report = newest_report(store, account.name, date.fromisoformat(day))
+        if (
+            report is not None
+            and report["status"] == "broken"
+            and not report["approval"]
+            and self.reconciled["status"] != "broken"
+            and account.on_break != "load"
+        ):
+            raise SupersededRun(
+                f"{account.name} {day}: a later run found that the day does not add up, nothing of it is delivered",
+                do="Run the whole day again, or decide about it on the page Balances",
+            )
 
     def _check_both_know(self, account: Account) -> None:
         if self.destination not in account.destinations:

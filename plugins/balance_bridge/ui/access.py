@@ -57,7 +57,9 @@ class Viewer:
 def _viewer(user: Annotated[Any, Depends(get_user)]) -> Viewer:
     file = settings.read_accounts()
     allowed = get_auth_manager().get_authorized_dag_ids(user=user, method="GET")
-    readable = [name for name in (*file.accounts, *file.broken) if dag_id(name) in allowed]
+    right = {name: dag_id(name) for name in file.accounts}
+    wrong = {name: dag_id(name, right.values()) for name in file.broken}
+    readable = [name for name, dag in {**right, **wrong}.items() if dag in allowed]
     return Viewer(str(user.get_name()), file, readable, user)
 
 

@@ -41,5 +41,5 @@ def acting_on(viewer: SignedIn, account: str) -> Account:
     """
     found = viewer.account(account)
     if not viewer.may_trigger(account):
-        raise HTTPException(403, f"{viewer.name} may look at {account}, but not start runs of it")
+        raise HTTPException(403, f"{viewer.name} may view {account}, but not start its runs")
     return found

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
+from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, Form, HTTPException, Query, Request, Response
+from fastapi import Depends, FastAPI, Form, HTTPException, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
@@ -30,7 +30,7 @@ from balance_bridge.states import Kind
 from balance_bridge.ui import actions, asset_page, day_page, overview, runs
 from balance_bridge.ui.access import SignedIn
 
-_HERE = Path(__file__).parent
+_HERE = FilePath(__file__).parent
 _PREFIX = "/balances"
 _LONGEST = 92
 _HEADERS = {
@@ -72,6 +72,8 @@ class _Resolved(BaseModel):
 
 Answer = Annotated[_Answer, Form()]
 Resolved = Annotated[_Resolved, Form()]
+_FIRST, _LAST = date(2000, 1, 1), date(2199, 12, 31)
+UtcDay = Annotated[date, Path(ge=_FIRST, le=_LAST)]
 _ACTING = [Depends(actions.from_this_site), Depends(actions.acting_on)]
 
 
@@ -117,7 +119,7 @@ def show_overview(
     request: Request,
     viewer: SignedIn,
     days: Annotated[int, Query(ge=1, le=_LONGEST)] = 14,
-    until: date | None = None,
+    until: Annotated[date | None, Query(ge=_FIRST, le=_LAST)] = None,
     state: str = "",
     account: str = "",
 ) -> HTMLResponse:
@@ -125,19 +127,19 @@ def show_overview(
     today = datetime.now(UTC).date()
     last = min(until or today - timedelta(days=1), today)
     shown = overview.days_until(last, days)
-    names = [name for name in viewer.readable if account.strip().lower() in name]
-    known = [viewer.file.accounts[name] for name in names if name in viewer.file.accounts]
+    known = [viewer.file.accounts[name] for name in viewer.readable if name in viewer.file.accounts]
     under_way = runs.newest_runs([each.name for each in known], shown[0], shown[-1])
     rows = overview.read_states(settings.open_store(), known, shown, under_way, today)
-    rows += [overview.Row(name, [], viewer.file.broken[name].message) for name in names if name in viewer.file.broken]
-    sentence = overview.verdict(rows)
-    filtered = [row for row in rows if _matches(row, state)]
+    wrong = [name for name in viewer.readable if name in viewer.file.broken]
+    rows += [overview.Row(name, [], viewer.file.broken[name].message) for name in wrong]
+    sentence = overview.verdict(rows, unreadable=viewer.file.error is not None)
+    filtered = [row for row in rows if account.strip().lower() in row.account.lower() and _matches(row, state)]
     return page(
         request,
         "overview.html",
         viewer=viewer,
         verdict=sentence,
-        good=not any(row.problem or row.wrong for row in rows),
+        good=viewer.file.error is None and not any(row.problem or row.wrong for row in rows),
         rows=filtered,
         hidden=len(rows) - len(filtered),
         shown=shown,
@@ -151,7 +153,7 @@ def show_overview(
 
 
 @app.get("/day/{account}/{day}")
-def show_day(request: Request, viewer: SignedIn, account: str, day: date) -> HTMLResponse:
+def show_day(request: Request, viewer: SignedIn, account: str, day: UtcDay) -> HTMLResponse:
     """All about one account's day."""
     config, today = viewer.account(account), datetime.now(UTC).date()
     run = runs.newest_runs([account], day, day).get((account, day))
@@ -161,7 +163,7 @@ def show_day(request: Request, viewer: SignedIn, account: str, day: date) -> HTM
 
 
 @app.get("/day/{account}/{day}/{what}.{form}")
-def download(viewer: SignedIn, account: str, day: date, what: day_page.What, form: day_page.Form) -> Response:
+def download(viewer: SignedIn, account: str, day: UtcDay, what: day_page.What, form: day_page.Form) -> Response:
     """A table of the day as a file."""
     viewer.account(account)
     return day_page.download(settings.open_store(), account, day, what, form)
@@ -174,7 +176,7 @@ def show_asset(
     account: str,
     asset: str,
     days: Annotated[int, Query(ge=1, le=_LONGEST)] = 14,
-    until: date | None = None,
+    until: Annotated[date | None, Query(ge=_FIRST, le=_LAST)] = None,
 ) -> HTMLResponse:
     """An asset's balance over time."""
     config, today = viewer.account(account), datetime.now(UTC).date()
@@ -185,7 +187,7 @@ def show_asset(
 
 @app.post("/day/{account}/{day}/run", dependencies=_ACTING)
 def run_day(
-    request: Request, viewer: SignedIn, account: str, day: date, act: Annotated[Act, Form()]
+    request: Request, viewer: SignedIn, account: str, day: UtcDay, act: Annotated[Act, Form()]
 ) -> RedirectResponse:
     """Run a day again: as it is, fetched again, or without sending anything."""
     manual.start_run(settings.open_store(), account, day, act, viewer.name)
@@ -193,12 +195,12 @@ def run_day(
 
 
 @app.post("/day/{account}/{day}/decide", dependencies=_ACTING)
-def decide(request: Request, viewer: SignedIn, account: str, day: date, answer: Answer) -> RedirectResponse:
+def decide(request: Request, viewer: SignedIn, account: str, day: UtcDay, answer: Answer) -> RedirectResponse:
     """Approve that a day is delivered although it does not add up, or refuse it."""
     store = settings.open_store()
     made = Decision(Act(answer.act), viewer.name, decisions.now(), answer.reason, proof=answer.proof)
     try:
-        manual.decide(store, account, day, made)
+        manual.decide(store, viewer.account(account), day, made)
     except ConfigurationError as error:
         raise HTTPException(409, str(error)) from error
     if made.act is Act.APPROVED:
@@ -207,7 +209,7 @@ def decide(request: Request, viewer: SignedIn, account: str, day: date, answer: 
 
 
 @app.post("/day/{account}/{day}/resolve", dependencies=_ACTING)
-def resolve(request: Request, viewer: SignedIn, account: str, day: date, answer: Resolved) -> RedirectResponse:
+def resolve(request: Request, viewer: SignedIn, account: str, day: UtcDay, answer: Resolved) -> RedirectResponse:
     """Put on record what somebody found out about a balance whose outcome nobody has confirmed."""
     store = settings.open_store()
     found = manual.Found(answer.destination, [answer.number], Said(answer.said), viewer.name, answer.reason)

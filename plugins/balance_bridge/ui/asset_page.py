@@ -12,6 +12,7 @@ from balance_bridge.accounts import Account
 from balance_bridge.clock import utc_text
 from balance_bridge.daybook import Daybook
 from balance_bridge.errors import BalanceBridgeError
+from balance_bridge.facts import UNREADABLE
 from balance_bridge.load.fold import Status
 from balance_bridge.money import to_text
 from balance_bridge.store import Store
@@ -82,8 +83,8 @@ def look(store: Store, account: Account, asset: str, days: Sequence[date]) -> As
             book = Daybook.read(store, account.name, day)
             # A day opens with the balance with which the one before closed.
             points += _points(book, asset, ("closing",) if points else ("opening", "closing"))
-        except BalanceBridgeError as error:
-            problems.append(str(error))
+        except UNREADABLE as error:
+            problems.append(str(error) if isinstance(error, BalanceBridgeError) else f"{day}: {error!r}")
     return AssetPage(account, asset, _in_time(points), problems)
 
 

@@ -19,11 +19,12 @@ from balance_bridge.clock import utc_text
 from balance_bridge.commands.output import csv_cell
 from balance_bridge.daybook import Daybook
 from balance_bridge.decisions import Decision
-from balance_bridge.errors import BalanceBridgeError
+from balance_bridge.errors import BalanceBridgeError, StoreDamaged
 from balance_bridge.explanation import REMEDIES
+from balance_bridge.facts import UNREADABLE
 from balance_bridge.load.audit import Entry
 from balance_bridge.money import to_text
-from balance_bridge.states import Kind, State, judge, worst
+from balance_bridge.states import Kind, State, judge, left_over, worst
 from balance_bridge.store import Store
 from balance_bridge.ui.overview import Cell
 from balance_bridge.ui.runs import Run
@@ -103,22 +104,32 @@ def look(store: Store, account: Account, day: date, run: Run | None, today: date
         run: Airflow's newest run of it.
         today: The present UTC day.
     """
-    states = judge(account, day, facts.read_day(store, account.name, day), today)
+    known = facts.read_day(store, account.name, day)
+    states = {**left_over(account, known), **judge(account, day, known, today)}
     state = worst(states)
     remedy = REMEDIES.get(state.kind, "")
     if run is not None and run.is_under_way:
         state = State(Kind.RUNNING, f"its run is {run.state}")
-    book, moved, targets, problem = Daybook(store, account.name, day), list[Mapping[str, str]](), list[Target](), ""
+    book, moved, targets, problems = Daybook(store, account.name, day), list[Mapping[str, str]](), list[Target](), []
     decided: Sequence[Decision] = ()
     try:
         decided = decisions.read(store, account.name, day)
+    except UNREADABLE as error:
+        problems.append(str(error))
+    try:
         book = Daybook.read(store, account.name, day)
         moved = [] if book.movements is None else list(_texts(book.movements))
-        gone = {name: State(Kind.DELIVERED, "not in the accounts file any more") for name in book.deliveries}
-        targets = [_target(name, each, book.deliveries.get(name, [])) for name, each in {**gone, **states}.items()]
-    except BalanceBridgeError as error:
-        problem = str(error)
-    return DayPage(account, day, Cell(day, state), remedy, book, moved, targets, decided, problem)
+        _ = book.breaks
+    except UNREADABLE as error:
+        problems.append(str(error) if isinstance(error, BalanceBridgeError) else f"the day's report: {error!r}")
+        book = Daybook(store, account.name, day)
+    for name, its in states.items():
+        try:
+            targets.append(_target(name, its, book.delivery(name)))
+        except UNREADABLE as error:
+            problems.append(str(error))
+            targets.append(_target(name, its, []))
+    return DayPage(account, day, Cell(day, state), remedy, book, moved, targets, decided, "\n".join(problems))
 
 
 def download(store: Store, account: str, day: date, what: What, form: Form) -> Response:
@@ -128,7 +139,12 @@ def download(store: Store, account: str, day: date, what: What, form: Form) -> R
         HTTPException: 404 if the day was not run yet.
         StoreDamaged: If what it is made of cannot be read.
     """
-    table = _table(Daybook.read(store, account, day), what)
+    try:
+        table = _table(Daybook.read(store, account, day), what)
+    except UNREADABLE as error:
+        if isinstance(error, BalanceBridgeError):
+            raise
+        raise StoreDamaged(f"{account} {day}: its report cannot be read", why=repr(error)) from error
     if table is None:
         raise HTTPException(404, f"{account} {day} was not run yet")
     data = _csv(table) if form == "csv" else _parquet(table)
@@ -141,7 +157,8 @@ def _table(book: Daybook, what: What) -> pd.DataFrame | None:
 
     if what == "deliveries":
         rows = [asdict(entry) for found in book.deliveries.values() for entry in found]
-        return pd.DataFrame(rows, columns=[field.name for field in fields(Entry)])
+        table = pd.DataFrame(rows, columns=[field.name for field in fields(Entry)])
+        return table.assign(http_status=table["http_status"].astype("Int64"))
     if what == "ledger":
         return book.ledger
     return None if book.movements is None else book.movements.reset_index()
@@ -166,7 +183,8 @@ def _text(value: Any) -> str:
         return to_text(value)
     if isinstance(value, datetime):
         return utc_text(value.timestamp())
-    return "" if value is None else str(csv_cell(str(value)))
+    # pandas has its own words for nothing.
+    return "" if value is None or value != value or str(value) == "<NA>" else str(csv_cell(str(value)))
 
 
 def _texts(movements: pd.DataFrame) -> Iterable[Mapping[str, str]]:

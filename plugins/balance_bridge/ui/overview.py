@@ -10,7 +10,7 @@ from balance_bridge import index
 from balance_bridge.accounts import Account
 from balance_bridge.facts import Day
 from balance_bridge.index import Month
-from balance_bridge.states import Kind, State, judge, worst
+from balance_bridge.states import Kind, State, judge, left_over, worst
 from balance_bridge.store import Store
 from balance_bridge.ui.runs import Run
 
@@ -109,19 +109,25 @@ def read_states(
     ]
 
 
-def verdict(rows: Sequence[Row]) -> str:
-    """One sentence: whether everything is delivered and, if not, what needs attention."""
+def verdict(rows: Sequence[Row], *, unreadable: bool = False) -> str:
+    """One sentence: whether everything is delivered and, if not, what needs attention.
+
+    Args:
+        rows: All accounts.
+        unreadable: Whether the accounts file cannot be read.
+    """
     broken = [row.account for row in rows if row.problem]
     wrong = [(row.account, cell) for row in rows for cell in row.wrong]
     due = sum(cell.state is not None for row in rows for cell in row.cells)
     running = sum(cell.state is not None and cell.state.kind is Kind.RUNNING for row in rows for cell in row.cells)
-    under_way = f" {_counted(running, 'day')} being run." if running else ""
-    if not (wrong or broken):
-        if not due:
-            return "Nothing is due yet."
+    under_way = f" {_counted(running, 'account-day')} still running." if running else ""
+    if not (wrong or broken or unreadable):
         done = due - running
+        if not done:
+            return f"Nothing needs attention.{under_way}" if running else "Nothing is due yet."
         return f"All {_counted(done, 'account-day')} {'is' if done == 1 else 'are'} delivered.{under_way}"
-    named = [f"{account}: wrong in the accounts file" for account in broken]
+    named = ["the accounts file cannot be read"] if unreadable else []
+    named += [f"{account}: wrong in the accounts file" for account in broken]
     named += [f"{account} {cell.day}: {cell.word}" for account, cell in wrong]
     more = f", and {len(named) - _MAX_NAMED} more" if len(named) > _MAX_NAMED else ""
     needs = "needs" if len(named) == 1 else "need"
@@ -142,7 +148,8 @@ def _state(
     run = runs.get((account.name, day))
     if run is not None and run.is_under_way:
         return State(Kind.RUNNING, f"its run is {run.state}")
-    return worst(judge(account, day, facts or Day(), today))
+    known = facts or Day()
+    return worst({**judge(account, day, known, today), **left_over(account, known)})
 
 
 def days_until(last: date, count: int) -> list[date]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
+from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
 from airflow.utils.session import create_session
 from sqlalchemy import or_, select
@@ -25,16 +26,18 @@ class Run:
         dag: The DAG's id.
         run_id: Its own.
         state: As Airflow has it.
+        paused: Whether its DAG is, so that nothing of it goes on.
     """
 
     dag: str
     run_id: str
     state: str
+    paused: bool = False
 
     @property
     def is_under_way(self) -> bool:
         """Whether it is running, or about to."""
-        return self.state in _UNDER_WAY
+        return self.state in _UNDER_WAY and not self.paused
 
 
 def newest_runs(accounts: Iterable[str], first: date, last: date) -> dict[tuple[str, date], Run]:
@@ -51,8 +54,9 @@ def newest_runs(accounts: Iterable[str], first: date, last: date) -> dict[tuple[
     query = (
         select(
             *(DagRun.dag_id, DagRun.run_id, DagRun.run_type, DagRun.state),
-            *(DagRun.logical_date, DagRun.run_after, DagRun.conf),
+            *(DagRun.logical_date, DagRun.run_after, DagRun.conf, DagModel.is_paused),
         )
+        .join(DagModel, DagModel.dag_id == DagRun.dag_id)
         .where(DagRun.dag_id.in_(by_dag))
         .where(or_(DagRun.logical_date.between(begin, end), DagRun.run_after >= begin))
         .order_by(DagRun.queued_at)
@@ -61,8 +65,9 @@ def newest_runs(accounts: Iterable[str], first: date, last: date) -> dict[tuple[
     with create_session() as session:
         for run in session.execute(query):
             day = _day(run)
-            if day is not None and first <= day <= last:
-                found[by_dag[run.dag_id], day] = Run(run.dag_id, run.run_id, str(run.state))
+            # A dry run changes nothing about the day.
+            if day is not None and first <= day <= last and not (run.conf or {}).get("dry_run"):
+                found[by_dag[run.dag_id], day] = Run(run.dag_id, run.run_id, str(run.state), bool(run.is_paused))
     return found
 
 

@@ -35,8 +35,33 @@
       window.parent.dispatchEvent(new PopStateEvent("popstate"));
     });
   }
+  // Asked in the page itself: inside Airflow's frame the browser shows no dialogs of its own.
+  const ask = (question, go) => {
+    const dialog = document.createElement("dialog");
+    dialog.setAttribute("aria-label", question);
+    const text = document.createElement("p");
+    text.textContent = question;
+    const buttons = document.createElement("p");
+    for (const [label, act] of [["Yes, go on", go], ["No", null]]) {
+      const button = document.createElement("button");
+      button.textContent = label;
+      button.addEventListener("click", () => { dialog.close(); if (act) act(); });
+      buttons.append(button, " ");
+    }
+    dialog.append(text, buttons);
+    dialog.addEventListener("close", () => dialog.remove());
+    document.body.append(dialog);
+    dialog.showModal();
+  };
   document.addEventListener("submit", (event) => {
-    const question = event.target.dataset.confirm;
-    if (question && !window.confirm(question)) event.preventDefault();
+    const form = event.target;
+    const question = form.dataset.confirm;
+    if (!question || form.dataset.confirmed) return;
+    event.preventDefault();
+    const pressed = event.submitter;
+    ask(question, () => {
+      form.dataset.confirmed = "yes";
+      form.requestSubmit(pressed);
+    });
   });
 })();
