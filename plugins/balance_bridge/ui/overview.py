@@ -141,7 +141,7 @@ def _state(
         return None
     run = runs.get((account.name, day))
     if run is not None and run.is_under_way:
-        return State(Kind.RUNNING, f"its run is {run.state}")
+        return State(Kind.RUNNING, f"Airflow's run of it: {run.state}")
     return worst(judge(account, day, facts or Day(), today))
 
 
