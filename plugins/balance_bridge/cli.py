@@ -361,10 +361,10 @@ receipts: every attempt to deliver a balance, and its outcome
 
   What people decide is recorded with four commands, each with its own --help:
 
-    balance-bridge receipts resolve   the outcome of what nobody has confirmed
+    balance-bridge receipts resolve        the outcome of what nobody has confirmed
     balance-bridge receipts resolve-file   the same for many, from a CSV file
-    balance-bridge receipts adopt     a destination's new address, or its replacement
-    balance-bridge receipts rekey     a destination's new key settings
+    balance-bridge receipts adopt          a destination's new address or successor
+    balance-bridge receipts rekey          a destination's new key settings
 
 receipts resolve: record the outcome of balances that nobody has confirmed
 

@@ -109,7 +109,7 @@ def look(store: Store, account: Account, day: date, run: Run | None, today: date
     state = worst(states)
     remedy = REMEDIES.get(state.kind, "")
     if run is not None and run.is_under_way:
-        state = State(Kind.RUNNING, f"its run is {run.state}")
+        state = State(Kind.RUNNING, f"Airflow's run of it: {run.state}")
     book, moved, targets, problems = Daybook(store, account.name, day), list[Mapping[str, str]](), list[Target](), []
     decided: Sequence[Decision] = ()
     try:

@@ -147,7 +147,7 @@ def _state(
         return None
     run = runs.get((account.name, day))
     if run is not None and run.is_under_way:
-        return State(Kind.RUNNING, f"its run is {run.state}")
+        return State(Kind.RUNNING, f"Airflow's run of it: {run.state}")
     known = facts or Day()
     return worst({**judge(account, day, known, today), **left_over(account, known)})
 
