@@ -373,6 +373,27 @@ def test_an_approval_is_about_one_proof_and_no_other(run: Run) -> None:
     assert run.store.list("balances") == []
 
 
+def test_an_approval_is_about_the_records_too_where_others_leave_the_same_gap(run: Run) -> None:
+    run.lose(6)
+    with pytest.raises(ReconciliationBroken):
+        run.all(run.job(), on_break="ask")
+    decide(run, Act.APPROVED)
+    lose = run.exchange.alter
+
+    def later(path: str, document: Any) -> Any:
+        document = lose(path, document)
+        for name in ("order", "balance") if "order" in document else ():
+            document[name] = [{**record, "transactTime": record["transactTime"] + 1000} for record in document[name]]
+        return document
+
+    before = run.report()
+    run.exchange.alter = later
+    with pytest.raises(ReconciliationBroken, match="waiting for a decision"):
+        run.all(run.job("run-2", refetch=True), on_break="ask")
+    same = ("status", "drift", "breaks", "records", "opening", "closing")
+    assert [run.report()[name] for name in same] == [before[name] for name in same]
+
+
 def test_an_approval_says_nothing_where_nobody_is_asked(run: Run) -> None:
     run.lose(6)
     with pytest.raises(ReconciliationBroken):

@@ -52,3 +52,27 @@ def test_what_is_no_decision_is_named_and_approves_nothing(store: Store, text: s
     store.put(f"receipts/main/decisions/{DAY}/0001.json", text.encode())
     with pytest.raises(StoreDamaged, match="0001"):
         decisions.about(store, "main", DAY, "p1")
+
+
+class Racing(Store):
+    """A store in which somebody else decides first, once."""
+
+    meanwhile: Decision | None = None
+
+    def put(self, key: str, data: bytes) -> bool:
+        if self.meanwhile is not None:
+            other, self.meanwhile = self.meanwhile, None
+            decisions.decide(self, "main", DAY, other)
+        return super().put(key, data)
+
+
+def test_of_two_people_who_decide_at_once_the_second_is_told_or_follows(tmp_path: Path) -> None:
+    store = Racing(tmp_path)
+    store.meanwhile = decision(Act.APPROVED, "p1", by="bob")
+    assert decisions.decide(store, "main", DAY, decision(Act.REFUSED, "p1")).by == "bob", "an approval stands"
+    assert [each.act for each in decisions.read(store, "main", DAY)] == [Act.APPROVED]
+    store.meanwhile = decision(Act.REFUSED, "p2", by="bob")
+    assert decisions.decide(store, "main", DAY, decision(Act.APPROVED, "p2")).by == "alice"
+    found = decisions.about(store, "main", DAY, "p2")
+    assert found is not None
+    assert found.act is Act.APPROVED, "a refusal can be followed by an approval"

@@ -72,7 +72,7 @@ def test_a_damaged_index_is_made_again_by_the_next_run_and_named_until_then(stor
     index.record(store, "main", DAY)
     report(store, "main", NEXT)
     index.record(store, "main", NEXT)
-    newest = store.series("index/2026-11/main", ".json")[-1]
+    newest = store.list("index/2026-11/main")[-1]
     path = Path(store.describe(newest))
     path.chmod(0o600)
     path.write_text(path.read_text().replace("proven", "broken"))
@@ -106,7 +106,7 @@ def test_old_objects_go_but_for_the_one_that_somebody_may_be_reading(store: Stor
     for number in range(1, 6):
         report(store, "main", DAY, records=number)
         index.record(store, "main", DAY)
-    assert [key.rsplit("/", 1)[1] for key in store.list("index")] == ["0004.json", "0005.json"]
+    assert [key.rsplit("/", 1)[1] for key in store.list("index")] == ["00000004.json", "00000005.json"]
 
 
 class Racing(Store):
@@ -182,3 +182,22 @@ def test_reading_takes_a_listing_for_each_month_and_only_what_has_changed(store:
     assert (counting.listings, counting.reads) == (4, 21)
     assert list(found["2026-11", accounts[0]].days) == [str(DAY), str(NEXT)]
     assert len(known) == 20, "what was replaced is forgotten"
+
+
+def test_more_writes_than_four_digits_can_count_stop_nothing(store: Store) -> None:
+    report(store, "main", DAY)
+    index.record(store, "main", DAY)
+    (first,) = store.list("index")
+    store.put(first.replace("00000001", "00009999"), store.read(first))
+    for records in (7, 8):
+        report(store, "main", DAY, records=records)
+        index.record(store, "main", DAY)
+    assert days(store)[str(DAY)].records == 8
+    assert index.rebuild(store, "main", "2026-11") == 1
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '{"records": 3}', '{"status": "proven", "records": "many"}', "torn"])
+def test_a_report_that_is_none_is_an_unreadable_day_and_no_error(store: Store, text: str) -> None:
+    store.put(f"reconciliation/main/{DAY}/0001.json", text.encode())
+    index.record(store, "main", DAY)
+    assert f"{DAY}/0001.json" in days(store)[str(DAY)].unreadable

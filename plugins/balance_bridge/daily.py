@@ -247,16 +247,13 @@ def reconcile(
     due = {request.name: balances.balances_at(opening, closing, book, request) for request in requests}
     # Before the report: what it says is due is there.
     keys = {request.name: _put_balances(job, request, due[request.name]) for request in requests}
+    given = None if approval is None else approval.document()
     document = {
-        "account": job.account,
-        "day": job.day.isoformat(),
-        "manifest": extracted["manifest"],
         **{name: manifest[name] for name in ("history", "ledger", "late")},
-        "proof": digest,
-        "approval": None if approval is None else approval.document(),
+        **{"account": job.account, "day": str(job.day), "manifest": extracted["manifest"]},
+        **{"proof": digest, "approval": given, **proof},
         "collisions": {name: each.to_document() for name, each in due.items()},
         "moved": {name: each.moved for name, each in due.items()},
-        **proof,
     }
     report_key = job.store.append(f"reconciliation/{job.account}/{job.day}", ".json", to_json(document))
     if held:
@@ -271,7 +268,7 @@ def reconcile(
         "records": manifest["records"],
         "ledger": manifest["ledger"],
         "reconciliation": report_key,
-        "approval": document["approval"],
+        "approval": given,
         "balances": keys,
         "collisions": {name: each.collisions for name, each in due.items()},
     }

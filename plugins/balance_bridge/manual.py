@@ -85,7 +85,7 @@ def decide(store: Store, account: Account, day: date, decision: Decision) -> Non
         raise ConfigurationError(f"{where} has another proof by now", do="Look at it again, then decide")
     counts = decisions.decide(store, account.name, day, decision)
     if counts != decision:
-        raise ConfigurationError(f"{counts.by} has decided about {where} already: {counts.act}")
+        raise ConfigurationError(f"{counts.by} has already decided about {where}: {counts.act}")
 
 
 def open_question(store: Store, account: Account, day: date) -> str:

@@ -472,7 +472,7 @@ def test_an_account_whose_breaks_somebody_decides_about_has_a_dag_that_asks(pars
     assert bag.import_errors == {}
     daily, asking = bag.dags["balances_main_cash"], bag.dags["balances_main_cash_approval"]
     assert daily.task_dict["ask"].trigger_rule == "one_failed"
-    assert daily.task_dict["ask"].upstream_task_ids == {"day", "reconcile"}
+    assert daily.task_dict["ask"].upstream_task_ids == {"day", "history", "reconcile"}
     assert {task.task_id: task.downstream_task_ids for task in asking.tasks} == {
         "approve": {"deliver"},
         "deliver": set(),

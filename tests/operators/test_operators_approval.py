@@ -15,6 +15,7 @@ from airflow.sdk.exceptions import AirflowSkipException, DagRunTriggerException,
 from balance_bridge import decisions, settings
 from balance_bridge.decisions import Act, Decision
 from balance_bridge.errors import ConfigurationError
+from balance_bridge.facts import Day, Delivered
 from balance_bridge.operators.approval import Approval, AskAboutBreak, RunApproved, question
 from balance_bridge.store import Store, to_json
 
@@ -29,7 +30,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 def report(store: Store, status: str = "broken", proof: str = PROOF, asset: str = "BTC") -> dict[str, Any]:
     first = {"kind": "chain", "asset": asset, "amount": "0.5", "last_good_sn": 7, "first_bad_sn": 8}
-    document = {"status": status, "proof": proof, "breaks": [first], "break_count": 3}
+    document = {"status": status, "proof": proof, "breaks": [first], "break_count": 3, "manifest": "m"}
     store.append(f"reconciliation/main/{DAY}", ".json", to_json(document))
     return document
 
@@ -38,10 +39,10 @@ def decide(store: Store, act: Act) -> None:
     decisions.record(store, "main", DAY, Decision(act, "alice", "2026-11-21T08:00:00Z", proof=PROOF))
 
 
-def ask(day: Any = str(DAY)) -> DagRunTriggerException:
-    task = AskAboutBreak(task_id="ask", account="main", day=day)
+def ask(manifest: str = "m") -> DagRunTriggerException:
+    task = AskAboutBreak(task_id="ask", account="main", day=str(DAY), extracted={"manifest": manifest})
     with pytest.raises(DagRunTriggerException) as caught:
-        task.execute({})
+        task.execute({"run_id": "scheduled__2026-11-20"})
     return caught.value
 
 
@@ -49,20 +50,21 @@ def test_a_break_is_asked_about_in_a_run_named_by_day_and_proof(store: Store) ->
     report(store)
     asked = ask()
     assert (asked.trigger_dag_id, asked.conf) == ("balances_main_approval", {"date": str(DAY), "proof": PROOF})
-    assert asked.dag_run_id == f"{DAY}__break__{PROOF[:12]}"
+    assert asked.dag_run_id.startswith(f"{DAY}__break__{PROOF[:12]}")
     assert asked.skip_when_already_exists, "the same question is not asked twice"
     report(store, proof="q" * 64)
     assert ask().dag_run_id != asked.dag_run_id, "another proof is another question"
 
 
-@pytest.mark.parametrize("case", ["no day", "no report", "proven", "approved", "refused"])
+@pytest.mark.parametrize("case", ["failed before", "no report", "another", "proven", "approved", "refused"])
 def test_nobody_is_asked_where_there_is_no_break_or_somebody_has_decided(store: Store, case: str) -> None:
     if case != "no report":
         report(store, "proven" if case == "proven" else "broken")
     if case in ("approved", "refused"):
         decide(store, Act(case))
+    extracted = None if case == "failed before" else {"manifest": "n" if case == "another" else "m"}
     with pytest.raises(AirflowSkipException):
-        AskAboutBreak(task_id="ask", account="main", day=None if case == "no day" else str(DAY)).execute({})
+        AskAboutBreak(task_id="ask", account="main", day=str(DAY), extracted=extracted).execute({"run_id": "r"})
 
 
 def approval(monkeypatch: pytest.MonkeyPatch) -> tuple[Approval, dict[str, Any]]:
@@ -125,18 +127,43 @@ def test_a_task_that_was_killed_after_the_answer_was_on_record_goes_on_with_it(
 ) -> None:
     report(store)
     task, context = approval(monkeypatch)
-    for _ in range(2):
-        task.execute_complete(context, answer("Approve"))
+    task.execute_complete(context, answer("Approve"))
+    # Airflow begins such a task from its start, without the answer.
+    assert task.execute(context) is None, "approved, so the next task delivers"
     assert len(decisions.read(store, "main", DAY)) == 1
 
 
-def test_an_answer_after_somebody_has_decided_changes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_on_the_page_ends_the_question(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     report(store)
     decide(store, Act.REFUSED)
     task, context = approval(monkeypatch)
+    with pytest.raises(AirflowSkipException, match="alice has refused it"):
+        task.execute(context)
+
+
+def test_an_approval_stands_whatever_is_answered_after_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    report(store)
+    decide(store, Act.APPROVED)
+    task, context = approval(monkeypatch)
     with pytest.raises(AirflowSkipException, match="alice has already decided"):
-        task.execute_complete(context, answer("Approve"))
-    assert [each.act for each in decisions.read(store, "main", DAY)] == [Act.REFUSED]
+        task.execute_complete(context, answer("Reject"))
+    assert [each.act for each in decisions.read(store, "main", DAY)] == [Act.APPROVED]
+
+
+@pytest.mark.parametrize("given", [None, {}, {"reason": ""}, {"reason": "  "}, {"reason": 7}])
+def test_an_answer_without_a_reason_is_not_taken(store: Store, monkeypatch: pytest.MonkeyPatch, given: Any) -> None:
+    report(store)
+    task, context = approval(monkeypatch)
+    with pytest.raises(ConfigurationError, match="no reason"):
+        task.execute_complete(context, {**answer("Approve"), "params_input": given})
+    assert decisions.read(store, "main", DAY) == []
+
+
+def test_a_question_says_what_earlier_runs_delivered() -> None:
+    before = Day(destinations={"elven": Delivered(counts={"accepted": 11, "ignored": 1})})
+    report = {"breaks": [], "break_count": 0}
+    assert "elven: an earlier run delivered 11 balances" in question("main", DAY, report, before)
+    assert "Nothing of the day was delivered." in question("main", DAY, report, Day())
 
 
 def test_an_approved_day_is_run_once_under_a_name_with_its_day() -> None:
@@ -150,7 +177,7 @@ def test_an_approved_day_is_run_once_under_a_name_with_its_day() -> None:
 
 def test_a_question_of_a_thousand_breaks_stays_readable() -> None:
     many = [{"asset": "BTC", "amount": "1", "last_good_sn": sn, "first_bad_sn": sn + 1} for sn in range(1000)]
-    text = question("main", DAY, {"breaks": many, "break_count": 1200})
+    text = question("main", DAY, {"breaks": many, "break_count": 1200}, Day())
     assert "And 1180 more" in text
     assert len(text) < 2000
 

@@ -15,7 +15,7 @@ from starlette.routing import Mount, Route
 
 from balance_bridge import decisions, index
 from balance_bridge.decisions import Act, Decision
-from balance_bridge.errors import OutcomeUnknown, ResponseLost
+from balance_bridge.errors import OutcomeUnknown, ResponseLost, SupersededRun
 from balance_bridge.store import Store, to_json
 from balance_bridge.transport import Transport
 
@@ -52,8 +52,10 @@ def test_the_first_sentence_says_that_all_is_delivered_or_what_needs_attention(
 ) -> None:
     site.place.replace(f"start_date: {yesterday - timedelta(days=2)}", f"start_date: {yesterday}")
     index.record(delivered, "main_cash", yesterday)
-    page = site.get("/?account=cash")
+    site.readable = ("main_cash",)
+    page = site.get("/")
     assert verdict(page) == "good: All 1 account-day is delivered."
+    site.readable = ("main_cash", "main_margin")
     assert cells(page, "main_cash") == {str(yesterday): "delivered"}
     page = site.get("/?days=2")
     assert verdict(page).startswith("bad: 2 need attention: main_margin ")
@@ -92,9 +94,42 @@ def test_an_accounts_file_that_cannot_be_read_is_named_with_what_runs_meanwhile(
     assert "runs meanwhile" in page
 
 
-@pytest.mark.parametrize("query", ["days=0", "days=93", "days=x", "until=yesterday"])
+@pytest.mark.parametrize("query", ["days=0", "days=93", "days=x", "until=yesterday", "until=0001-01-01"])
 def test_a_query_that_makes_no_sense_is_answered_with_what_is_wrong(site: Any, query: str) -> None:
     assert query.split("=")[0] in text(site.get(f"/?{query}", status=400))
+
+
+def test_a_day_that_is_not_over_is_not_missing(site: Any, delivered: Store, yesterday: date) -> None:
+    page = site.get(f"/?days=1&until={site.place.today}")
+    assert set(cells(page, "main_cash").values()) == {"running"}
+    assert verdict(page).startswith("good: Nothing needs attention.")
+    assert "not over yet" in text(site.get(f"/day/main_cash/{site.place.today}"))
+
+
+def test_an_accounts_file_that_cannot_be_read_needs_attention(site: Any) -> None:
+    site.get("/")
+    site.place.accounts_file.write_text("accounts: [")
+    assert verdict(site.get("/")).startswith("bad: ")
+    assert "the accounts file cannot be read" in verdict(site.get("/"))
+
+
+def test_a_wrong_account_is_shown_whatever_its_name(site: Any) -> None:
+    site.place.replace("  main_margin:", "  Main Margin:")
+    site.readable = ("main_cash", "Main_Margin")
+    assert "Main Margin: wrong in the accounts file" in verdict(site.get("/"))
+
+
+def test_what_is_undelivered_at_a_destination_that_left_the_file_needs_attention(
+    site: Any, yesterday: date, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proof = site.place.reconcile("main_cash", yesterday)
+    site.place.load("main_cash", "elven", proof)
+    whole = site.place.accounts_file.read_text()
+    amlyze = whole[whole.index("      amlyze:") : whole.index("  main_margin:")]
+    site.place.replace(amlyze, "")
+    index.record(site.store, "main_cash", yesterday)
+    assert cells(site.get("/"), "main_cash")[str(yesterday)] == "not delivered"
+    assert "not in the accounts file any more" in text(site.get(f"/day/main_cash/{yesterday}"))
 
 
 # --- a day
@@ -248,6 +283,34 @@ def test_what_nobody_has_confirmed_can_be_resolved_under_the_users_name(
     site.triggerable = ()
     assert asked() == []
     site.post(path, status=403, number=numbers[1], said="accepted", **form)
+
+
+@pytest.mark.parametrize("on_break", ["hold", "load"])
+def test_nobody_approves_where_nobody_is_asked(site: Any, delivered: Store, yesterday: date, on_break: str) -> None:
+    site.place.replace("    start_date:", f"    on_break: {on_break}\n    start_date:")
+    proof = site.break_day("main_cash", yesterday)
+    path = f"/day/main_cash/{yesterday}/decide"
+    assert "nobody is asked" in text(site.post(path, status=409, act="approved", proof=proof, reason="x"))
+    assert (site.started, decisions.read(site.store, "main_cash", yesterday)) == ([], [])
+
+
+def test_what_an_earlier_run_worked_out_is_not_delivered_once_the_day_is_held(site: Any, yesterday: date) -> None:
+    proof = site.place.reconcile("main_cash", yesterday)
+    site.break_day("main_cash", yesterday)
+    with pytest.raises(SupersededRun, match="does not add up"):
+        site.place.load("main_cash", "elven", proof)
+    assert site.place.arrived()["elven"] == 0
+
+
+def test_an_index_that_cannot_be_written_fails_no_delivery(
+    site: Any, yesterday: date, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise PermissionError("made by somebody else")
+
+    monkeypatch.setattr(index, "record", fail)
+    site.place.deliver("main_cash", yesterday)
+    assert site.place.arrived()["elven"] > 0
 
 
 # --- who may

@@ -140,7 +140,7 @@ class Approval(BridgeOperator, ApprovalOperator):
             answer = Decision(act, by, decisions.now(), reason.strip(), proof=proof)
             known = decisions.decide(settings.open_store(), self.account, day, answer)
             if known.act is not act:
-                raise AirflowSkipException(f"{known.by} has decided already: {known.act}")
+                raise AirflowSkipException(f"{known.by} has already decided: {known.act}")
             self.log.info("%s %s: %s by %s (%s)", self.account, day, known.act, known.by, known.reason)
         return super().execute_complete(context, event)
 

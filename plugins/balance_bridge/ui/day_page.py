@@ -183,8 +183,10 @@ def _text(value: Any) -> str:
         return to_text(value)
     if isinstance(value, datetime):
         return utc_text(value.timestamp())
+    import pandas as pd
+
     # pandas has its own words for nothing.
-    return "" if value is None or value != value or str(value) == "<NA>" else str(csv_cell(str(value)))
+    return "" if value is None or pd.isna(value) else str(csv_cell(str(value)))
 
 
 def _texts(movements: pd.DataFrame) -> Iterable[Mapping[str, str]]:
