@@ -238,6 +238,9 @@ def test_a_refusal_goes_on_record_and_runs_nothing(site: Any, delivered: Store, 
     found = decisions.about(site.store, "main_cash", yesterday, proof)
     assert found is not None
     assert (found.act, site.started) == (Act.REFUSED, [])
+    # Somebody may know better later.
+    site.post(f"/day/main_cash/{yesterday}/decide", act="approved", proof=proof, reason="it is right after all")
+    assert len(site.started) == 1
 
 
 def test_a_decision_about_what_has_changed_or_is_decided_is_not_taken(

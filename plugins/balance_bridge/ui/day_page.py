@@ -18,7 +18,7 @@ from balance_bridge.accounts import Account
 from balance_bridge.clock import utc_text
 from balance_bridge.commands.output import csv_cell
 from balance_bridge.daybook import Daybook
-from balance_bridge.decisions import Decision
+from balance_bridge.decisions import Act, Decision
 from balance_bridge.errors import BalanceBridgeError, StoreDamaged
 from balance_bridge.explanation import REMEDIES
 from balance_bridge.facts import UNREADABLE
@@ -91,7 +91,8 @@ class DayPage:
         """The digest of the proof that somebody has to decide about, or empty."""
         proof = str(self.book.report.get("proof", ""))
         asks = self.account.on_break == "ask" and self.book.report.get("status") == "broken"
-        return proof if asks and not any(each.proof == proof for each in self.decisions) else ""
+        approved = any(each.proof == proof and each.act is Act.APPROVED for each in self.decisions)
+        return proof if asks and not approved else ""
 
 
 def look(store: Store, account: Account, day: date, run: Run | None, today: date) -> DayPage:
