@@ -60,11 +60,12 @@ format: install ## Put the code into its form
 types: install ## Static types, strict
 	$(BIN)/mypy
 
-bench: install ## The figures: DAG parsing, extraction, transformation, delivery
+bench: install ## The figures: DAG parsing, extraction, transformation, delivery, the page
 	$(BIN)/python benchmarks/dag_parsing.py
 	$(BIN)/python benchmarks/extraction.py
 	$(BIN)/python benchmarks/transform.py
 	$(BIN)/python benchmarks/load.py
+	$(BIN)/python benchmarks/page.py
 
 lock: install ## Resolve the dependencies again; the locks hold hashes and no address
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(UV) pip compile pyproject.toml --all-extras --group dev --universal --generate-hashes \

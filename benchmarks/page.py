@@ -116,14 +116,14 @@ def fill(store: Any, names: list[str], count: int) -> None:
     """Write an index in which every day is delivered."""
     import msgspec
 
-    from balance_bridge import index
+    from balance_bridge import facts, index
     from balance_bridge.store import to_json
 
     today = datetime.now(UTC).date()
-    delivered = index.Delivered(
+    delivered = facts.Delivered(
         counts={"accepted": 40, "ignored": 2}, due=True, planned=True, run_id="scheduled", at="x"
     )
-    day = index.Day(
+    day = facts.Day(
         True, proof="proven", records=500, assets=42, destinations={"elven": delivered, "amlyze": delivered}
     )
     days = [today - timedelta(days=ago) for ago in range(1, count + 1)]
@@ -131,7 +131,7 @@ def fill(store: Any, names: list[str], count: int) -> None:
         for month in sorted({f"{each:%Y-%m}" for each in days}):
             own = {str(each): day for each in days if f"{each:%Y-%m}" == month}
             made = index.Month(index.VERSION, name, month, own)
-            store.put(f"index/{month}/{name}/0001.json", to_json(msgspec.to_builtins(made)))
+            store.put(f"index/{month}/{name}/00000001.json", to_json(msgspec.to_builtins(made)))
 
 
 if __name__ == "__main__":
