@@ -371,6 +371,44 @@ def test_a_damaged_record_of_owners_stops_before_anything_is_sent(damage):
     assert transport.requests == []
 
 
+@pytest.mark.parametrize(
+    ("changed", "command"), [({"url": "https://new.test"}, "adopt"), ({"source_id": "NEW"}, "rekey")]
+)
+def test_what_moves_to_another_place_claims_it_before_a_copied_account_runs_there(changed, command):
+    store, transport = delivered(), kit.FakeTransport(kit.response(OK))
+    getattr(place(store, kit.elven(None, **changed)), command)("Ada", "moved")
+    with pytest.raises(PlaceChanged, match=r"elven of copy delivers to .*, as does elven of main_cash"):
+        kit.run(kit.elven(transport, **changed), store, [kit.balance("A")], account="copy")
+    assert transport.requests == []
+    summary = kit.run(kit.elven(transport, **changed), store, [kit.balance("A"), kit.balance("C")])
+    assert (summary.accepted_before, summary.accepted_now) == (1, 1)
+
+
+def test_nobody_rekeys_to_where_another_account_delivers():
+    store = delivered()
+    kit.run(kit.elven(kit.FakeTransport(kit.response(OK)), source_id="NEW"), store, [kit.balance()], account="other")
+    before = dict(store.objects)
+    with pytest.raises(PlaceChanged, match="delivers to 'ENTITY NEW', as does elven of other"):
+        place(store, kit.elven(None, source_id="NEW")).rekey("Ada", "moved")
+    assert store.objects == before
+
+
+def test_a_rekey_claims_nothing_at_an_address_that_nobody_has_adopted():
+    store = delivered()
+    place(store, kit.elven(None, source_id="NEW", url="https://new.test")).rekey("Ada", "moved")
+    assert len([key for key in store.objects if key.startswith("receipts/places/")]) == 1
+
+
+@pytest.mark.parametrize("changed", [{}, {"url": "https://new.test", "entity_account_id": "X"}])
+@pytest.mark.parametrize("command", ["adopt", "rekey"])
+def test_a_decision_that_is_refused_writes_nothing(changed, command):
+    store = delivered()
+    before = dict(store.objects)
+    with pytest.raises(PlaceChanged):
+        getattr(place(store, kit.elven(None, **changed)), command)("Ada", "why")
+    assert store.objects == before
+
+
 def test_an_account_called_places_is_like_any_other():
     store = MemoryStore()
     for _ in range(2):

@@ -155,21 +155,25 @@ class Places:
         """
         found, now = self.newest(), self._now(by, reason)
         has_moved = found is not None and found.leads_to != now.leads_to
-        if has_moved:
+        if has_moved or not self._own(by, reason, take_over=True, dry_run=True):
             now = self._carry_on(now, "leads_to")
         others = self._own(by, reason, take_over=True)
-        return (now if has_moved or others else self._carry_on(now, "leads_to")), others
+        return (self._put(now) if has_moved else now), others
 
     def rekey(self, by: str, reason: str) -> Place:
         """Write down that what was delivered under other key settings counts as delivered, and stays as it is.
 
         Raises:
-            PlaceChanged: If the settings have not changed.
+            PlaceChanged: If the settings have not changed, or another destination delivers to where they lead.
         """
-        return self._carry_on(self._now(by, reason), "key_settings")
+        now = self._carry_on(self._now(by, reason), "key_settings")
+        # What it claims at another address is for the adoption to decide.
+        if now.leads_to == self._destination.place():
+            self._own(by, reason)
+        return self._put(now)
 
     def _carry_on(self, now: Place, changed: Literal["leads_to", "key_settings"]) -> Place:
-        """Go on with one part of the place as it is now, and with the other as it was."""
+        """One part of the place as it is now, and the other as it was; not yet written."""
         found = self.newest()
         if found is None:
             raise PlaceChanged(f"{self._name} has delivered nothing so far", do="Just run it")
@@ -181,9 +185,7 @@ class Places:
         if changed == "leads_to" and not _only_moved(found.leads_to, now.leads_to):
             difference = _difference(found.leads_to, now.leads_to)
             raise PlaceChanged(f"{self._name} is another account now: {difference}", do=_NEW)
-        return self._put(
-            msgspec.structs.replace(found, by=now.by, reason=now.reason, **{changed: getattr(now, changed)})
-        )
+        return msgspec.structs.replace(found, by=now.by, reason=now.reason, **{changed: getattr(now, changed)})
 
     @property
     def _name(self) -> str:
@@ -216,11 +218,11 @@ class Places:
                 why=f"{owner.name} came first ({owner.reason}, by {owner.by})",
                 do=f"Correct the accounts file or the connection; to hand it over: {self._command('adopt')}",
             )
-        new = {account: me for account in mine if account not in owners or account in others}
-        if dry_run or not (others if take_over else new):
-            return others
         kept = {account: owner for account, owner in owners.items() if account not in others}
-        if not self._follow(self._shared_folder, Owners(self._kind, self._url, kept | new)):
+        new = kept | {account: me for account in mine if account not in kept}
+        if dry_run or new == owners:
+            return others
+        if not self._follow(self._shared_folder, Owners(self._kind, self._url, new)):
             return self._own(by, reason, take_over=take_over)
         return others
 
