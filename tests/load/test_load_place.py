@@ -409,6 +409,68 @@ def test_a_decision_that_is_refused_writes_nothing(changed, command):
     assert store.objects == before
 
 
+def without_owners(store) -> None:
+    """As after a partial restore, or as a store from before there were such records."""
+    for key in [key for key in store.objects if key.startswith("receipts/places/") and key.count("/") == 3]:
+        del store.objects[key]
+
+
+@pytest.mark.parametrize("account", ["main_cash", "places"])
+def test_where_the_record_of_owners_is_missing_whoever_has_delivered_there_is_still_the_owner(account):
+    store, server = MemoryStore(), kit.FakeAmlyzeServer()
+    kit.run(to(server, ONE), store, [kit.balance()], account=account)
+    without_owners(store)
+    before = dict(store.objects)
+    for options in ({}, {"dry_run": True}, {"redeliver": True}):
+        for ids in ("CASH-{asset}", {"ETH": "CASH-BTC"}):
+            copy = kit.amlyze(kit.FakeTransport(server), url=ONE, account_ext_id=ids)
+            with pytest.raises(PlaceChanged, match=f"delivers to 'CASH-BTC', as does amlyze of {account}"):
+                kit.run(copy, store, [kit.balance("ETH")], account="copy", **options)
+    with pytest.raises(PlaceChanged, match=f"as does amlyze of {account}"):
+        kit.run(kit.amlyze(kit.FakeTransport(server), url=ONE, name="new"), store, [kit.balance()], account=account)
+    assert store.objects == before
+    # Others at the same address are others, and what was found out is kept.
+    other = kit.amlyze(kit.FakeTransport(server), url=ONE, account_ext_id="OTHER-{asset}")
+    assert kit.run(other, store, [kit.balance()], account="other").accepted_now == 1
+    with pytest.raises(PlaceChanged, match=f"as does amlyze of {account}"):
+        kit.run(to(server, ONE), store, [kit.balance()], account="copy")
+    assert kit.run(to(server, ONE), store, [kit.balance()], account=account).requests == 0
+    assert len(server.accepted) == 2
+
+
+@pytest.mark.parametrize("far", ["elven", "amlyze"])
+def test_where_the_record_of_owners_is_missing_a_place_is_still_handed_over_by_a_person_only(far):
+    store, transport = MemoryStore(), kit.FakeTransport(kit.response(OK))
+    if far == "amlyze":
+        transport = kit.FakeTransport(kit.FakeAmlyzeServer())
+    target = getattr(kit, far)(transport)
+    kit.run(target, store, [kit.balance()], account="old")
+    without_owners(store)
+    with pytest.raises(PlaceChanged, match=f"as does {far} of old"):
+        kit.run(target, store, [kit.balance()], account="new")
+    _, others = Places(store, "new", target).adopt("Ada", "renamed")
+    assert {owner.name for owner in others.values()} == {f"{far} of old"}
+    assert kit.run(target, store, [kit.balance()], account="new").accepted_now == 1
+    with pytest.raises(PlaceChanged, match=f"as does {far} of new"):
+        kit.run(target, store, [kit.balance()], account="old")
+
+
+def test_where_the_record_of_owners_is_missing_an_unreadable_log_stops_others_before_anything_is_sent():
+    store = delivered()
+    without_owners(store)
+    (key,) = [key for key in store.objects if "/plan-0001.jsonl" in key]
+    store.objects[key] = store.objects[key][:20]
+    with pytest.raises(StoreDamaged, match=key):
+        kit.run(kit.elven(kit.FakeTransport(None)), store, [kit.balance()], account="copy")
+
+
+@pytest.mark.parametrize("changed", [{"url": "https://other.test"}, {"source_id": "X"}, {"entity_account_id": "X"}])
+def test_where_the_record_of_owners_is_missing_one_difference_still_makes_another_place(changed):
+    store, transport = delivered(), kit.FakeTransport(kit.response(OK))
+    without_owners(store)
+    assert kit.run(kit.elven(transport, **changed), store, [kit.balance()], account="other").accepted_now == 1
+
+
 def test_an_account_called_places_is_like_any_other():
     store = MemoryStore()
     for _ in range(2):

@@ -110,6 +110,10 @@ class Destination(ABC):
         """The settings that keys depend on, besides the assets' mapping."""
         return {}
 
+    def account_at(self, wire: Mapping[str, str]) -> str:  # noqa: ARG002 - for those that have accounts there
+        """The account at the far side that a record goes to; empty where accounts may share an address."""
+        return ""
+
     def prepare(self, balances: Iterable[Balance]) -> list[Row]:
         """Balances as rows, not yet numbered: in this destination's words, or why one cannot be sent. Sends nothing."""
         due = list(balances)

@@ -6,7 +6,8 @@
     receipts/places/<digest of kind and address>/0001.jsonl    who delivers to which account there
 
 The newest object of each series counts. If the name leads elsewhere now, the log says nothing about the new place; if
-another destination delivers there, its log does. In both cases nothing is sent until somebody decides.
+another destination delivers there, its log does. In both cases nothing is sent until somebody decides. If the second
+series is missing, the places and logs of all destinations say who has delivered to an address.
 """
 
 from __future__ import annotations
@@ -206,7 +207,7 @@ class Places:
         if not mine:
             return {}
         found = self._read(self._shared_folder, Owners)
-        owners = {} if found is None else found.owners
+        owners = self._found_owners() if found is None else found.owners
         me = Owner(self._account, self._destination.name, by, reason)
         theirs = {account: owner for account, owner in owners.items() if owner.name != me.name}
         pairs = find_shared([*((account, "") for account in mine), *((account, account) for account in theirs)])
@@ -225,6 +226,24 @@ class Places:
         if not self._follow(self._shared_folder, Owners(self._kind, self._url, new)):
             return self._own(by, reason, take_over=take_over)
         return others
+
+    def _found_owners(self) -> dict[str, Owner]:
+        """Who else has delivered to this address, by account there, as the places and logs of the store have it."""
+        newest: dict[tuple[str, str], str] = {}
+        for key in self._store.list("receipts"):
+            parts = key.split("/")
+            if len(parts) == 5 and parts[2] == "places" and key.endswith(_SUFFIX):
+                newest[parts[1], parts[3]] = key
+        owners: dict[str, Owner] = {}
+        newest.pop((self._account, self._destination.name), None)
+        for (account, name), key in newest.items():
+            place = decode(self._store.read(key), Place, self._store.describe(key))
+            if (place.leads_to["kind"], place.leads_to["url"]) == (self._kind, self._url):
+                for day in days_with_logs(self._store, account, name):
+                    for attempt in fold(DayLog(self._store, account, day, name).read()).held.values():
+                        there = self._destination.account_at(attempt.row.wire)
+                        owners.setdefault(there, Owner(account, name, place.by, place.reason))
+        return owners
 
     def _read(self, folder: str, kind: type[Kind]) -> Kind | None:
         """The newest object of a series, or None."""
