@@ -471,6 +471,89 @@ def test_where_the_record_of_owners_is_missing_one_difference_still_makes_anothe
     assert kit.run(kit.elven(transport, **changed), store, [kit.balance()], account="other").accepted_now == 1
 
 
+def aimed_at(server, there: str) -> Any:
+    return kit.amlyze(kit.FakeTransport(server), account_ext_id=f"{there}-{{asset}}")
+
+
+@pytest.mark.parametrize("way", ["account", "address"])
+def test_two_new_accounts_that_were_swapped_and_sent_nothing_both_deliver_once_that_is_corrected(way):
+    store, server = MemoryStore(), kit.FakeAmlyzeServer()
+
+    def run(reply: Any, account: str, there: str) -> Any:
+        target = aimed_at(reply, there) if way == "account" else to(reply, f"https://{there}.test")
+        return kit.run(target, store, [kit.balance()], account=account)
+
+    for account, there in (("one", "two"), ("two", "one")):
+        with pytest.raises(ConnectionFailed):
+            run(ConnectionFailed("down"), account, there)
+    assert [run(server, account, account).accepted_now for account in ("one", "two")] == [1, 1]
+    # Now each of them is an owner like any other.
+    for account, there in (("one", "two"), ("two", "one"), ("three", "one"), ("three", "two")):
+        with pytest.raises(PlaceChanged):
+            run(server, account, there)
+    assert len(server.accepted) == 2
+    assert [run(server, account, account).requests for account in ("one", "two")] == [0, 0]
+
+
+def test_an_owner_whose_request_may_have_arrived_refuses_others():
+    store, server = MemoryStore(), kit.FakeAmlyzeServer()
+    with pytest.raises(OutcomeUnknown):
+        kit.run(to(ResponseLost("gone"), ONE), store, [kit.balance()], account="first")
+    with pytest.raises(PlaceChanged, match="as does amlyze of first"):
+        kit.run(to(server, ONE), store, [kit.balance()], account="second")
+    assert server.accepted == []
+
+
+@pytest.mark.parametrize("when", ["receipts/places/", ".try.jsonl"])
+def test_an_owner_that_begins_to_deliver_while_another_one_takes_its_place_keeps_it(when):
+    """Its try is written, so it sends: or before it looks once more, and then the other one is refused."""
+    store, server = MemoryStore(), kit.FakeAmlyzeServer()
+    with pytest.raises(ConnectionFailed):
+        kit.run(to(ConnectionFailed("down"), ONE), store, [kit.balance()], account="first")
+    # The second one has just found that nothing was delivered, or is about to send.
+    sent = []
+
+    def first() -> None:
+        try:
+            sent.append(kit.run(to(server, ONE), store, [kit.balance()], account="first").accepted_now)
+        except PlaceChanged:
+            sent.append(0)
+
+    once_before(store, when, first)
+    try:
+        sent.append(kit.run(to(server, ONE), store, [kit.balance()], account="second").accepted_now)
+    except PlaceChanged:
+        sent.append(0)
+    assert sorted(sent) == [0, 1]
+    assert len(server.accepted) == 1
+    # Whoever has sent goes on, and the other one stays refused.
+    names = ("first", "second") if sent[0] else ("second", "first")
+    assert kit.run(to(server, ONE), store, [kit.balance()], account=names[0]).requests == 0
+    with pytest.raises(PlaceChanged, match=f"as does amlyze of {names[0]}"):
+        kit.run(to(server, ONE), store, [kit.balance()], account=names[1])
+
+
+def test_an_owner_that_has_delivered_keeps_what_it_claims_now_and_claimed_before():
+    store, server = MemoryStore(), kit.FakeAmlyzeServer()
+    for there in ("A", "B"):
+        kit.run(aimed_at(server, there), store, [kit.balance()], redeliver=True)
+    for there in ("A", "B"):
+        with pytest.raises(PlaceChanged, match="as does amlyze of main_cash"):
+            kit.run(aimed_at(server, there), store, [kit.balance()], account="other")
+
+
+def test_a_place_that_was_handed_over_stays_the_new_account_s_whatever_that_delivers_first():
+    store, server = MemoryStore(), kit.FakeAmlyzeServer()
+    kit.run(aimed_at(server, "A"), store, [kit.balance()], account="old")
+    Places(store, "new", aimed_at(None, "A")).adopt("Ada", "renamed")
+    for there in ("A", "B"):
+        with pytest.raises(ConnectionFailed):
+            kit.run(aimed_at(ConnectionFailed("down"), there), store, [kit.balance()], account="new")
+        with pytest.raises(PlaceChanged, match="as does amlyze of new"):
+            kit.run(aimed_at(server, "A"), store, [kit.balance("ETH")], account="old")
+    assert len(server.accepted) == 1
+
+
 def test_an_account_called_places_is_like_any_other():
     store = MemoryStore()
     for _ in range(2):
