@@ -104,7 +104,7 @@ class Destination(ABC):
 
     def place(self) -> dict[str, str]:
         """What identifies the place at the far side, without secrets."""
-        return {"kind": self.kind, "url": _normalised(self._credentials.url)}
+        return {"kind": self.kind, "url": normalised(self._credentials.url)}
 
     def key_settings(self) -> dict[str, str]:
         """The settings that keys depend on, besides the assets' mapping."""
@@ -271,7 +271,8 @@ def response_bytes(rows: int) -> int:
     return _RESPONSE_BYTES + rows * _RESPONSE_BYTES_PER_ROW
 
 
-def _normalised(url: str) -> str:
+def normalised(url: str) -> str:
+    """An address as places are compared by: without the scheme's own port, a user, a password or a query."""
     # Put together from its parts, so that no user, password or query is left in it.
     parts = urlsplit(url)
     host = parts.hostname or ""
