@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -119,16 +120,29 @@ def widen_the_pool(place: Any) -> None:
 @pytest.mark.parametrize("conn_id", ["elven_default", "elven_other"])
 def test_two_accounts_that_deliver_to_one_place_are_found(right: Any, conn_id: str) -> None:
     right.monkeypatch.setenv("AIRFLOW_CONN_ELVEN_OTHER", os.environ["AIRFLOW_CONN_ELVEN_DEFAULT"])
-    text = right.accounts_file.read_text()
-    cash, margin = text.split("  main_margin:", 1)
+    ids = aim_at_one_place(right, conn_id)
+    (found,) = [finding for finding in findings() if not finding.right]
+    assert found.what == "account main_margin"
+    assert f"delivers to '{ids}', as does elven of main_cash" in found.message
+
+
+def test_one_place_whose_address_is_written_in_two_ways_is_found(right: Any) -> None:
+    for conn_id, host in (("elven_default", "https://127.0.0.1"), ("elven_other", "https://127.0.0.1:443")):
+        made = {**connections(right.sandbox.url)["elven_default"], "host": host}
+        right.monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(made))
+    ids = aim_at_one_place(right, "elven_other")
+    assert f"delivers to '{ids}', as does elven of main_cash" in wrong()["account main_margin"]
+
+
+def aim_at_one_place(right: Any, conn_id: str) -> str:
+    """Let main_margin deliver to main_cash's account at Elven, through a connection; what accounts are told by."""
+    cash, margin = right.accounts_file.read_text().split("  main_margin:", 1)
     ids = {key: re.findall(rf"{key}: (\S+)", cash)[0] for key in ("entity_account_id", "source_id")}
     margin = margin.replace("conn_id: elven_default", f"conn_id: {conn_id}", 1)
     for key, value in ids.items():
         margin = re.sub(rf"{key}: \S+", f"{key}: {value}", margin, count=1)
     right.accounts_file.write_text(f"{cash}  main_margin:{margin}")
-    (found,) = [finding for finding in findings() if not finding.right]
-    assert found.what == "account main_margin"
-    assert f"delivers to '{' '.join(ids.values())}', as does elven of main_cash" in found.message
+    return " ".join(ids.values())
 
 
 def test_each_problem_of_an_account_is_a_finding_of_its_own(right: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -371,6 +371,189 @@ def test_a_damaged_record_of_owners_stops_before_anything_is_sent(damage):
     assert transport.requests == []
 
 
+@pytest.mark.parametrize(
+    ("changed", "command"), [({"url": "https://new.test"}, "adopt"), ({"source_id": "NEW"}, "rekey")]
+)
+def test_what_moves_to_another_place_claims_it_before_a_copied_account_runs_there(changed, command):
+    store, transport = delivered(), kit.FakeTransport(kit.response(OK))
+    getattr(place(store, kit.elven(None, **changed)), command)("Ada", "moved")
+    with pytest.raises(PlaceChanged, match=r"elven of copy delivers to .*, as does elven of main_cash"):
+        kit.run(kit.elven(transport, **changed), store, [kit.balance("A")], account="copy")
+    assert transport.requests == []
+    summary = kit.run(kit.elven(transport, **changed), store, [kit.balance("A"), kit.balance("C")])
+    assert (summary.accepted_before, summary.accepted_now) == (1, 1)
+
+
+def test_nobody_rekeys_to_where_another_account_delivers():
+    store = delivered()
+    kit.run(kit.elven(kit.FakeTransport(kit.response(OK)), source_id="NEW"), store, [kit.balance()], account="other")
+    before = dict(store.objects)
+    with pytest.raises(PlaceChanged, match="delivers to 'ENTITY NEW', as does elven of other"):
+        place(store, kit.elven(None, source_id="NEW")).rekey("Ada", "moved")
+    assert store.objects == before
+
+
+def test_a_rekey_claims_nothing_at_an_address_that_nobody_has_adopted():
+    store = delivered()
+    place(store, kit.elven(None, source_id="NEW", url="https://new.test")).rekey("Ada", "moved")
+    assert len([key for key in store.objects if key.startswith("receipts/places/")]) == 1
+
+
+@pytest.mark.parametrize("changed", [{}, {"url": "https://new.test", "entity_account_id": "X"}])
+@pytest.mark.parametrize("command", ["adopt", "rekey"])
+def test_a_decision_that_is_refused_writes_nothing(changed, command):
+    store = delivered()
+    before = dict(store.objects)
+    with pytest.raises(PlaceChanged):
+        getattr(place(store, kit.elven(None, **changed)), command)("Ada", "why")
+    assert store.objects == before
+
+
+def without_owners(store) -> None:
+    """As after a partial restore, or as a store from before there were such records."""
+    for key in [key for key in store.objects if key.startswith("receipts/places/") and key.count("/") == 3]:
+        del store.objects[key]
+
+
+@pytest.mark.parametrize("account", ["main_cash", "places"])
+def test_where_the_record_of_owners_is_missing_whoever_has_delivered_there_is_still_the_owner(account):
+    store, server = MemoryStore(), kit.FakeAmlyzeServer()
+    kit.run(to(server, ONE), store, [kit.balance()], account=account)
+    without_owners(store)
+    before = dict(store.objects)
+    for options in ({}, {"dry_run": True}, {"redeliver": True}):
+        for ids in ("CASH-{asset}", {"ETH": "CASH-BTC"}):
+            copy = kit.amlyze(kit.FakeTransport(server), url=ONE, account_ext_id=ids)
+            with pytest.raises(PlaceChanged, match=f"delivers to 'CASH-BTC', as does amlyze of {account}"):
+                kit.run(copy, store, [kit.balance("ETH")], account="copy", **options)
+    with pytest.raises(PlaceChanged, match=f"as does amlyze of {account}"):
+        kit.run(kit.amlyze(kit.FakeTransport(server), url=ONE, name="new"), store, [kit.balance()], account=account)
+    assert store.objects == before
+    # Others at the same address are others, and what was found out is kept.
+    other = kit.amlyze(kit.FakeTransport(server), url=ONE, account_ext_id="OTHER-{asset}")
+    assert kit.run(other, store, [kit.balance()], account="other").accepted_now == 1
+    with pytest.raises(PlaceChanged, match=f"as does amlyze of {account}"):
+        kit.run(to(server, ONE), store, [kit.balance()], account="copy")
+    assert kit.run(to(server, ONE), store, [kit.balance()], account=account).requests == 0
+    assert len(server.accepted) == 2
+
+
+@pytest.mark.parametrize("far", ["elven", "amlyze"])
+def test_where_the_record_of_owners_is_missing_a_place_is_still_handed_over_by_a_person_only(far):
+    store, transport = MemoryStore(), kit.FakeTransport(kit.response(OK))
+    if far == "amlyze":
+        transport = kit.FakeTransport(kit.FakeAmlyzeServer())
+    target = getattr(kit, far)(transport)
+    kit.run(target, store, [kit.balance()], account="old")
+    without_owners(store)
+    with pytest.raises(PlaceChanged, match=f"as does {far} of old"):
+        kit.run(target, store, [kit.balance()], account="new")
+    _, others = Places(store, "new", target).adopt("Ada", "renamed")
+    assert {owner.name for owner in others.values()} == {f"{far} of old"}
+    assert kit.run(target, store, [kit.balance()], account="new").accepted_now == 1
+    with pytest.raises(PlaceChanged, match=f"as does {far} of new"):
+        kit.run(target, store, [kit.balance()], account="old")
+
+
+def test_where_the_record_of_owners_is_missing_an_unreadable_log_stops_others_before_anything_is_sent():
+    store = delivered()
+    without_owners(store)
+    (key,) = [key for key in store.objects if "/plan-0001.jsonl" in key]
+    store.objects[key] = store.objects[key][:20]
+    with pytest.raises(StoreDamaged, match=key):
+        kit.run(kit.elven(kit.FakeTransport(None)), store, [kit.balance()], account="copy")
+
+
+@pytest.mark.parametrize("changed", [{"url": "https://other.test"}, {"source_id": "X"}, {"entity_account_id": "X"}])
+def test_where_the_record_of_owners_is_missing_one_difference_still_makes_another_place(changed):
+    store, transport = delivered(), kit.FakeTransport(kit.response(OK))
+    without_owners(store)
+    assert kit.run(kit.elven(transport, **changed), store, [kit.balance()], account="other").accepted_now == 1
+
+
+def aimed_at(server, there: str) -> Any:
+    return kit.amlyze(kit.FakeTransport(server), account_ext_id=f"{there}-{{asset}}")
+
+
+@pytest.mark.parametrize("way", ["account", "address"])
+def test_two_new_accounts_that_were_swapped_and_sent_nothing_both_deliver_once_that_is_corrected(way):
+    store, server = MemoryStore(), kit.FakeAmlyzeServer()
+
+    def run(reply: Any, account: str, there: str) -> Any:
+        target = aimed_at(reply, there) if way == "account" else to(reply, f"https://{there}.test")
+        return kit.run(target, store, [kit.balance()], account=account)
+
+    for account, there in (("one", "two"), ("two", "one")):
+        with pytest.raises(ConnectionFailed):
+            run(ConnectionFailed("down"), account, there)
+    assert [run(server, account, account).accepted_now for account in ("one", "two")] == [1, 1]
+    # Now each of them is an owner like any other.
+    for account, there in (("one", "two"), ("two", "one"), ("three", "one"), ("three", "two")):
+        with pytest.raises(PlaceChanged):
+            run(server, account, there)
+    assert len(server.accepted) == 2
+    assert [run(server, account, account).requests for account in ("one", "two")] == [0, 0]
+
+
+def test_an_owner_whose_request_may_have_arrived_refuses_others():
+    store, server = MemoryStore(), kit.FakeAmlyzeServer()
+    with pytest.raises(OutcomeUnknown):
+        kit.run(to(ResponseLost("gone"), ONE), store, [kit.balance()], account="first")
+    with pytest.raises(PlaceChanged, match="as does amlyze of first"):
+        kit.run(to(server, ONE), store, [kit.balance()], account="second")
+    assert server.accepted == []
+
+
+@pytest.mark.parametrize("when", ["receipts/places/", ".try.jsonl"])
+def test_an_owner_that_begins_to_deliver_while_another_one_takes_its_place_keeps_it(when):
+    """Its try is written, so it sends: or before it looks once more, and then the other one is refused."""
+    store, server = MemoryStore(), kit.FakeAmlyzeServer()
+    with pytest.raises(ConnectionFailed):
+        kit.run(to(ConnectionFailed("down"), ONE), store, [kit.balance()], account="first")
+    # The second one has just found that nothing was delivered, or is about to send.
+    sent = []
+
+    def first() -> None:
+        try:
+            sent.append(kit.run(to(server, ONE), store, [kit.balance()], account="first").accepted_now)
+        except PlaceChanged:
+            sent.append(0)
+
+    once_before(store, when, first)
+    try:
+        sent.append(kit.run(to(server, ONE), store, [kit.balance()], account="second").accepted_now)
+    except PlaceChanged:
+        sent.append(0)
+    assert sorted(sent) == [0, 1]
+    assert len(server.accepted) == 1
+    # Whoever has sent goes on, and the other one stays refused.
+    names = ("first", "second") if sent[0] else ("second", "first")
+    assert kit.run(to(server, ONE), store, [kit.balance()], account=names[0]).requests == 0
+    with pytest.raises(PlaceChanged, match=f"as does amlyze of {names[0]}"):
+        kit.run(to(server, ONE), store, [kit.balance()], account=names[1])
+
+
+def test_an_owner_that_has_delivered_keeps_what_it_claims_now_and_claimed_before():
+    store, server = MemoryStore(), kit.FakeAmlyzeServer()
+    for there in ("A", "B"):
+        kit.run(aimed_at(server, there), store, [kit.balance()], redeliver=True)
+    for there in ("A", "B"):
+        with pytest.raises(PlaceChanged, match="as does amlyze of main_cash"):
+            kit.run(aimed_at(server, there), store, [kit.balance()], account="other")
+
+
+def test_a_place_that_was_handed_over_stays_the_new_account_s_whatever_that_delivers_first():
+    store, server = MemoryStore(), kit.FakeAmlyzeServer()
+    kit.run(aimed_at(server, "A"), store, [kit.balance()], account="old")
+    Places(store, "new", aimed_at(None, "A")).adopt("Ada", "renamed")
+    for there in ("A", "B"):
+        with pytest.raises(ConnectionFailed):
+            kit.run(aimed_at(ConnectionFailed("down"), there), store, [kit.balance()], account="new")
+        with pytest.raises(PlaceChanged, match="as does amlyze of new"):
+            kit.run(aimed_at(server, "A"), store, [kit.balance("ETH")], account="old")
+    assert len(server.accepted) == 1
+
+
 def test_an_account_called_places_is_like_any_other():
     store = MemoryStore()
     for _ in range(2):

@@ -23,6 +23,7 @@ from balance_bridge.commands.pools import pool_findings
 from balance_bridge.errors import BalanceBridgeError, ConfigurationError
 from balance_bridge.extract.budget import Budget
 from balance_bridge.hooks.connection import ApiHook
+from balance_bridge.load.destination import normalised
 from balance_bridge.transport import Transport
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _places(file: AccountsFile, hooks: list[ApiHook]) -> Iterator[Finding]:
     urls: dict[str, str] = {}
     for hook in hooks:
         with suppress(BalanceBridgeError):
-            urls[hook.conn_id] = hook.base_url
+            urls[hook.conn_id] = normalised(hook.base_url)
     for name, clash in find_clashes(file.accounts.values(), lambda each: urls.get(each.conn_id, each.conn_id)):
         message = f"{clash}: only the one that delivers first goes on. Give the other one its own account there"
         yield Finding(f"account {name}", message)

@@ -39,6 +39,10 @@ class Amlyze(Destination):
     timeout_per_row_s = 0.5
     config: AmlyzeDestination
 
+    def account_at(self, wire: Mapping[str, str]) -> str:
+        """See :meth:`Destination.account_at`."""
+        return wire["accountExtId"]
+
     def numbered(self, row: Row) -> dict[str, str]:
         """The record as it is sent under its number; the API has no field for what it follows."""
         return {**row.wire, "communicationNumber": row.number}

@@ -104,11 +104,15 @@ class Destination(ABC):
 
     def place(self) -> dict[str, str]:
         """What identifies the place at the far side, without secrets."""
-        return {"kind": self.kind, "url": _normalised(self._credentials.url)}
+        return {"kind": self.kind, "url": normalised(self._credentials.url)}
 
     def key_settings(self) -> dict[str, str]:
         """The settings that keys depend on, besides the assets' mapping."""
         return {}
+
+    def account_at(self, wire: Mapping[str, str]) -> str:  # noqa: ARG002 - for those that have accounts there
+        """The account at the far side that a record goes to; empty where accounts may share an address."""
+        return ""
 
     def prepare(self, balances: Iterable[Balance]) -> list[Row]:
         """Balances as rows, not yet numbered: in this destination's words, or why one cannot be sent. Sends nothing."""
@@ -267,7 +271,8 @@ def response_bytes(rows: int) -> int:
     return _RESPONSE_BYTES + rows * _RESPONSE_BYTES_PER_ROW
 
 
-def _normalised(url: str) -> str:
+def normalised(url: str) -> str:
+    """An address as places are compared by: without the scheme's own port, a user, a password or a query."""
     # Put together from its parts, so that no user, password or query is left in it.
     parts = urlsplit(url)
     host = parts.hostname or ""

@@ -46,6 +46,10 @@ class Elven(Destination):
         """See :meth:`Destination.key_settings`."""
         return {"source_id": self.config.source_id, "timezone": self.config.timezone}
 
+    def account_at(self, wire: Mapping[str, str]) -> str:
+        """See :meth:`Destination.account_at`."""
+        return f"{wire['entityAccountId']} {wire['sourceId']}"
+
     def _times(self, at_ms: Sequence[int]) -> Sequence[str]:
         # Imported here: it needs pandas, and the connection test does not.
         from balance_bridge.localtime import local_texts

@@ -6,13 +6,13 @@
     receipts/places/<digest of kind and address>/0001.jsonl    who delivers to which account there
 
 The newest object of each series counts. If the name leads elsewhere now, the log says nothing about the new place; if
-another destination delivers there, its log does. In both cases nothing is sent until somebody decides.
+another destination delivers there, its log does. In both cases nothing is sent until somebody decides. If the second
+series is missing, the places and logs of all destinations say who has delivered to an address.
 """
 
 from __future__ import annotations
 
 import hashlib
-from datetime import date
 from typing import Literal
 
 import msgspec
@@ -26,6 +26,8 @@ from balance_bridge.load.log import DayLog, days_with_logs
 from balance_bridge.store import Store
 
 _SUFFIX = ".jsonl"
+# The reason of what a run writes down by itself.
+_FIRST = "first delivery"
 
 
 class Place(Document):
@@ -94,7 +96,7 @@ class Places:
         self._destination = destination
         self._folder = f"receipts/{account}/places/{destination.name}"
         self._kind, self._url = destination.kind, destination.place()["url"]
-        self._shared_folder = f"receipts/places/{hashlib.sha256(f'{self._kind} {self._url}'.encode()).hexdigest()}"
+        self._shared_folder = _shared_folder(self._kind, self._url)
         self._seen: dict[str, str | None] = {}
 
     def check(self, run_id: str, *, redeliver: bool = False, dry_run: bool = False) -> None:
@@ -110,7 +112,7 @@ class Places:
         Raises:
             PlaceChanged: Naming what differs and what to do. Nothing was sent.
         """
-        found, now = self.newest(), self._now(run_id, "first delivery")
+        found, now = self.newest(), self._now(run_id, _FIRST)
         changed = found is None or (found.leads_to, found.key_settings) != (now.leads_to, now.key_settings)
         used = changed and self._was_used()
         if found is None and used:
@@ -133,6 +135,8 @@ class Places:
         if found is not None and not used and self._was_used():
             self._put(found)
             raise self._changed(found, now)
+        if found is not None and not used:
+            self._leave(found)
 
     def has_changed(self) -> bool:
         """Whether somebody has written down another place or owner since these were last read."""
@@ -155,21 +159,25 @@ class Places:
         """
         found, now = self.newest(), self._now(by, reason)
         has_moved = found is not None and found.leads_to != now.leads_to
-        if has_moved:
+        if has_moved or not self._own(by, reason, take_over=True, dry_run=True):
             now = self._carry_on(now, "leads_to")
         others = self._own(by, reason, take_over=True)
-        return (now if has_moved or others else self._carry_on(now, "leads_to")), others
+        return (self._put(now) if has_moved else now), others
 
     def rekey(self, by: str, reason: str) -> Place:
         """Write down that what was delivered under other key settings counts as delivered, and stays as it is.
 
         Raises:
-            PlaceChanged: If the settings have not changed.
+            PlaceChanged: If the settings have not changed, or another destination delivers to where they lead.
         """
-        return self._carry_on(self._now(by, reason), "key_settings")
+        now = self._carry_on(self._now(by, reason), "key_settings")
+        # What it claims at another address is for the adoption to decide.
+        if now.leads_to == self._destination.place():
+            self._own(by, reason)
+        return self._put(now)
 
     def _carry_on(self, now: Place, changed: Literal["leads_to", "key_settings"]) -> Place:
-        """Go on with one part of the place as it is now, and with the other as it was."""
+        """One part of the place as it is now, and the other as it was; not yet written."""
         found = self.newest()
         if found is None:
             raise PlaceChanged(f"{self._name} has delivered nothing so far", do="Just run it")
@@ -181,9 +189,7 @@ class Places:
         if changed == "leads_to" and not _only_moved(found.leads_to, now.leads_to):
             difference = _difference(found.leads_to, now.leads_to)
             raise PlaceChanged(f"{self._name} is another account now: {difference}", do=_NEW)
-        return self._put(
-            msgspec.structs.replace(found, by=now.by, reason=now.reason, **{changed: getattr(now, changed)})
-        )
+        return msgspec.structs.replace(found, by=now.by, reason=now.reason, **{changed: getattr(now, changed)})
 
     @property
     def _name(self) -> str:
@@ -193,7 +199,7 @@ class Places:
         return Place(self._destination.place(), self._destination.key_settings(), by, reason)
 
     def _own(
-        self, by: str, reason: str = "first delivery", *, take_over: bool = False, dry_run: bool = False
+        self, by: str, reason: str = _FIRST, *, take_over: bool = False, dry_run: bool = False
     ) -> dict[str, Owner]:
         """Write down that this destination delivers to where its name leads, and refuse if another one does.
 
@@ -204,25 +210,81 @@ class Places:
         if not mine:
             return {}
         found = self._read(self._shared_folder, Owners)
-        owners = {} if found is None else found.owners
+        owners = self._found_owners() if found is None else found.owners
         me = Owner(self._account, self._destination.name, by, reason)
         theirs = {account: owner for account, owner in owners.items() if owner.name != me.name}
         pairs = find_shared([*((account, "") for account in mine), *((account, account) for account in theirs)])
         others = {account: theirs[account] for pair in pairs if "" in pair for account in pair if account}
-        if others and not take_over:
-            account, owner = next(iter(others.items()))
-            raise PlaceChanged(
-                f"{self._name} delivers to {account!r}, as does {owner.name}; nothing was sent",
-                why=f"{owner.name} came first ({owner.reason}, by {owner.by})",
-                do=f"Correct the accounts file or the connection; to hand it over: {self._command('adopt')}",
-            )
-        new = {account: me for account in mine if account not in owners or account in others}
-        if dry_run or not (others if take_over else new):
+        if not take_over:
+            self._refuse_used(others)
+        left = self._claimed(owners) - set(mine)
+        if left and self._was_used():
+            left.clear()
+        kept = {account: owner for account, owner in owners.items() if account not in others.keys() | left}
+        new = kept | {account: me for account in mine if account not in kept}
+        if dry_run or new == owners:
             return others
-        kept = {account: owner for account, owner in owners.items() if account not in others}
-        if not self._follow(self._shared_folder, Owners(self._kind, self._url, kept | new)):
+        if not self._follow(self._shared_folder, Owners(self._kind, self._url, new)):
             return self._own(by, reason, take_over=take_over)
+        if not take_over:
+            # One that had looked before this was written may have begun to deliver.
+            try:
+                self._refuse_used(others)
+            except PlaceChanged:
+                before = encode(Owners(self._kind, self._url, owners))
+                self._seen[self._shared_folder] = self._store.append(self._shared_folder, _SUFFIX, before)
+                raise
         return others
+
+    def _refuse_used(self, others: dict[str, Owner]) -> None:
+        """Refuse to deliver to where others deliver, or where a person has said that they shall.
+
+        One under whose name nothing can have arrived is no hindrance.
+        """
+        for account, owner in others.items():
+            if owner.reason != _FIRST or _was_used(self._store, owner.account, owner.destination):
+                raise PlaceChanged(
+                    f"{self._name} delivers to {account!r}, as does {owner.name}; nothing was sent",
+                    why=f"{owner.name} came first ({owner.reason}, by {owner.by})",
+                    do=f"Correct the accounts file or the connection; to hand it over: {self._command('adopt')}",
+                )
+
+    def _claimed(self, owners: dict[str, Owner]) -> set[str]:
+        """The accounts that runs of this destination have claimed."""
+        me = self._account, self._destination.name
+        return {
+            account
+            for account, owner in owners.items()
+            if (owner.account, owner.destination) == me and owner.reason == _FIRST
+        }
+
+    def _leave(self, earlier: Place) -> None:
+        """Give back what this destination claimed at an address where it has delivered nothing."""
+        folder = _shared_folder(earlier.leads_to["kind"], earlier.leads_to["url"])
+        found = self._read(folder, Owners)
+        if folder != self._shared_folder and found is not None:
+            left = self._claimed(found.owners)
+            kept = {account: owner for account, owner in found.owners.items() if account not in left}
+            if left and not self._follow(folder, Owners(found.kind, found.url, kept)):
+                self._leave(earlier)
+
+    def _found_owners(self) -> dict[str, Owner]:
+        """Who else has delivered to this address, by account there, as the places and logs of the store have it."""
+        newest: dict[tuple[str, str], str] = {}
+        for key in self._store.list("receipts"):
+            parts = key.split("/")
+            if len(parts) == 5 and parts[2] == "places" and key.endswith(_SUFFIX):
+                newest[parts[1], parts[3]] = key
+        owners: dict[str, Owner] = {}
+        newest.pop((self._account, self._destination.name), None)
+        for (account, name), key in newest.items():
+            place = decode(self._store.read(key), Place, self._store.describe(key))
+            if (place.leads_to["kind"], place.leads_to["url"]) == (self._kind, self._url):
+                for day in days_with_logs(self._store, account, name):
+                    for attempt in fold(DayLog(self._store, account, day, name).read()).held.values():
+                        there = self._destination.account_at(attempt.row.wire)
+                        owners.setdefault(there, Owner(account, name, place.by, place.reason))
+        return owners
 
     def _read(self, folder: str, kind: type[Kind]) -> Kind | None:
         """The newest object of a series, or None."""
@@ -247,14 +309,7 @@ class Places:
 
     def _was_used(self) -> bool:
         """Whether anything may have arrived under this name."""
-        return any(self._delivered(day) for day in days_with_logs(self._store, self._account, self._destination.name))
-
-    def _delivered(self, day: date) -> bool:
-        try:
-            return bool(fold(DayLog(self._store, self._account, day, self._destination.name).read()).held)
-        except StoreDamaged:
-            # What cannot be read may have been delivered.
-            return True
+        return _was_used(self._store, self._account, self._destination.name)
 
     def _changed(self, found: Place, now: Place) -> PlaceChanged:
         if found.leads_to == now.leads_to:
@@ -272,6 +327,25 @@ class Places:
 
 
 _NEW = "Correct the accounts file, or give the destination a new name: one name, one place"
+
+
+def _shared_folder(kind: str, url: str) -> str:
+    return f"receipts/places/{hashlib.sha256(f'{kind} {url}'.encode()).hexdigest()}"
+
+
+def _was_used(store: Store, account: str, destination: str) -> bool:
+    """Whether anything may have arrived under this name."""
+    return any(
+        _delivered(DayLog(store, account, day, destination)) for day in days_with_logs(store, account, destination)
+    )
+
+
+def _delivered(log: DayLog) -> bool:
+    try:
+        return bool(fold(log.read()).held)
+    except StoreDamaged:
+        # What cannot be read may have been delivered.
+        return True
 
 
 def _only_moved(before: dict[str, str], now: dict[str, str]) -> bool:
