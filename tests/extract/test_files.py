@@ -295,6 +295,45 @@ def test_a_document_of_changes_that_is_malformed_is_refused_with_its_path(folder
         found.read_page(found.fetch_changes(1001, DAY, None).body)
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new", "told"),
+    [
+        (f"snapshots/{AFTER}.json", '"account": "4711"', '"account": "47\\ud800"', "account"),
+        (f"snapshots/{AFTER}.json", '"BTC"', '"\\ud800"', "balances"),
+        (f"snapshots/{AFTER}.json", '"sn"', '"\\ud800": 1, "sn"', "ud800"),
+        (f"changes/{NEXT}.json", '"account": "4711"', '"account": "47\\udfff"', "account"),
+        (f"changes/{NEXT}.json", '"Interest"', '"Interest \\ud83d"', "event"),
+        (f"changes/{NEXT}.json", '"legs"', '"reference": "\\ude00", "legs"', "reference"),
+        (f"changes/{NEXT}.json", '"EUR"', '"EUR\\ud800"', "asset"),
+    ],
+)
+def test_text_that_cannot_be_written_down_again_is_refused_with_its_place_until_the_file_is_corrected(
+    folder: Path, tmp_path: Path, name: str, old: str, new: str, told: str
+) -> None:
+    store, text = Store(tmp_path / "store"), (folder / name).read_text()
+    assert old in text
+    (folder / name).write_text(text.replace(old, new))
+    with pytest.raises(InvalidResponse) as caught:
+        run(folder, store, NEXT)
+    assert str(caught.value).startswith(f"{name}")
+    assert told in str(caught.value)
+    assert str(caught.value).isprintable()
+    (folder / name).write_text(text)
+    assert run(folder, store, NEXT)["status"] == "proven"
+
+
+@pytest.mark.parametrize("at", ["9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59"])
+@pytest.mark.parametrize("name", [f"snapshots/{AFTER}.json", f"changes/{NEXT}.json"])
+def test_an_instant_outside_the_years_that_can_be_held_is_refused_with_its_place(
+    folder: Path, tmp_path: Path, name: str, at: str
+) -> None:
+    text = (folder / name).read_text()
+    (folder / name).write_text(text.replace(f"{NEXT}T10:00:00+02:00", at).replace(f"{AFTER}T00:00:00Z", at))
+    with pytest.raises(InvalidResponse, match=rf"^{name}.*at") as caught:
+        run(folder, Store(tmp_path / "store"), NEXT)
+    assert at in str(caught.value)
+
+
 AMOUNTS = st.integers(-(10**38) + 1, 10**38 - 1).map(lambda units: EXACT.scaleb(Decimal(units), -18))
 
 

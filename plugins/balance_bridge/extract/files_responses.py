@@ -33,6 +33,8 @@ CHANGE_COLUMNS = ("account", "sn", "at", "event", "reference", "asset", "delta",
 _INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,3})?(Z|[+-][0-9]{2}:[0-9]{2})")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_SHOWN = 200
+# Half a surrogate pair, which JSON can spell, is no text that could be written down again.
+_LINE = r"[^\x00-\x1f\ud800-\udfff]*"
 
 
 def _text(pattern: str, expected: str) -> AfterValidator:
@@ -51,13 +53,13 @@ def _expected(expected: str) -> PydanticCustomError:
 def _at_ms(value: object) -> int:
     try:
         if isinstance(value, str) and _INSTANT.fullmatch(value):
-            since = datetime.fromisoformat(value) - _EPOCH
+            since = datetime.fromisoformat(value).astimezone(UTC) - _EPOCH
             if since.days >= 0:
                 return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     raise _expected(
-        "an instant such as 2026-11-20T00:00:00Z, with Z or an offset, at most milliseconds and not before 1970"
+        "an instant such as 2026-11-20T00:00:00Z, with Z or an offset, at most milliseconds, in UTC from 1970 to 9999"
     )
 
 
@@ -71,13 +73,13 @@ def _amount(value: Any) -> Decimal:
         raise PydanticCustomError("amount", "{error}", {"error": str(error)}) from error
 
 
-_Account = Annotated[str, _text(r"(?=.*\S)[^\x00-\x1f]*", "the account's name or number as text in one line")]
+_Account = Annotated[str, _text(rf"(?=.*\S){_LINE}", "the account's name or number as text in one line")]
 _Sn = Annotated[int, Field(ge=0, le=2**63 - 1)]
 _Instant = Annotated[int, BeforeValidator(_at_ms)]
-_Line = Annotated[
-    Annotated[str, _text(r"[^\x00-\x1f]*", "text in one line")] | None, AfterValidator(lambda text: text or None)
+_Line = Annotated[Annotated[str, _text(_LINE, "text in one line")] | None, AfterValidator(lambda text: text or None)]
+_Asset = Annotated[
+    str, _text(r"[^\s\x00-\x1f\ud800-\udfff]{1,64}", "an asset code of 1 to 64 characters without blanks")
 ]
-_Asset = Annotated[str, _text(r"[^\s\x00-\x1f]{1,64}", "an asset code of 1 to 64 characters without blanks")]
 _Amount = Annotated[Decimal, PlainValidator(_amount)]
 
 
@@ -148,7 +150,8 @@ class _File:
         for end in range(len(path), -1, -1):
             if path[:end] in self.lines:
                 return f"{self.name} line {self.lines[path[:end]]} {path[-1]}"
-        return f"{self.name} {'.'.join(map(str, path))}"
+        shown = [part if str(part).isprintable() else repr(part)[:_MAX_SHOWN] for part in path]
+        return f"{self.name} {'.'.join(map(str, shown))}"
 
     def read(self, model: type[Model]) -> Model:
         """The document, checked."""
