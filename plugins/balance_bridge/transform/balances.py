@@ -120,7 +120,7 @@ def _instants(open_ms: int, close_ms: int, point: str, zone: str) -> Sequence[in
     try:
         step_ms = parse_step_ms(point)
     except ValueError as error:
-        raise ConfigurationError(f"{point!r} is no point: {', '.join(POINT_NAMES)} or a step; {error}") from error
+        raise ConfigurationError(f"{point!r} is no point: {', '.join(POINT_NAMES)} or a step; it {error}") from error
     # A step divides the day, and a day begins at midnight.
     return range(open_ms, close_ms + 1, step_ms)
 
