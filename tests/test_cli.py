@@ -88,6 +88,8 @@ def test_the_help_lists_every_command_and_shows_how_to_run_a_day_again(capsys: p
         ("", "required: COMMAND"),
         ("statu", "did you mean status?"),
         ("store chek", "did you mean store check"),
+        ("store", "a second word is required: store check, store index or store prune"),
+        ("elven", "a second word is required: elven accounts or elven create-source"),
         ("status -o jsn", "did you mean json?"),
         ("--nothing", "required: COMMAND"),
         ("check main_cash", "unrecognized arguments"),
@@ -189,8 +191,8 @@ def test_output_that_cannot_be_written_is_one_message_and_no_traceback(target: s
     assert do.startswith("  L")
 
 
-@pytest.mark.parametrize("arguments", [["store"], ["store", "--help"], ["elven", "-h"]])
-def test_the_first_word_of_commands_alone_shows_all_of_them(
+@pytest.mark.parametrize("arguments", [["store", "--help"], ["elven", "-h"]])
+def test_help_for_the_first_word_of_commands_shows_all_of_them(
     capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
     assert cli.main(arguments) == 0

@@ -100,8 +100,11 @@ def _discard_output() -> None:
 
 
 def _run(given: list[str]) -> int:
+    parser = _parser()
     try:
-        chosen = vars(_parser().parse_args(_joined(given)))
+        if len(given) == 1 and (group := _group(given[0])):
+            parser.error(f"a second word is required: {' or '.join(', '.join(group).rsplit(', ', 1))}")
+        chosen = vars(parser.parse_args(_joined(given)))
     except SystemExit as ended:
         return int(ended.code or 0)
     # Outside a task, Airflow only looks for connections in its own database if it takes the process for one of its own.
@@ -118,13 +121,16 @@ def _run(given: list[str]) -> int:
         return command(**chosen)
 
 
+def _group(word: str) -> list[str]:
+    """The commands of two words that begin with a word which is no command by itself."""
+    return [] if word in COMMANDS else [name for name in COMMANDS if name.startswith(f"{word} ")]
+
+
 def _joined(given: list[str]) -> list[str]:
-    """The arguments as argparse takes them: a command of two words is one. A group alone has the help of all."""
+    """The arguments as argparse takes them: a command of two words is one. Help for a group is the help of all."""
     pair = " ".join(given[:2])
-    is_group = (
-        given[:1] != [] and given[0] not in COMMANDS and any(name.startswith(f"{given[0]} ") for name in COMMANDS)
-    )
-    if is_group and given[1:2] in ([], ["-h"], ["--help"]):
+    is_group = given[:1] != [] and _group(given[0]) != []
+    if is_group and given[1:2] in (["-h"], ["--help"]):
         return ["--help"]
     return [pair, *given[2:]] if is_group or pair in COMMANDS else given
 

@@ -261,7 +261,7 @@ CASES = {
     "tolerance is a number": _tolerance("1", "", "'1'", "is not a mapping"),
     "tolerance negative": _tolerance("{BTC: -1}", ".BTC", "'-1'", "is negative"),
     "tolerance with a comma": _tolerance("{BTC: '0,1'}", ".BTC", "'0,1'", "is not an amount"),
-    "tolerance too fine": _tolerance("{BTC: 1e-19}", ".BTC", "'1e-19'", "more than 18 decimals"),
+    "tolerance too fine": _tolerance("{BTC: 1e-19}", ".BTC", "'1e-19'", "is not an amount"),
     "tolerance of an asset with a blank": _tolerance(
         "{B C: 1}", ".'B C'", "'B C'", "has a character that is not allowed there"
     ),
@@ -271,13 +271,13 @@ CASES = {
     "unknown point": _points("[open, closing]", "[1]", "'closing'", "is not a point, did you mean close?"),
     "repeated point": _points("[open, close, open]", "", "a list", "'open' and 'open' are the same"),
     "repeated step": _points("[{every: 1h}, {every: 60min}]", "", "a list", "'every 1h' and 'every 60min' are"),
-    "step that does not divide a day": _points("[{every: 7h}]", "[0]", "{every: '7h'}", "'7h' is not a step"),
+    "step that does not divide a day": _points("[{every: 7h}]", "[0]", "{every: '7h'}", "is not a step"),
     "step with the word every": _points(
         "[{every: every 1h}]", "[0]", "{every: 'every 1h'}", "leave out the word every"
     ),
     "step as text": _points("[every 1h]", "[0]", "'every 1h'", "did you mean {every: 1h}?"),
     "step and more": _points("[{every: 1h, from: open}]", "[0]", "a mapping", "must have the one key every"),
-    "intraday that does not divide a day": _intraday("7min", "'7min' is not a step"),
+    "intraday that does not divide a day": _intraday("7min", "is not a step"),
     "intraday too short": _intraday("30s", "is not such a step"),
     "intraday with seconds": _intraday("90s", "is not such a step"),
     "intraday too long": _intraday("24h", "is not such a step"),
@@ -448,6 +448,11 @@ def test_start_date_of_a_broken_account_is_kept_where_it_can_be_read(
         {5: "      conn_id: 'https://key:hunter2@ascendex.com'"},
         {13: "        timezone: UTC\n        points: [{key: hunter2}]"},
         {5: "      conn_id: ascendex_default\n      <<: {api_secret: hunter2}"},
+        {7: "    start_date: 2026-11-01\n    intraday: https://key:hunter2@ascendex.com/x"},
+        {7: "    start_date: 2026-11-01\n    tolerance: {BTC: 'https://key:hunter2@ascendex.com/x'}"},
+        {13: "        timezone: UTC\n        points: [{every: 'https://key:hunter2@ascendex.com/x'}]"},
+        {13: "        timezone: UTC\n        points: ['every https://key:hunter2@ascendex.com/x']"},
+        {13: "        timezone: UTC\n        points: [{every: 'every https://key:hunter2@ascendex.com/x'}]"},
     ],
 )
 def test_secret_in_the_wrong_file_does_not_travel_on(load: Load, base: Base, replace: dict[int, str]) -> None:

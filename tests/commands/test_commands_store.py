@@ -338,6 +338,18 @@ def test_a_day_that_is_broken_by_now_or_whose_correction_was_never_sent_stays(pl
     assert kept(delivered, place.yesterday, place.today) == "it does not add up"
 
 
+@pytest.mark.parametrize("document", [{}, {"status": None}, {"status": ["broken"]}, {"status": "Broken"}, [], None, 7])
+def test_a_day_whose_report_is_none_stays_and_the_others_go(place: Any, document: object) -> None:
+    days = [place.today - timedelta(days=back) for back in (3, 2)]
+    for day in days:
+        place.deliver("main_cash", day)
+    store = settings.open_store()
+    key = store.append(f"reconciliation/main_cash/{days[0]}", ".json", json.dumps(document).encode())
+    first, second = old_days(store, place.yesterday)
+    assert first.kept == f"it cannot be read ({store.describe(key)} is not a reconciliation report)"
+    assert second.kept == ""
+
+
 def test_a_correction_stays_although_it_has_the_number_of_balances_that_were_delivered_and_pruned(
     place: Any, delivered: Store
 ) -> None:

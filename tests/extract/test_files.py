@@ -262,11 +262,17 @@ def test_a_change_that_is_in_a_csv_and_in_a_json_is_one_change(folder: Path) -> 
     ("rows", "told"),
     [
         ("4711,1001,2026-11-20T08:00:00Z,Buy,,BTC,0.5,2\n", "line 2: 9 fields are expected"),
-        ("4711,1001,2026-11-20T08:00:00Z,Buy,,BTC,0.5,2,yes\n", "line 2 fee: Input should be a valid boolean"),
+        (
+            "4711,1001,2026-11-20T08:00:00Z,Buy,,BTC,0.5,2,yes\n",
+            "line 2 fee: true, false or nothing is expected; the value is 'yes'",
+        ),
         ("4711,1001,2026-11-20T08:00:00Z,Buy,,BTC,0x5,2,\n", "line 2 delta: '0x5' is not an amount"),
         ("4711,1001,2026-11-20T08:00:00Z,Buy,,BTC,1,2,\n4711,1001,2026-11-20T08:00:01Z,Buy,,ETH,1,2,\n", "line 3: at"),
         ("4711,1001,2026-11-20T08:00:00Z,Buy,,BTC,1,2,\n4712,1002,2026-11-20T08:00:01Z,Buy,,ETH,1,2,\n", "line 3: acc"),
-        ("4711,-1,2026-11-20T08:00:00Z,Buy,,BTC,1,2,\n", "line 2 sn: Input should be"),
+        (
+            "4711,-1,2026-11-20T08:00:00Z,Buy,,BTC,1,2,\n",
+            "line 2 sn: a whole number from 0 to 9223372036854775807 is expected; the value is '-1'",
+        ),
     ],
 )
 def test_a_row_of_changes_that_is_malformed_is_refused_with_line_and_column(folder: Path, rows: str, told: str) -> None:
@@ -284,8 +290,8 @@ def test_a_row_of_changes_that_is_malformed_is_refused_with_line_and_column(fold
         ('{"account": "4711", "changes": [{"sn": 1, "at": "2026-11-20T08:00:00Z", "legs": []}]}', "changes.0.legs"),
         ('{"account": "4711", "changes": [{"sn": true, "at": "x", "legs": []}]}', "changes.0.sn"),
         ('{"account": " ", "changes": []}', "account: the account's name"),
-        ('{"account": "4711", "changes": [], "colour": 1}', "colour: Extra inputs"),
-        ('{"account": "4711"}', "changes: Field required"),
+        ('{"account": "4711", "changes": [], "colour": 1}', "colour: this key is unknown"),
+        ('{"account": "4711"}', "changes: it is missing"),
     ],
 )
 def test_a_document_of_changes_that_is_malformed_is_refused_with_its_path(folder: Path, text: str, told: str) -> None:
@@ -293,6 +299,109 @@ def test_a_document_of_changes_that_is_malformed_is_refused_with_its_path(folder
     found = source(folder)
     with pytest.raises(InvalidResponse, match=rf"^changes/{DAY}\.json.*{told}"):
         found.read_page(found.fetch_changes(1001, DAY, None).body)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "told"),
+    [
+        (f"snapshots/{AFTER}.json", '"account": "4711"', '"account": "47\\ud800"', "account"),
+        (f"snapshots/{AFTER}.json", '"BTC"', '"\\ud800"', "balances"),
+        (f"snapshots/{AFTER}.json", '"sn"', '"\\ud800": 1, "sn"', "ud800"),
+        (f"changes/{NEXT}.json", '"account": "4711"', '"account": "47\\udfff"', "account"),
+        (f"changes/{NEXT}.json", '"Interest"', '"Interest \\ud83d"', "event"),
+        (f"changes/{NEXT}.json", '"legs"', '"reference": "\\ude00", "legs"', "reference"),
+        (f"changes/{NEXT}.json", '"EUR"', '"EUR\\ud800"', "asset"),
+    ],
+)
+def test_text_that_cannot_be_written_down_again_is_refused_with_its_place_until_the_file_is_corrected(
+    folder: Path, tmp_path: Path, name: str, old: str, new: str, told: str
+) -> None:
+    store, text = Store(tmp_path / "store"), (folder / name).read_text()
+    assert old in text
+    (folder / name).write_text(text.replace(old, new))
+    with pytest.raises(InvalidResponse) as caught:
+        run(folder, store, NEXT)
+    assert str(caught.value).startswith(f"{name}")
+    assert told in str(caught.value)
+    assert str(caught.value).isprintable()
+    (folder / name).write_text(text)
+    assert run(folder, store, NEXT)["status"] == "proven"
+
+
+@pytest.mark.parametrize("at", ["9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59"])
+@pytest.mark.parametrize("name", [f"snapshots/{AFTER}.json", f"changes/{NEXT}.json"])
+def test_an_instant_outside_the_years_that_can_be_held_is_refused_with_its_place(
+    folder: Path, tmp_path: Path, name: str, at: str
+) -> None:
+    text = (folder / name).read_text()
+    (folder / name).write_text(text.replace(f"{NEXT}T10:00:00+02:00", at).replace(f"{AFTER}T00:00:00Z", at))
+    with pytest.raises(InvalidResponse, match=rf"^{name}.*at") as caught:
+        run(folder, Store(tmp_path / "store"), NEXT)
+    assert at in str(caught.value)
+
+
+IS = "is expected; the value is"
+SN = f"a whole number from 0 to 9223372036854775807 {IS}"
+ASSET = f"an asset code of 1 to 64 characters without blanks {IS}"
+
+
+@pytest.mark.parametrize(
+    ("document", "told"),
+    [
+        (0, f": an object with account, sn, at, balances {IS} 0"),
+        ({"account": 1}, f" account: the account's name or number as text in one line {IS} 1"),
+        ({"account": "1"}, " sn: it is missing"),
+        ({"account": "1", "sn": 1.5}, f" sn: {SN} 1.5"),
+        ({"account": "1", "sn": 2**63}, f" sn: {SN} 9223372036854775808"),
+        ({"account": "1", "sn": 1, "at": "today"}, " at: an instant such as 2026-11-20T00:00:00Z, with Z or an offset"),
+        ({"balances": 7}, f" balances: an object with an amount for each asset {IS} 7"),
+        ({"balances": {"B C": "7"}}, f" balances asset: {ASSET} 'B C'"),
+        ({"balances": {"BTC": []}}, " balances.BTC: [] is not an amount: digits with an optional sign"),
+        ({"balances": {"BTC": "1e-19"}}, " balances.BTC: 1E-19 has more than 18 decimals"),
+        ("4711,1,2026-11-20T00:00:00Z,B C,1", f" line 2 asset: {ASSET} 'B C'"),
+        ("4711,1,2026-11-20T00:00:00Z,BTC,x", " line 2 balance: 'x' is not an amount: digits with an optional sign"),
+        ("4711,one,2026-11-20T00:00:00Z,BTC,1", f" line 2 sn: {SN} 'one'"),
+    ],
+)
+def test_a_message_about_a_snapshot_names_the_column_and_what_is_expected(
+    folder: Path, document: object, told: str
+) -> None:
+    is_row = isinstance(document, str)
+    if isinstance(document, dict) and "balances" in document:
+        document = {"account": "1", "sn": 1, "at": f"{DAY}T00:00:00Z"} | document
+    (folder / f"snapshots/{DAY}.csv").unlink()
+    name = f"snapshots/{DAY}.{'csv' if is_row else 'json'}"
+    (folder / name).write_text(f"{SNAPSHOT}{document}\n" if is_row else json.dumps(document))
+    found = source(folder)
+    with pytest.raises(InvalidResponse) as caught:
+        found.read_snapshot(found.fetch_snapshot(DAY).body, DAY)
+    assert str(caught.value).startswith(f"{name}{told}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (0, f"changes: a list of changes {IS} 0"),
+        ([0], f"changes.0: an object with sn, at, event, reference, legs {IS} 0"),
+        ([{"event": 0}], f"changes.0.event: text in one line {IS} 0"),
+        ([{"reference": "a\nb"}], f"changes.0.reference: text in one line {IS} 'a\\nb'"),
+        ([{"legs": []}], f"changes.0.legs: a list of at least one leg {IS} []"),
+        ([{"legs": 0}], f"changes.0.legs: a list of at least one leg {IS} 0"),
+        ([{"legs": [0]}], f"changes.0.legs.0: an object with asset, delta, balance, fee {IS} 0"),
+        ([{"legs": [{"asset": 0}]}], f"changes.0.legs.0.asset: {ASSET} 0"),
+        ([{"legs": [{"asset": "A", "delta": "1", "balance": "1", "fee": 0}]}], "changes.0.legs.0.fee: true, false or"),
+        ([{"colour": 0}], "changes.0.colour: this key is unknown"),
+    ],
+)
+def test_a_message_about_changes_names_the_column_and_what_is_expected(folder: Path, changes: Any, told: str) -> None:
+    if isinstance(changes, list) and isinstance(changes[0], dict):
+        legs = [{"asset": "A", "delta": "1", "balance": "1"}]
+        changes = [{"sn": 1, "at": f"{DAY}T08:00:00Z", "legs": legs} | changes[0]]
+    (folder / f"changes/{DAY}.json").write_text(json.dumps({"account": "4711", "changes": changes}))
+    found = source(folder)
+    with pytest.raises(InvalidResponse) as caught:
+        found.read_page(found.fetch_changes(1001, DAY, None).body)
+    assert str(caught.value).startswith(f"changes/{DAY}.json {told}")
 
 
 AMOUNTS = st.integers(-(10**38) + 1, 10**38 - 1).map(lambda units: EXACT.scaleb(Decimal(units), -18))

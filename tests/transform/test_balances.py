@@ -376,6 +376,21 @@ def test_a_point_that_is_asked_for_twice_is_one(tale: Any) -> None:
     assert rows_in_ms(deliver(history, ["close", "close"]), history.open_ms) == [(DAY_MS, "A", 1, "close")]
 
 
+def test_every_step_that_divides_the_day_may_be_asked_for_at_once(tale: Any) -> None:
+    day = DAY_MS // 1000
+    steps = [f"every {step}s" for step in range(day, 0, -1) if day % step == 0]
+    points = ["open", *steps, "changes", "close"]
+    assert len(steps) == 96
+    history = tale({"A": 1}, (2, 1500, "A", 2), (3, 2000, "A", 3))
+    rows = {at: row for at, *row in rows_in_ms(deliver(history, points), history.open_ms)}
+    assert len(rows) == day + 2
+    assert rows[0] == ["A", 1, ",".join(["open", *steps])]
+    assert rows[1000] == ["A", 1, "every 1s"]
+    assert rows[1500] == ["A", 2, "changes"]
+    assert rows[2000] == ["A", 3, "every 2s,every 1s,changes"]
+    assert rows[DAY_MS] == ["A", 3, ",".join([*steps, "close"])]
+
+
 @pytest.mark.parametrize("point", ["every 7h", "Close", "", "midnight", "1h30"])
 def test_an_unknown_point_is_refused_with_what_is_allowed(tale: Any, point: str) -> None:
     with pytest.raises(ConfigurationError, match="is no point: open, close, changes, local_midnight or a step"):

@@ -66,7 +66,11 @@ def parse_tolerance(value: Any) -> Decimal:
         # parse() refuses everything that is not text, floats above all.
         amount = money.check(value) if isinstance(value, Decimal) else money.parse(value)
     except InvalidAmount as error:
-        raise ValueError(f"cannot be held as an amount ({error})") from error
+        # Not what the error says: it quotes the value, and a message shows that only as describe() does.
+        raise ValueError(
+            "is not an amount: digits with an optional sign, point and exponent are expected, at most 20 before the "
+            "point and 18 after it"
+        ) from error
     if amount < 0:
         raise ValueError("is negative")
     return amount
@@ -123,6 +127,7 @@ def _point(value: object) -> str:
     if value in POINT_NAMES:
         return str(value)
     if isinstance(value, str) and value.startswith(STEP_PREFIX):
+        parse_step_ms(value)
         raise ValueError(f"is not a point, did you mean {{every: {value.removeprefix(STEP_PREFIX)}}}?")
     raise ValueError(f"is not a point{did_you_mean(value, POINT_NAMES) if isinstance(value, str) else ''}")
 

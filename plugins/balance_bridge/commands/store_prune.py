@@ -88,9 +88,12 @@ def _undelivered(store: Store, account: str, day: date) -> str:
         report = store.newest(f"reconciliation/{account}/{day}", ".json")
         if report is None:
             return "it was never reconciled"
-        proof = store.read_json(report)["status"]
+        document = store.read_json(report)
+        proof = document.get("status") if isinstance(document, dict) else None
         if proof == "broken":
             return "it does not add up"
+        if proof not in ("proven", "tolerated"):
+            return f"it cannot be read ({store.describe(report)} is not a reconciliation report)"
         names = destinations_of(store, account, day)
         if not names:
             return f"it is {proof}, but was not delivered"

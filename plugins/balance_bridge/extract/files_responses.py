@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 import pyarrow as pa
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from balance_bridge import money
 from balance_bridge.errors import Contradiction, InvalidAmount, InvalidResponse
@@ -33,32 +33,29 @@ CHANGE_COLUMNS = ("account", "sn", "at", "event", "reference", "asset", "delta",
 _INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,3})?(Z|[+-][0-9]{2}:[0-9]{2})")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_SHOWN = 200
+_MAX_SN = 2**63 - 1
+# Half a surrogate pair, which JSON can spell, is no text that could be written down again.
+_LINE = r"[^\x00-\x1f\ud800-\udfff]*"
 
 
-def _text(pattern: str, expected: str) -> AfterValidator:
+def _text(pattern: str) -> AfterValidator:
     def check(text: str) -> str:
         if not re.fullmatch(pattern, text):
-            raise _expected(expected)
+            raise ValueError("does not match")
         return text
 
     return AfterValidator(check)
 
 
-def _expected(expected: str) -> PydanticCustomError:
-    return PydanticCustomError("expected", "{expected} is expected", {"expected": expected})
-
-
 def _at_ms(value: object) -> int:
     try:
         if isinstance(value, str) and _INSTANT.fullmatch(value):
-            since = datetime.fromisoformat(value) - _EPOCH
+            since = datetime.fromisoformat(value).astimezone(UTC) - _EPOCH
             if since.days >= 0:
                 return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
-    raise _expected(
-        "an instant such as 2026-11-20T00:00:00Z, with Z or an offset, at most milliseconds and not before 1970"
-    )
+    raise ValueError("is no such instant")
 
 
 def _amount(value: Any) -> Decimal:
@@ -71,13 +68,11 @@ def _amount(value: Any) -> Decimal:
         raise PydanticCustomError("amount", "{error}", {"error": str(error)}) from error
 
 
-_Account = Annotated[str, _text(r"(?=.*\S)[^\x00-\x1f]*", "the account's name or number as text in one line")]
-_Sn = Annotated[int, Field(ge=0, le=2**63 - 1)]
+_Account = Annotated[str, _text(rf"(?=.*\S){_LINE}")]
+_Sn = Annotated[int, Field(ge=0, le=_MAX_SN)]
 _Instant = Annotated[int, BeforeValidator(_at_ms)]
-_Line = Annotated[
-    Annotated[str, _text(r"[^\x00-\x1f]*", "text in one line")] | None, AfterValidator(lambda text: text or None)
-]
-_Asset = Annotated[str, _text(r"[^\s\x00-\x1f]{1,64}", "an asset code of 1 to 64 characters without blanks")]
+_Line = Annotated[Annotated[str, _text(_LINE)] | None, AfterValidator(lambda text: text or None)]
+_Asset = Annotated[str, _text(r"[^\s\x00-\x1f\ud800-\udfff]{1,64}")]
 _Amount = Annotated[Decimal, PlainValidator(_amount)]
 
 
@@ -124,6 +119,21 @@ class _Changes(_Strict):
     changes: list[FileRecord]
 
 
+# What messages say is expected, by the name of the field.
+_EXPECTED = {
+    "account": "the account's name or number as text in one line",
+    "sn": f"a whole number from 0 to {_MAX_SN}",
+    "at": "an instant such as 2026-11-20T00:00:00Z, with Z or an offset, at most milliseconds, of 1970 to 9999",
+    "balances": "an object with an amount for each asset",
+    "changes": "a list of changes",
+    "event": "text in one line",
+    "reference": "text in one line",
+    "legs": "a list of at least one leg",
+    "asset": "an asset code of 1 to 64 characters without blanks",
+    "fee": "true, false or nothing",
+}
+_ENVELOPE = '{"files": {name: text}} as this source makes it'
+
 Model = TypeVar("Model", bound=BaseModel)
 # Where in a document a value is, as pydantic says it.
 _Path = tuple[int | str, ...]
@@ -144,11 +154,16 @@ class _File:
     lines: dict[_Path, int] = field(default_factory=dict)
 
     def place(self, path: _Path) -> str:
-        """Where a part of the document is, for messages."""
+        """Where a part of the document is, for messages: of a CSV by line and column, of a JSON by its path."""
+        # Of the balances, an asset is a key, which pydantic marks with a third part.
+        is_balance = path[:1] == ("balances",) and len(path) > 1
+        column = ("asset" if len(path) > 2 else "balance") if is_balance else path[-1] if path else ""
         for end in range(len(path), -1, -1):
             if path[:end] in self.lines:
-                return f"{self.name} line {self.lines[path[:end]]} {path[-1]}"
-        return f"{self.name} {'.'.join(map(str, path))}"
+                line = f"{self.name} line {self.lines[path[:end]]}"
+                return f"{line} {column}" if isinstance(column, str) else line
+        parts = ["balances asset"] if is_balance and len(path) > 2 else [_shown_part(part) for part in path]
+        return f"{self.name} {'.'.join(parts)}".rstrip()
 
     def read(self, model: type[Model]) -> Model:
         """The document, checked."""
@@ -156,8 +171,35 @@ class _File:
             return model.model_validate(self.document)
         except ValidationError as error:
             wrong = error.errors(include_url=False)[0]
-            shown = repr(wrong["input"])[:_MAX_SHOWN]
-            raise InvalidResponse(f"{self.place(wrong['loc'])}: {wrong['msg']}; the value is {shown}") from error
+            raise InvalidResponse(f"{self.place(wrong['loc'])}: {_fault(wrong)}") from error
+
+
+def _shown_part(part: int | str) -> str:
+    text = str(part)
+    return text if text.isprintable() and len(text) <= _MAX_SHOWN else repr(text)[:_MAX_SHOWN]
+
+
+def _fault(wrong: ErrorDetails) -> str:
+    """What is wrong, and what is expected instead, in this module's words: pydantic's name Python's types."""
+    kind, path, value = wrong["type"], wrong["loc"], wrong["input"]
+    if kind == "amount":
+        return wrong["msg"]
+    if kind == "missing":
+        return "it is missing"
+    if kind == "extra_forbidden":
+        return "this key is unknown"
+    if kind == "string_unicode":
+        # A key with half a surrogate pair, which the place cannot name.
+        return f"the key {repr(value)[:_MAX_SHOWN]} is unknown"
+    if kind == "model_type":
+        models = {model.__name__: model for model in (_Envelope, _Snapshot, _Changes, FileRecord, FileLeg)}
+        expected = f"an object with {', '.join(models[wrong['ctx']['class_name']].model_fields)}"
+    elif path[0] == "balances" and len(path) > 1:
+        expected = _EXPECTED["asset"]
+    else:
+        expected = _EXPECTED.get(str(path[-1]), _ENVELOPE)
+    shown = str(value) if isinstance(value, Decimal) else repr(value)
+    return f"{expected} is expected; the value is {shown[:_MAX_SHOWN]}"
 
 
 def read_snapshot(body: bytes, day: date) -> SnapshotResponse:

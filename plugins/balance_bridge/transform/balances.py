@@ -93,19 +93,18 @@ def balances_at(opening: Snapshot, closing: Snapshot, ledger: pd.DataFrame, requ
     return Balances(parquet.to_frame(table), len(collided), _collisions(collided, kept), moved)
 
 
-def _grid(open_ms: int, close_ms: int, request: BalanceRequest) -> pd.DataFrame:
-    """The instants in [open, close] at which every asset is asked for, one row per instant and point.
-
-    A point is a bit, its place in the request, so that the sum of an instant's bits tells which points ask for it.
-    """
-    bits = {point: 1 << place for place, point in enumerate(dict.fromkeys(request.points))}
-    rows = [(at, bit) for point, bit in bits.items() for at in _instants(open_ms, close_ms, point, request.zone)]
+def _grid(open_ms: int, close_ms: int, request: BalanceRequest) -> dict[int, list[str]]:
+    """The instants in [open, close] at which every asset is asked for, and the points that ask, in their order."""
+    grid: dict[int, list[str]] = {}
+    for point in dict.fromkeys(request.points):
+        for at in _instants(open_ms, close_ms, point, request.zone):
+            grid.setdefault(at, []).append(point)
     if not request.delivers_opening(_day(open_ms)):
-        rows = [(at, bit) for at, bit in rows if at != open_ms]
+        grid.pop(open_ms, None)
     if not request.delivers_closing(_day(open_ms)):
         # The next day's opening; until the end it holds its key against the day's other instants.
-        rows = [(at, bit) for at, bit in rows if at != close_ms] + [(close_ms, bits["open"])]
-    return pd.DataFrame(rows, columns=["at", "bit"], dtype="int64")
+        grid[close_ms] = ["open"]
+    return grid
 
 
 def _instants(open_ms: int, close_ms: int, point: str, zone: str) -> Sequence[int]:
@@ -120,7 +119,7 @@ def _instants(open_ms: int, close_ms: int, point: str, zone: str) -> Sequence[in
     try:
         step_ms = parse_step_ms(point)
     except ValueError as error:
-        raise ConfigurationError(f"{point!r} is no point: {', '.join(POINT_NAMES)} or a step; {error}") from error
+        raise ConfigurationError(f"{point!r} is no point: {', '.join(POINT_NAMES)} or a step; it {error}") from error
     # A step divides the day, and a day begins at midnight.
     return range(open_ms, close_ms + 1, step_ms)
 
@@ -147,16 +146,23 @@ def _timeline(opening: Snapshot, closing: Snapshot, records: pd.DataFrame, asset
     return timeline.loc[newest, ["asset", "at", "balance"]]
 
 
-def _asked(grid: pd.DataFrame, request: BalanceRequest, assets: list[str], records: pd.DataFrame) -> pd.DataFrame:
+def _asked(
+    grid: dict[int, list[str]], request: BalanceRequest, assets: list[str], records: pd.DataFrame
+) -> pd.DataFrame:
     """Each asset and instant that some point asks for, once, in order of instants, and the points that do."""
-    points = list(dict.fromkeys(request.points))
-    asked = pd.DataFrame({"asset": assets}, dtype=records["asset"].dtype).merge(grid, how="cross")
-    if "changes" in points:
-        changes = records[["asset", "at"]].drop_duplicates().assign(bit=1 << points.index("changes"))
-        asked = pd.concat([asked, changes])
-    bits = asked.groupby(["at", "asset"])["bit"].sum()
-    texts = {each: ",".join(p for place, p in enumerate(points) if each >> place & 1) for each in bits.unique()}
-    return bits.map(texts).rename("points").reset_index()
+    instants = pd.DataFrame({"at": list(grid), "points": [",".join(points) for points in grid.values()]})
+    instants = instants.astype({"at": "int64"})
+    asked = pd.DataFrame({"asset": assets}, dtype=records["asset"].dtype).merge(instants, how="cross")
+    if "changes" in request.points:
+        order = dict.fromkeys(request.points)
+        texts = {
+            at: ",".join(point for point in order if point in {"changes", *grid[at]})
+            for at in grid.keys() & set(records["at"])
+        }
+        changes = records[["asset", "at"]].drop_duplicates()
+        changes["points"] = [texts.get(at, "changes") for at in changes["at"]]
+        asked = pd.concat([asked, changes]).drop_duplicates(["at", "asset"], keep="last")
+    return asked.sort_values(["at", "asset"], ignore_index=True)
 
 
 def _left_to_others(found: pd.DataFrame, open_ms: int, close_ms: int, request: BalanceRequest) -> pd.DataFrame:
