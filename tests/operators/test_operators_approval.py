@@ -39,10 +39,10 @@ def decide(store: Store, act: Act) -> None:
     decisions.record(store, "main", DAY, Decision(act, "alice", "2026-11-21T08:00:00Z", proof=PROOF))
 
 
-def ask(manifest: str = "m") -> DagRunTriggerException:
+def ask(manifest: str = "m", cleared: int = 0) -> DagRunTriggerException:
     task = AskAboutBreak(task_id="ask", account="main", day=str(DAY), extracted={"manifest": manifest})
     with pytest.raises(DagRunTriggerException) as caught:
-        task.execute({"run_id": "scheduled__2026-11-20"})
+        task.execute({"run_id": "scheduled__2026-11-20", "dag_run": SimpleNamespace(clear_number=cleared)})
     return caught.value
 
 
@@ -52,6 +52,8 @@ def test_a_break_is_asked_about_in_a_run_named_by_day_and_proof(store: Store) ->
     assert (asked.trigger_dag_id, asked.conf) == ("balances_main_approval", {"date": str(DAY), "proof": PROOF})
     assert asked.dag_run_id.startswith(f"{DAY}__break__{PROOF[:12]}")
     assert asked.skip_when_already_exists, "the same question is not asked twice"
+    assert ask().dag_run_id == asked.dag_run_id
+    assert ask(cleared=1).dag_run_id != asked.dag_run_id, "a run that is cleared asks again"
     report(store, proof="q" * 64)
     assert ask().dag_run_id != asked.dag_run_id, "another proof is another question"
 

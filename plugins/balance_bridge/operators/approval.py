@@ -6,6 +6,7 @@ well. So the day's run ends red, and starts a run of a DAG of its own that asks.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from datetime import date
 from typing import Any
@@ -20,7 +21,7 @@ from balance_bridge.days import approval_dag_id, dag_id
 from balance_bridge.decisions import Act, Decision, newest_report
 from balance_bridge.errors import ConfigurationError
 from balance_bridge.facts import Day, read_day
-from balance_bridge.operators.base import AccountOperator, BridgeOperator, without_traceback
+from balance_bridge.operators.base import AccountOperator, BridgeOperator, run_of, without_traceback
 from balance_bridge.states import held_text
 
 _SHOWN = 20
@@ -55,7 +56,7 @@ class AskAboutBreak(AccountOperator):
         raise _start(
             approval_dag_id(self.account),
             # Of this run: what was asked and is over may have to be asked again.
-            f"{day}__break__{report['proof'][:_SHORT]}__{context['run_id'][-_SHORT:]}",
+            f"{day}__break__{report['proof'][:_SHORT]}__{_digest(run_of(context))}",
             {"date": self.day, "proof": report["proof"]},
             f"{self.account} {day}: may it be delivered although it does not add up?",
         )
@@ -174,6 +175,10 @@ def question(account: str, day: date, report: dict[str, Any], known: Day) -> str
 def _asked(context: Any) -> tuple[date, str]:
     params = context["params"]
     return date.fromisoformat(params["date"]), str(params["proof"])
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
 def _cell(text: str) -> str:
