@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from balance_bridge import settings
+from balance_bridge.errors import OutcomeUnknown, ResponseLost
 from balance_bridge.sandbox.server import Sandbox, accounts_yaml, connections
 from balance_bridge.store import Store
+from balance_bridge.transport import Transport
 
 
 class _NoEvents(dict[Any, Any]):
@@ -77,6 +79,21 @@ class Place:
 
         context = {**_context(**params), "run_id": f"manual__{self.runs}"}
         Deliver(task_id=name, destination=name, reconciled=proof, account=account).execute(context)
+
+    def deliver_and_lose_responses(self, account: str, day: date, url: str) -> None:
+        """Deliver a day, and let no response of the URLs that hold this text come back."""
+        send = Transport.send
+
+        def lose(transport: Any, method: str, to: str, **given: Any) -> Any:
+            response = send(transport, method, to, **given)
+            if url in to:
+                raise ResponseLost("cut")
+            return response
+
+        with self.monkeypatch.context() as patch:
+            patch.setattr(Transport, "send", lose)
+            with pytest.raises(OutcomeUnknown):
+                self.deliver(account, day)
 
     def arrived(self) -> dict[str, int]:
         """How many records each destination has taken."""

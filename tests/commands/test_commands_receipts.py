@@ -267,24 +267,8 @@ def test_a_decision_names_who_and_why_and_is_about_what_was_delivered(
     assert not (place.folder / "balances" / "receipts").exists()
 
 
-def test_what_a_person_found_out_is_written_down(
-    place: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from balance_bridge.errors import BalanceBridgeError, ResponseLost
-    from balance_bridge.transport import Transport
-
-    send = Transport.send
-
-    def lose(self: Any, method: str, url: str, **given: Any) -> Any:
-        answer = send(self, method, url, **given)
-        if "amlyze-ws-rest" in url:
-            raise ResponseLost("cut")
-        return answer
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Transport, "send", lose)
-        with pytest.raises(BalanceBridgeError):
-            place.deliver("main_cash", place.yesterday)
+def test_what_a_person_found_out_is_written_down(place: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    place.deliver_and_lose_responses("main_cash", place.yesterday, "amlyze-ws-rest")
     day = str(place.yesterday)
     found = shown(capsys, "receipts", "main_cash", day, "--outcome", "unknown")
     assert found
@@ -305,23 +289,9 @@ def test_what_a_person_found_out_is_written_down(
 
 
 def test_many_are_resolved_from_the_csv_of_receipts_or_none_if_a_row_is_wrong(
-    place: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    place: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    from balance_bridge.errors import BalanceBridgeError, ResponseLost
-    from balance_bridge.transport import Transport
-
-    send = Transport.send
-
-    def lose(self: Any, method: str, url: str, **given: Any) -> Any:
-        answer = send(self, method, url, **given)
-        if "amlyze-ws-rest" in url:
-            raise ResponseLost("cut")
-        return answer
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Transport, "send", lose)
-        with pytest.raises(BalanceBridgeError):
-            place.deliver("main_cash", place.yesterday)
+    place.deliver_and_lose_responses("main_cash", place.yesterday, "amlyze-ws-rest")
     capsys.readouterr()
     assert cli.main(["receipts", "main_cash", "yesterday", "--outcome", "unknown", "-o", "csv"]) == 0
     made = capsys.readouterr().out

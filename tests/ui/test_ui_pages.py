@@ -15,9 +15,8 @@ from starlette.routing import Mount, Route
 
 from balance_bridge import decisions, index
 from balance_bridge.decisions import Act, Decision
-from balance_bridge.errors import OutcomeUnknown, ResponseLost, SupersededRun
+from balance_bridge.errors import SupersededRun
 from balance_bridge.store import Store, to_json
-from balance_bridge.transport import Transport
 
 HTML = re.compile(r"<[^>]+>")
 
@@ -257,21 +256,8 @@ def test_a_decision_about_what_has_changed_or_is_decided_is_not_taken(
     site.post(path, status=400, proof=newer, act="approved", reason="")
 
 
-def test_what_nobody_has_confirmed_can_be_resolved_under_the_users_name(
-    site: Any, yesterday: date, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    send = Transport.send
-
-    def lose(self: Any, method: str, url: str, **given: Any) -> Any:
-        answer = send(self, method, url, **given)
-        if "amlyze-ws-rest" in url:
-            raise ResponseLost("cut")
-        return answer
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Transport, "send", lose)
-        with pytest.raises(OutcomeUnknown):
-            site.place.deliver("main_cash", yesterday)
+def test_what_nobody_has_confirmed_can_be_resolved_under_the_users_name(site: Any, yesterday: date) -> None:
+    site.place.deliver_and_lose_responses("main_cash", yesterday, "amlyze-ws-rest")
 
     def asked() -> list[str]:
         return re.findall(r'name="number" value="([^"]+)"', site.get(f"/day/main_cash/{yesterday}"))
