@@ -120,9 +120,7 @@ def fill(store: Any, names: list[str], count: int) -> None:
     from balance_bridge.store import to_json
 
     today = datetime.now(UTC).date()
-    delivered = facts.Delivered(
-        counts={"accepted": 40, "ignored": 2}, due=True, planned=True, run_id="scheduled", at="x"
-    )
+    delivered = facts.Delivered(counts={"accepted": 40, "ignored": 2}, due=True, planned=True)
     day = facts.Day(
         True, proof="proven", records=500, assets=42, destinations={"elven": delivered, "amlyze": delivered}
     )

@@ -28,6 +28,7 @@ from balance_bridge.errors import (
     RequestRefused,
     RetentionExceeded,
     StoreDamaged,
+    SupersededRun,
 )
 from balance_bridge.extract import raw
 from balance_bridge.extract.day import DayExtraction, read_snapshot
@@ -272,6 +273,29 @@ def reconcile(
         "balances": keys,
         "collisions": {name: each.collisions for name, each in due.items()},
     }
+
+
+def refuse_if_held_since(store: Store, account: str, reconciled: Mapping[str, Any], *, on_break: str) -> None:
+    """Refuse to deliver what an earlier run worked out of a day, once a later one has held the day.
+
+    Args:
+        store: The store.
+        account: The account's name.
+        reconciled: What :func:`reconcile` gave that run.
+        on_break: As the accounts file has it now.
+
+    Raises:
+        SupersededRun: If the day is held.
+    """
+    if on_break == "load" or reconciled["status"] in (SO_FAR, "broken"):
+        return
+    day = reconciled["day"]
+    report = decisions.newest_report(store, account, date.fromisoformat(day))
+    if report is not None and report["status"] == "broken" and not report["approval"]:
+        raise SupersededRun(
+            f"{account} {day}: a later run found that the day does not add up, nothing of it is delivered",
+            do="Run the whole day again, or decide about it on the page Balances",
+        )
 
 
 def _held(job: Job, why: str, decided: Decision | None, *, asks: bool) -> ReconciliationBroken:

@@ -1,11 +1,11 @@
 """All that the store has of an account's day, put together for people: movements, breaks, deliveries.
 
-The page, ``statement`` and ``explain`` show this; nothing is computed here that a delivery depends on.
+The page and ``explain`` show this; nothing is computed here that a delivery depends on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -50,6 +50,35 @@ class Break:
 
 
 @dataclass(frozen=True)
+class Reason:
+    """Why balances ended as they did, where that needs a reason.
+
+    Attributes:
+        outcome: How.
+        code: The destination's code, or one of ours.
+        text: The reason in words.
+        count: Balances.
+        assets: Theirs, each once.
+    """
+
+    outcome: str
+    code: str
+    text: str
+    count: int
+    assets: Sequence[str]
+
+
+def reasons(attempts: Iterable[Entry]) -> list[Reason]:
+    """Why balances were not simply accepted, the most frequent reason first; earlier attempts do not count."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for each in attempts:
+        if each.current and (each.code or each.text):
+            found.setdefault((each.outcome, each.code, each.text), []).append(each.asset)
+    ordered = sorted(found.items(), key=lambda item: -len(item[1]))
+    return [Reason(*why, len(assets), list(dict.fromkeys(assets))) for why, assets in ordered]
+
+
+@dataclass(frozen=True)
 class Daybook:
     """An account's day, as the store has it.
 
@@ -58,14 +87,12 @@ class Daybook:
         account: The account's name.
         day: The UTC day.
         report: The newest reconciliation; empty if the day was not run yet.
-        report_key: Its key, or empty.
     """
 
     store: Store
     account: str
     day: date
     report: dict[str, Any] = field(default_factory=dict)
-    report_key: str = ""
 
     @classmethod
     def read(cls, store: Store, account: str, day: date) -> Daybook:
@@ -75,7 +102,7 @@ class Daybook:
             StoreDamaged: If the report cannot be read.
         """
         key = store.newest(f"reconciliation/{account}/{day}", ".json")
-        return cls(store, account, day, store.read_json(key) if key else {}, key or "")
+        return cls(store, account, day, store.read_json(key) if key else {})
 
     @cached_property
     def ledger(self) -> pd.DataFrame | None:

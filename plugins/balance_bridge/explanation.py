@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date
 
 from balance_bridge import decisions
 from balance_bridge.accounts import Account
 from balance_bridge.clock import utc_text
-from balance_bridge.daybook import Break, Daybook
+from balance_bridge.daybook import Break, Daybook, reasons
 from balance_bridge.decisions import Act
 from balance_bridge.facts import Day, read_day
 from balance_bridge.load.audit import Entry
 from balance_bridge.money import to_text
-from balance_bridge.states import Kind, State, describe, judge, worst
+from balance_bridge.states import Kind, State, describe, judge, left_over, worst
 from balance_bridge.store import Store
 
 _MOST_BREAKS = 5
@@ -30,8 +29,8 @@ REMEDIES = {
 }
 
 
-def explain(store: Store, account: Account, day: date, today: date) -> list[str]:
-    """The day in sentences, the most important first.
+def explain(store: Store, account: Account, day: date, today: date) -> tuple[State, list[str]]:
+    """The state of a day, and the day in sentences, the most important first.
 
     Args:
         store: The store.
@@ -43,11 +42,11 @@ def explain(store: Store, account: Account, day: date, today: date) -> list[str]
         StoreDamaged: If a part of what there is to say cannot be read.
     """
     known = read_day(store, account.name, day)
-    states = judge(account, day, known, today)
+    states = {**judge(account, day, known, today), **left_over(account, known)}
     state = worst(states)
     first = f"{account.name} {day} is {state.kind}."
     if state.kind in (Kind.MISSING, Kind.GONE, Kind.UNREADABLE):
-        return [first, f"{state.text[:1].upper()}{state.text[1:]}.", *_remedy(state)]
+        return state, [first, f"{state.text[:1].upper()}{state.text[1:]}.", *_remedy(state)]
     book = Daybook.read(store, account.name, day)
     sentences = [first, *_proof(known, book.breaks)]
     for each in decisions.read(store, account.name, day):
@@ -56,7 +55,7 @@ def explain(store: Store, account: Account, day: date, today: date) -> list[str]
             sentences.append(f"{each.by} {each.act} it at {each.at}{reason}.")
     for name, its in states.items():
         sentences += _delivery(name, its, known, book.deliveries.get(name, []))
-    return [*sentences, *_remedy(state)]
+    return state, [*sentences, *_remedy(state)]
 
 
 def _proof(known: Day, breaks: Sequence[Break]) -> Iterator[str]:
@@ -78,17 +77,9 @@ def _delivery(name: str, state: State, known: Day, entries: Sequence[Entry]) -> 
     found = known.destinations.get(name)
     outcomes = describe(found) if found is not None else ""
     yield f"{name}: {outcomes or state.text}{f' ({state.remark})' if state.remark else ''}."
-    counted = Counter[tuple[str, str, str]]()
-    assets: dict[tuple[str, str, str], dict[str, None]] = {}
-    for entry in entries:
-        if entry.current and (entry.code or entry.text):
-            why = (entry.outcome, entry.code, entry.text)
-            counted[why] += 1
-            assets.setdefault(why, {})[entry.asset] = None
-    for why, count in counted.most_common():
-        outcome, code, text = why
-        named = ", ".join([*assets[why]][:_MOST_ASSETS]) + (", ..." if len(assets[why]) > _MOST_ASSETS else "")
-        yield f"{name}: {count} {outcome} ({named}), {code}: {text}."
+    for each in reasons(entries):
+        named = ", ".join(each.assets[:_MOST_ASSETS]) + (", ..." if len(each.assets) > _MOST_ASSETS else "")
+        yield f"{name}: {each.count} {each.outcome} ({named}), {each.code}: {each.text}."
 
 
 def _remedy(state: State) -> list[str]:

@@ -11,31 +11,14 @@ import msgspec
 
 from balance_bridge.errors import BalanceBridgeError, StoreDamaged
 from balance_bridge.extract import raw
-from balance_bridge.load.documents import Plan
 from balance_bridge.load.fold import SETTLED, Folded, Status, fold, outcomes
 from balance_bridge.load.log import DayLog, destinations_with_logs
-from balance_bridge.load.summary import DeliverySummary, other_keys
+from balance_bridge.load.summary import other_keys
 from balance_bridge.store import Store
 
 #: What a damaged or foreign object may raise.
 UNREADABLE = (BalanceBridgeError, OSError, ValueError, LookupError, TypeError, AttributeError)
 _DONE = {str(status) for status in (*SETTLED, Status.IGNORED)}
-
-
-class Rejections(msgspec.Struct, frozen=True):
-    """Balances that were rejected for one reason.
-
-    Attributes:
-        code: The destination's code, or ``LOCAL``.
-        text: The reason in words.
-        count: Balances.
-        assets: Up to five examples.
-    """
-
-    code: str
-    text: str
-    count: int
-    assets: list[str]
 
 
 class Delivered(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -46,12 +29,8 @@ class Delivered(msgspec.Struct, frozen=True, omit_defaults=True):
         never_sent: Balances that are due and in no plan.
         due: Whether the store has the balances that are due.
         planned: Whether a run has planned a delivery of the whole day.
-        so_far: Whether the newest plan is of a day that went on.
         other_keys: Balances held under keys or settings that the accounts file no longer has.
         example: One of them.
-        rejections: By reason.
-        run_id: The run that planned last.
-        at: When it did (UTC, RFC 3339).
         unreadable: Why none of this is known; empty if it is.
     """
 
@@ -59,12 +38,8 @@ class Delivered(msgspec.Struct, frozen=True, omit_defaults=True):
     never_sent: int = 0
     due: bool = False
     planned: bool = False
-    so_far: bool = False
     other_keys: int = 0
     example: str = ""
-    rejections: list[Rejections] = []
-    run_id: str = ""
-    at: str = ""
     unreadable: str = ""
 
     @property
@@ -80,7 +55,6 @@ class Day(msgspec.Struct, frozen=True, omit_defaults=True):
         stored: Whether it has all changes of the day.
         unavailable: Whether the exchange said that it no longer has the day.
         proof: ``proven``, ``tolerated``, ``broken``; empty if the day was not run yet.
-        report: The reconciliation's key.
         records: Records of the day.
         assets: Assets with a balance or a change.
         breaks: Places where the proof fails.
@@ -93,7 +67,6 @@ class Day(msgspec.Struct, frozen=True, omit_defaults=True):
     stored: bool = False
     unavailable: bool = False
     proof: str = ""
-    report: str = ""
     records: int = 0
     assets: int = 0
     breaks: int = 0
@@ -115,7 +88,6 @@ def read_day(store: Store, account: str, day: date) -> Day:
         proof,
         stored=store.newest(raw.manifests(account, day), ".json") is not None,
         unavailable=bool(store.list(f"raw/{account}/{day}/unavailable")),
-        report=report,
         destinations={name: read_delivery(store, account, day, name) for name in destinations_of(store, account, day)},
         unreadable=unreadable,
     )
@@ -153,14 +125,13 @@ def read_delivery(store: Store, account: str, day: date, name: str, *, compare: 
     try:
         folded = fold(DayLog(store, account, day, name).read())
         newest = store.newest(f"balances/{account}/{day}/{name}", ".parquet") or ""
-        return _delivered(store, folded, newest, DeliverySummary(account, str(day), name), compare=compare)
+        return _delivered(store, folded, newest, compare=compare)
     except UNREADABLE as error:
         return Delivered(unreadable=_why(store, newest, error))
 
 
-def _delivered(store: Store, folded: Folded, newest: str, summary: DeliverySummary, *, compare: bool) -> Delivered:
+def _delivered(store: Store, folded: Folded, newest: str, *, compare: bool) -> Delivered:
     found, plan = list(outcomes(folded)), folded.events.newest_plan
-    summary.count(folded)
     never_sent = 0
     if newest and (compare or plan is None or plan.generation != newest):
         # By content: a run that has nothing to change writes no plan.
@@ -174,13 +145,7 @@ def _delivered(store: Store, folded: Folded, newest: str, summary: DeliverySumma
         planned=plan is not None and not plan.so_far,
         other_keys=held,
         example=example,
-        rejections=[Rejections(each.code, each.text, each.count, each.assets) for each in summary.reasons.values()],
-        **_planned(plan),
     )
-
-
-def _planned(plan: Plan | None) -> dict[str, Any]:
-    return {} if plan is None else {"so_far": plan.so_far, "run_id": plan.run_id, "at": plan.created_at}
 
 
 def _balances(store: Store, key: str) -> list[tuple[str, int, Decimal]]:

@@ -18,6 +18,7 @@ from datetime import date
 
 import msgspec
 
+from balance_bridge.days import is_day
 from balance_bridge.errors import StoreDamaged, StoreUnwritable
 from balance_bridge.facts import Day, read_day
 from balance_bridge.store import Store, to_json
@@ -30,7 +31,6 @@ _READERS = 16
 # More than an intraday run each minute can use up in a month.
 _DIGITS = 8
 _NAME = re.compile(rf"[0-9]{{{_DIGITS}}}\{_SUFFIX}")
-_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 class Month(msgspec.Struct):
@@ -86,19 +86,23 @@ def read(store: Store, months: Iterable[str], known: dict[str, Month]) -> dict[t
     wanted = set(months)
     for last in (False, True):
         newest = {place: key for month in wanted for place, key in _newest(store, month).items()}
-        new = [key for key in newest.values() if key not in known]
+        # Requests share what is known: each keeps what it needs of it.
+        before = known.copy()
+        found = {key: before[key] for key in newest.values() if key in before}
+        new = [key for key in newest.values() if key not in found]
         try:
             with ThreadPoolExecutor(_READERS) as readers:
-                known.update(zip(new, readers.map(lambda key: _decode(store, key), new), strict=True))
+                found.update(zip(new, readers.map(lambda key: _decode(store, key), new), strict=True))
             break
         except StoreDamaged:
             # Runs may have replaced an object, and removed it, since it was listed.
             if last:
                 raise
-    for key in set(known) - set(newest.values()):
+    known.update(found)
+    for key in known.copy().keys() - found.keys():
         if key.split("/")[1] in wanted:
-            del known[key]
-    return {place: known[key] for place, key in newest.items()}
+            known.pop(key, None)
+    return {place: found[key] for place, key in newest.items()}
 
 
 def months_of(store: Store, account: str) -> list[str]:
@@ -110,7 +114,7 @@ def _days_of(store: Store, account: str) -> set[str]:
     found = set[str]()
     for stage in ("raw", "reconciliation", "receipts"):
         found |= {key.split("/")[2] for key in store.list(f"{stage}/{account}")}
-    return {day for day in found if _DAY.fullmatch(day)}
+    return {day for day in found if is_day(day)}
 
 
 def _write(store: Store, account: str, month: str, days: Sequence[date] | None) -> int:

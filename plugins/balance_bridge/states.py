@@ -125,16 +125,16 @@ def _at(account: Account, day: date, facts: Day, name: str, today: date) -> Stat
 
 
 def held_text(facts: Day) -> str:
-    """What of a day that is held was delivered all the same, by an earlier run."""
+    """What of a day that is held may have arrived all the same, by an earlier run."""
     found = {name: text for name, each in facts.destinations.items() if (text := _before(each))}
     if not found:
         return "Nothing of the day was delivered."
-    return f"Earlier runs of the day delivered: {'; '.join(f'{name}: {text}' for name, text in found.items())}."
+    return f"Parts of the day were sent before: {'; '.join(f'{name}: {text}' for name, text in found.items())}."
 
 
 def _before(found: Delivered) -> str:
     arrived = sum(found.counts.get(str(status), 0) for status in (*SETTLED, Status.UNKNOWN))
-    return f"an earlier run delivered {arrived} balances" if arrived else ""
+    return f"an earlier run sent {arrived} balances" if arrived else ""
 
 
 def _missing(account: Account, day: date, facts: Day, today: date) -> State:

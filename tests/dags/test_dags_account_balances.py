@@ -20,6 +20,7 @@ from balance_bridge.sandbox.fixtures import accounts_yaml
 PROJECT = Path(__file__).resolve().parents[2]
 START = date(2026, 11, 1)
 RIGHT = accounts_yaml(START)
+ASKING = RIGHT.replace("    start_date:", "    on_break: ask\n    start_date:", 1)
 EXTRACTION = {"opening_snapshot", "closing_snapshot", "history"}
 GRAPH = {
     "day": {"opening_snapshot", "closing_snapshot", "history", "reconcile"},
@@ -211,8 +212,7 @@ def test_the_dag_of_a_broken_account_takes_what_the_right_one_takes(parse: Parse
 def test_every_task_of_every_dag_checks_what_its_run_was_triggered_with(parse: Parse) -> None:
     from balance_bridge.operators.base import BridgeOperator
 
-    asking = RIGHT.replace("    start_date:", "    on_break: ask\n    start_date:", 1)
-    bags = [parse(text).dags for text in (FOLLOWED, asking, RIGHT.replace("category: cash", "category: cahs"))]
+    bags = [parse(text).dags for text in (FOLLOWED, ASKING, RIGHT.replace("category: cash", "category: cahs"))]
     found = [dag for dags in bags for dag in dags.values()] + [parse.preflight]  # type: ignore[attr-defined]
     assert len(found) == 8
     for dag in found:
@@ -261,8 +261,9 @@ def test_parsing_twice_gives_the_same_dag(parse: Parse) -> None:
 
 # A second: Airflow is imported by a process of its own, for only there is nothing imported before.
 @pytest.mark.slow
-def test_parsing_brings_in_nothing_heavy_that_airflow_has_not_brought_itself(tmp_path: Path) -> None:
-    (tmp_path / "accounts.yaml").write_text(RIGHT)
+@pytest.mark.parametrize("text", [RIGHT, ASKING], ids=["right", "asking"])
+def test_parsing_brings_in_nothing_heavy_that_airflow_has_not_brought_itself(tmp_path: Path, text: str) -> None:
+    (tmp_path / "accounts.yaml").write_text(text)
     code = (
         "import sys, runpy, airflow.sdk, airflow.sdk.configuration; before = set(sys.modules); "
         f"made = runpy.run_path({str(PROJECT / 'dags' / 'account_balances.py')!r}); "
@@ -468,7 +469,7 @@ accounts:
 
 
 def test_an_account_whose_breaks_somebody_decides_about_has_a_dag_that_asks(parse: Parse) -> None:
-    bag = parse(RIGHT.replace("    start_date:", "    on_break: ask\n    start_date:", 1))
+    bag = parse(ASKING)
     assert bag.import_errors == {}
     daily, asking = bag.dags["balances_main_cash"], bag.dags["balances_main_cash_approval"]
     assert daily.task_dict["ask"].trigger_rule == "one_failed"

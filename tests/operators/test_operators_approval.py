@@ -164,7 +164,7 @@ def test_an_answer_without_a_reason_is_not_taken(store: Store, monkeypatch: pyte
 def test_a_question_says_what_earlier_runs_delivered() -> None:
     before = Day(destinations={"elven": Delivered(counts={"accepted": 11, "ignored": 1})})
     report = {"breaks": [], "break_count": 0}
-    assert "elven: an earlier run delivered 11 balances" in question("main", DAY, report, before)
+    assert "elven: an earlier run sent 11 balances" in question("main", DAY, report, before)
     assert "Nothing of the day was delivered." in question("main", DAY, report, Day())
 
 

@@ -208,6 +208,12 @@ def test_an_act_starts_one_run_and_goes_on_record_under_the_users_name(
     assert "alice" in text(site.get(f"/day/main_cash/{yesterday}"))
 
 
+def test_only_runs_are_started_as_runs(site: Any, yesterday: date) -> None:
+    for act in ("approved", "refused", "delete"):
+        site.post(f"/day/main_cash/{yesterday}/run", status=400, act=act)
+    assert (site.started, decisions.read(site.store, "main_cash", yesterday)) == ([], [])
+
+
 def held(site: Any, yesterday: date) -> str:
     """A day that somebody is asked about; the digest of its proof."""
     site.place.replace("    start_date:", "    on_break: ask\n    start_date:")

@@ -88,7 +88,7 @@ def approve(account: str, day: date, *, refuse: bool, author: Author) -> int:
     """
     store, (config,) = settings.open_store(), choose_accounts([account])
     proof = manual.open_question(store, config, day)
-    for sentence in explain(store, config, day, today()):
+    for sentence in explain(store, config, day, today())[1]:
         print(printable(sentence))
     act = Act.REFUSED if refuse else Act.APPROVED
     manual.decide(store, config, day, Decision(act, author.by, decisions.now(), author.reason, proof=proof))

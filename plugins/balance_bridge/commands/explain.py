@@ -13,9 +13,7 @@ from balance_bridge.commands.output import Listing, Output, printable
 from balance_bridge.daybook import Daybook
 from balance_bridge.errors import ConfigurationError
 from balance_bridge.explanation import explain
-from balance_bridge.facts import read_day
 from balance_bridge.money import EXACT
-from balance_bridge.states import judge, worst
 
 
 def run(account: str, day: date) -> int:
@@ -25,9 +23,10 @@ def run(account: str, day: date) -> int:
         The exit code: 1 if anything about it is wrong.
     """
     store, (config,) = settings.open_store(), choose_accounts([account])
-    for sentence in explain(store, config, day, today()):
+    state, sentences = explain(store, config, day, today())
+    for sentence in sentences:
         print(printable(sentence))
-    return int(worst(judge(config, day, read_day(store, account, day), today())).is_wrong)
+    return int(state.is_wrong)
 
 
 def diff(account: str, first: date, second: date, *, assets: Sequence[str], output: Output) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Param
@@ -20,9 +20,10 @@ from balance_bridge import decisions, settings
 from balance_bridge.days import approval_dag_id, dag_id
 from balance_bridge.decisions import Act, Decision, newest_report
 from balance_bridge.errors import ConfigurationError
-from balance_bridge.facts import Day, read_day
 from balance_bridge.operators.base import AccountOperator, BridgeOperator, run_of, without_traceback
-from balance_bridge.states import held_text
+
+if TYPE_CHECKING:
+    from balance_bridge.facts import Day
 
 _SHOWN = 20
 _SHORT = 12
@@ -109,6 +110,8 @@ class Approval(BridgeOperator, ApprovalOperator):
     @without_traceback
     def execute(self, context: Any) -> Any:
         """Ask; what is asked is made from the day's report as it is now."""
+        from balance_bridge.facts import read_day
+
         day, proof = _asked(context)
         store = settings.open_store()
         known = decisions.about(store, self.account, day, proof)
@@ -148,6 +151,8 @@ class Approval(BridgeOperator, ApprovalOperator):
 
 def question(account: str, day: date, report: dict[str, Any], known: Day) -> str:
     """What somebody has to know to decide about a break, as Markdown."""
+    from balance_bridge.states import held_text
+
     breaks = report["breaks"][:_SHOWN]
     rows = [
         f"| {_cell(each['asset'])} | {each['amount']} | {each['last_good_sn']} | {each['first_bad_sn']} |"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.exceptions import AirflowSkipException
@@ -13,9 +13,6 @@ from balance_bridge import settings
 from balance_bridge.accounts import Account
 from balance_bridge.errors import ConfigurationError, SupersededRun
 from balance_bridge.operators.base import AccountOperator, run_of, without_traceback
-
-if TYPE_CHECKING:
-    from balance_bridge.store import Store
 
 
 class Deliver(AccountOperator):
@@ -42,7 +39,7 @@ class Deliver(AccountOperator):
         Returns:
             Counts per outcome.
         """
-        from balance_bridge.daily import SO_FAR
+        from balance_bridge.daily import SO_FAR, refuse_if_held_since
         from balance_bridge.hooks.destinations import open_destination
         from balance_bridge.hooks.prices import due_balances
         from balance_bridge.load.delivery import Delivery, deliver
@@ -55,8 +52,7 @@ class Deliver(AccountOperator):
         self._check_both_know(account)
         status, key = self.reconciled["status"], self.reconciled["balances"][self.destination]
         config, store = account.destinations[self.destination], settings.open_store()
-        if status != SO_FAR:
-            self._check_not_held_since(store, account)
+        refuse_if_held_since(store, account.name, self.reconciled, on_break=account.on_break)
         due, without = due_balances(store, key, config, self.log.info)
         if status == "broken":
             self.log.warning("%s %s does not add up and is delivered anyway", account.name, self.reconciled["day"])
@@ -88,24 +84,6 @@ class Deliver(AccountOperator):
             asset = Asset(f"balance-bridge://{account.name}/{self.destination}")
             context["outlet_events"][self.alias].add(asset, extra=counts)
         return counts
-
-    def _check_not_held_since(self, store: Store, account: Account) -> None:
-        """Refuse to deliver what an earlier run worked out, once the day does not add up any more."""
-        from balance_bridge.decisions import newest_report
-
-        day = self.reconciled["day"]
-        report = newest_report(store, account.name, date.fromisoformat(day))
-        if (
-            report is not None
-            and report["status"] == "broken"
-            and not report["approval"]
-            and self.reconciled["status"] != "broken"
-            and account.on_break != "load"
-        ):
-            raise SupersededRun(
-                f"{account.name} {day}: a later run found that the day does not add up, nothing of it is delivered",
-                do="Run the whole day again, or decide about it on the page Balances",
-            )
 
     def _check_both_know(self, account: Account) -> None:
         if self.destination not in account.destinations:

@@ -26,7 +26,6 @@ from balance_bridge.decisions import Act, Decision
 from balance_bridge.errors import BalanceBridgeError, ConfigurationError
 from balance_bridge.load.documents import Said
 from balance_bridge.money import to_text
-from balance_bridge.states import Kind
 from balance_bridge.ui import actions, asset_page, day_page, overview, runs
 from balance_bridge.ui.access import SignedIn
 
@@ -46,7 +45,7 @@ app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
 _templates = Jinja2Templates(directory=_HERE / "templates")
 _templates.env.trim_blocks = _templates.env.lstrip_blocks = True
-_templates.env.globals.update(MARKS=overview.MARKS, Kind=Kind)
+_templates.env.globals.update(MARKS=overview.MARKS)
 _templates.env.filters.update(amount=to_text, utc=lambda at: utc_text(at.timestamp()))
 
 
@@ -70,6 +69,7 @@ class _Resolved(BaseModel):
     reason: _Reason
 
 
+Run = Literal["rerun", "refetch", "dry run"]
 Answer = Annotated[_Answer, Form()]
 Resolved = Annotated[_Resolved, Form()]
 _FIRST, _LAST = date(2000, 1, 1), date(2199, 12, 31)
@@ -187,10 +187,10 @@ def show_asset(
 
 @app.post("/day/{account}/{day}/run", dependencies=_ACTING)
 def run_day(
-    request: Request, viewer: SignedIn, account: str, day: UtcDay, act: Annotated[Act, Form()]
+    request: Request, viewer: SignedIn, account: str, day: UtcDay, act: Annotated[Run, Form()]
 ) -> RedirectResponse:
     """Run a day again: as it is, fetched again, or without sending anything."""
-    manual.start_run(settings.open_store(), account, day, act, viewer.name)
+    manual.start_run(settings.open_store(), account, day, Act(act), viewer.name)
     return _back(request, account, day)
 
 

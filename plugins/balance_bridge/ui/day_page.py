@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import date, datetime
@@ -17,7 +16,7 @@ from balance_bridge import decisions, facts
 from balance_bridge.accounts import Account
 from balance_bridge.clock import utc_text
 from balance_bridge.commands.output import csv_cell
-from balance_bridge.daybook import Daybook
+from balance_bridge.daybook import Daybook, Reason, reasons
 from balance_bridge.decisions import Act, Decision
 from balance_bridge.errors import BalanceBridgeError, StoreDamaged
 from balance_bridge.explanation import REMEDIES
@@ -49,14 +48,14 @@ class Target:
         name: The destination's name.
         state: In a word, and in a sentence's part.
         entries: The attempts, those that count first.
-        reasons: Rejections and doubts, the most frequent first: outcome, code, text, count, assets.
+        reasons: Rejections and doubts, the most frequent first.
         unconfirmed: The attempts whose outcome somebody has to find out.
     """
 
     name: str
     state: State
     entries: Sequence[Entry]
-    reasons: Sequence[tuple[str, str, str, int, str]]
+    reasons: Sequence[Reason]
     unconfirmed: Sequence[Entry]
 
 
@@ -196,13 +195,5 @@ def _texts(movements: pd.DataFrame) -> Iterable[Mapping[str, str]]:
 
 
 def _target(name: str, state: State, found: Sequence[Entry]) -> Target:
-    counted = Counter[tuple[str, str, str]]()
-    assets: dict[tuple[str, str, str], list[str]] = {}
-    for entry in found:
-        if entry.current and (entry.code or entry.text):
-            why = (entry.outcome, entry.code, entry.text)
-            counted[why] += 1
-            assets.setdefault(why, []).append(entry.asset)
-    reasons = [(*why, count, ", ".join(sorted(set(assets[why]))[:10])) for why, count in counted.most_common()]
     unconfirmed = [entry for entry in found if entry.number and entry.outcome in ("seen", "unknown")]
-    return Target(name, state, found, reasons, unconfirmed)
+    return Target(name, state, found, reasons(found), unconfirmed)
